@@ -1,0 +1,10 @@
+//! gemba, as a library: the binary is a thin shell around it.
+//!
+//! Data flows one way: driver, reading, line model, record, spool, OTLP, forwarder. Start reading at
+//! docs/ARCHITECTURE.md.
+
+pub mod config;
+pub mod model;
+pub mod record;
+pub mod snapshot;
+pub mod spool;

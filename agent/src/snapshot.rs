@@ -1,0 +1,151 @@
+//! What the outside may look at: the pipeline publishes it whole, handlers only read it.
+
+use std::sync::Arc;
+
+use gemba_drivers::{Loss, Time, Validity, Value};
+
+use crate::model::State;
+use crate::record::{Figures, Sums};
+
+/// The line as it stood at one instant.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// When it was taken.
+    pub time: Time,
+    /// In the order configured.
+    pub stations: Vec<StationView>,
+    /// The newest losses, newest first; at most 100.
+    pub losses: Vec<Loss>,
+    /// All that was ever lost: source, reason, count.
+    pub loss_totals: Vec<(Arc<str>, Arc<str>, u64)>,
+    /// The buffer.
+    pub spool: SpoolView,
+}
+
+/// A station.
+#[derive(Clone, Debug)]
+pub struct StationView {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Index of its link in [`crate::config::Config::links`].
+    pub link: usize,
+    /// What the machine says it is doing; `None` for a station without `oee:`.
+    pub state: Option<State>,
+    /// Since when.
+    pub state_since: Option<Time>,
+    /// The shift that runs now.
+    pub shift: Option<Arc<str>>,
+    /// Figures of the shift so far; `None` outside shifts, before the first reading, and without `oee:`.
+    pub kpi: Option<KpiView>,
+    /// Since when `sums` count, and what they hold; `None` before the first reading and without `oee:`.
+    pub sums: Option<(Time, Sums)>,
+    /// In the order configured.
+    pub tags: Vec<TagView>,
+}
+
+/// The figures of a shift so far.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KpiView {
+    /// The shift's start, or the station's first observation if that is later.
+    pub since: Time,
+    /// The ratios.
+    pub figures: Figures,
+    /// OEE if all unknown time was down, and if it was all run at ideal speed.
+    pub oee_bounds: Option<(f64, f64)>,
+    /// Parts made; `None` where no counter tells.
+    pub total: Option<f64>,
+    /// Good ones.
+    pub good: Option<f64>,
+    /// Rejected ones.
+    pub reject: Option<f64>,
+    /// Parts counted across unknown time.
+    pub unattributed: f64,
+    /// All parts were taken as good since nothing counts good or reject.
+    pub quality_assumed: bool,
+    /// Nanoseconds of planned time that are known, of them run, and of planned time that are unknown.
+    pub planned_ns: i64,
+    /// Run time.
+    pub run_ns: i64,
+    /// Unknown time within planned time.
+    pub unknown_ns: i64,
+}
+
+/// A tag.
+#[derive(Clone, Debug)]
+pub struct TagView {
+    /// Its name.
+    pub name: Arc<str>,
+    /// UCUM.
+    pub unit: Option<Arc<str>>,
+    /// Null when bad.
+    pub value: Value,
+    /// Why it is so.
+    pub validity: Validity,
+    /// The source's time; `None` when nothing ever came.
+    pub source_time: Option<Time>,
+    /// When the gateway got it.
+    pub received_time: Option<Time>,
+}
+
+/// The buffer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpoolView {
+    /// Records (readings, KPI points, events) that upstream does not have yet.
+    pub records: u64,
+    /// Of them, readings.
+    pub readings: u64,
+    /// On disk, as du counts it.
+    pub bytes: u64,
+    /// When the oldest of them was committed.
+    pub oldest: Option<Time>,
+    /// Readings dropped for want of room, ever.
+    pub dropped: u64,
+    /// Why nothing can be stored at the moment, if so.
+    pub error: Option<String>,
+}
+
+/// The way up.
+#[derive(Clone, Debug)]
+pub struct UpstreamView {
+    /// How it is.
+    pub status: UpstreamStatus,
+    /// Since when.
+    pub since: Time,
+    /// When upstream last accepted something.
+    pub last_success: Option<Time>,
+    /// Requests sent again, ever since the start.
+    pub retries: u64,
+    /// Points and log records that upstream refused for good.
+    pub rejected: u64,
+    /// Why it does not work, or last did not.
+    pub last_error: Option<String>,
+}
+
+/// How the way up is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamStatus {
+    /// None is configured.
+    None,
+    /// Not tried yet.
+    Connecting,
+    /// The last request was answered as it should be.
+    Connected,
+    /// The last request was not, and will be tried again.
+    Disconnected,
+    /// Upstream refuses us (401, 403, 404 …): everything is kept, somebody must act.
+    Blocked,
+}
+
+impl UpstreamStatus {
+    /// The word on `/health`.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Connecting => "connecting",
+            Self::Connected => "connected",
+            Self::Disconnected => "disconnected",
+            Self::Blocked => "blocked",
+        }
+    }
+}

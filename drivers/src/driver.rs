@@ -1,0 +1,248 @@
+//! What every driver is, and what it hands over.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use crate::{Reading, TagId, Time};
+
+/// One link to one device, broker or server. Owned by exactly one [`supervisor`](crate::supervisor) task.
+pub trait Driver: Send {
+    /// Every tag this link carries; all of them turn bad when it breaks.
+    fn tags(&self) -> Vec<TagId>;
+
+    /// Brings the link up, from any state. Bounded by the driver's own timeout.
+    fn connect(&mut self) -> impl Future<Output = Result<(), LinkError>> + Send;
+
+    /// Delivers readings until the link breaks, and says why it did.
+    /// Dropped in mid-flight at a stop, so it holds nothing across an await that must not be lost.
+    fn run(&mut self, outlet: &Outlet) -> impl Future<Output = LinkError> + Send;
+
+    /// Says goodbye, so that the peer keeps no session of ours. Harmless in any state.
+    fn close(&mut self) -> impl Future<Output = ()> + Send;
+}
+
+/// The registry: every driver there is.
+pub enum AnyDriver {
+    /// OPC UA client.
+    #[cfg(feature = "opcua")]
+    Opcua(Box<crate::opcua::Client>),
+    /// Modbus client ("master").
+    #[cfg(feature = "modbus")]
+    Modbus(Box<crate::modbus::Client>),
+    /// MQTT subscriber.
+    #[cfg(feature = "mqtt")]
+    Mqtt(Box<crate::mqtt::Client>),
+}
+
+macro_rules! each {
+    ($self:ident, $driver:ident => $do:expr) => {
+        match $self {
+            #[cfg(feature = "opcua")]
+            AnyDriver::Opcua($driver) => $do,
+            #[cfg(feature = "modbus")]
+            AnyDriver::Modbus($driver) => $do,
+            #[cfg(feature = "mqtt")]
+            AnyDriver::Mqtt($driver) => $do,
+        }
+    };
+}
+
+impl Driver for AnyDriver {
+    fn tags(&self) -> Vec<TagId> {
+        each!(self, driver => driver.tags())
+    }
+
+    async fn connect(&mut self) -> Result<(), LinkError> {
+        each!(self, driver => driver.connect().await)
+    }
+
+    async fn run(&mut self, outlet: &Outlet) -> LinkError {
+        each!(self, driver => driver.run(outlet).await)
+    }
+
+    async fn close(&mut self) {
+        each!(self, driver => driver.close().await);
+    }
+}
+
+/// Why a link is not up.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LinkError {
+    /// Nobody there: a name that does not resolve, a refused connection, no answer in time.
+    #[error("unreachable: {0}")]
+    Unreachable(String),
+    /// The peer is there and does not want us: wrong password, untrusted certificate, unknown endpoint.
+    /// Trying again soon will not help.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// It was up and broke.
+    #[error("link broke: {0}")]
+    Broken(String),
+    /// It looks up, and nothing comes.
+    #[error("silent for {0:?}")]
+    Silent(Duration),
+}
+
+impl LinkError {
+    /// Whether trying again soon may help. If not, the supervisor goes straight to its longest pause.
+    #[must_use]
+    pub fn retry_helps(&self) -> bool {
+        !matches!(self, Self::Refused(_))
+    }
+}
+
+/// Everything that arrived in one response, publish or payload. It is applied together.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// In order of arrival.
+    pub readings: Vec<Reading>,
+    /// What arrived and could not become a reading.
+    pub losses: Vec<Loss>,
+    /// To be signed once all of this is durable.
+    pub receipt: Option<Receipt>,
+}
+
+/// One entry of the loss ledger: a span of data that was dropped, rejected, quarantined or never came.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Loss {
+    /// A station, a lane of the spool, or `upstream`.
+    pub source: Arc<str>,
+    /// Where the span begins.
+    pub from: Time,
+    /// Where it ends.
+    pub to: Time,
+    /// How many readings or messages.
+    pub count: u64,
+    /// Why, in one line.
+    pub reason: Arc<str>,
+}
+
+/// A driver's wish to hear when what it delivered is durable.
+///
+/// Batches of one driver become durable in the order they were delivered, so one number says it all
+/// and a slow listener loses nothing: it sees the highest.
+#[derive(Clone, Debug)]
+pub struct Receipt {
+    durable: Arc<watch::Sender<u64>>,
+    number: u64,
+}
+
+impl Receipt {
+    /// The receipt for delivery `number`; numbers of one `durable` only grow.
+    #[must_use]
+    pub fn new(durable: Arc<watch::Sender<u64>>, number: u64) -> Self {
+        Self { durable, number }
+    }
+
+    /// Everything up to this delivery is durable.
+    pub fn sign(self) {
+        self.durable.send_if_modified(|held| {
+            let newer = self.number > *held;
+            *held = self.number.max(*held);
+            newer
+        });
+    }
+}
+
+/// How far a link is. (`/health` says it in these words.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkPhase {
+    /// Never was up, and is being tried.
+    Connecting,
+    /// The session is up, data or not.
+    Connected,
+    /// Was up or could not be brought up, and is being tried again.
+    Disconnected,
+}
+
+impl LinkPhase {
+    /// `connecting`, `connected` or `disconnected`.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Connected => "connected",
+            Self::Disconnected => "disconnected",
+        }
+    }
+}
+
+/// What is known of a link.
+#[derive(Clone, Debug)]
+pub struct LinkState {
+    /// How far it is.
+    pub phase: LinkPhase,
+    /// Since when it has been in this phase.
+    pub since: Time,
+    /// Why the last attempt failed or the link broke; kept after it came back.
+    pub last_error: Option<String>,
+    /// The last sign of life from the other side, if there ever was one.
+    pub alive: Option<Time>,
+    /// How often it has been up.
+    pub connects: u64,
+}
+
+impl LinkState {
+    /// A link that nobody has tried yet.
+    #[must_use]
+    pub fn new(now: Time) -> Self {
+        Self { phase: LinkPhase::Connecting, since: now, last_error: None, alive: None, connects: 0 }
+    }
+}
+
+/// The agent has stopped listening: the driver should end.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the agent is stopping")]
+pub struct Stopped;
+
+/// Where a driver puts what it reads.
+#[derive(Clone, Debug)]
+pub struct Outlet {
+    batches: mpsc::Sender<Batch>,
+    state: Arc<watch::Sender<LinkState>>,
+}
+
+impl Outlet {
+    /// An outlet into `batches`, telling its link's state through `state`.
+    #[must_use]
+    pub fn new(batches: mpsc::Sender<Batch>, state: Arc<watch::Sender<LinkState>>) -> Self {
+        Self { batches, state }
+    }
+
+    /// Hands a batch over; waits while the channel is full, so that a slow disk slows the reading down
+    /// instead of losing it.
+    ///
+    /// # Errors
+    /// When nobody listens any more.
+    pub async fn deliver(&self, batch: Batch) -> Result<(), Stopped> {
+        self.alive(Time::now());
+        self.announce(batch).await
+    }
+
+    /// Hands over what the supervisor says of a link, which is no sign of life from the other side.
+    pub(crate) async fn announce(&self, batch: Batch) -> Result<(), Stopped> {
+        self.batches.send(batch).await.map_err(|_| Stopped)
+    }
+
+    /// The other side showed a sign of life without data: a keep-alive, an empty answer.
+    pub fn alive(&self, at: Time) {
+        self.state.send_if_modified(|state| {
+            state.alive = Some(at);
+            false // readers look when they need it; nobody is woken for it
+        });
+    }
+
+    /// Changes the link's state and wakes its watchers.
+    pub(crate) fn update(&self, change: impl FnOnce(&mut LinkState)) {
+        self.state.send_modify(change);
+    }
+
+    /// The link's state.
+    #[must_use]
+    pub fn state(&self) -> LinkState {
+        self.state.borrow().clone()
+    }
+}

@@ -1,0 +1,142 @@
+//! What an OPC UA link is told.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::TagId;
+
+/// One link: a session with a server. Stations that name the same endpoint share it.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `opc.tcp://host:port/path`.
+    pub endpoint: String,
+    /// How the channel is secured.
+    pub security: Security,
+    /// Who we say we are.
+    pub identity: Identity,
+    /// How long a connect, and each call after it, may take.
+    pub timeout: Duration,
+    /// What each station watches.
+    pub stations: Vec<Station>,
+}
+
+/// What one station watches.
+#[derive(Clone, Debug)]
+pub struct Station {
+    /// The station, for logs and losses.
+    pub name: Arc<str>,
+    /// How often the server should sample, and publish what changed.
+    pub publish: Duration,
+    /// What.
+    pub tags: Vec<Tag>,
+}
+
+/// One tag.
+#[derive(Clone, Debug)]
+pub struct Tag {
+    /// Its place in the configuration.
+    pub id: TagId,
+    /// Its node.
+    pub node: Node,
+}
+
+/// How the channel is secured. First depth: none. (Signing and encryption come with their own trust list.)
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Security {
+    /// Plain.
+    #[default]
+    None,
+}
+
+/// Who we say we are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Identity {
+    /// Nobody in particular.
+    #[default]
+    Anonymous,
+}
+
+/// A node, by namespace and identifier: `nsu=urn:fab-2:aoi;s=State`, `ns=2;i=1001`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Node {
+    /// Its namespace; resolved against the server's own table at each connect.
+    pub namespace: Namespace,
+    /// Its name there.
+    pub identifier: Identifier,
+}
+
+/// A namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Namespace {
+    /// By URI: survives a server that renumbers its table.
+    Uri(String),
+    /// By index.
+    Index(u16),
+}
+
+/// A node's identifier.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Identifier {
+    /// `i=`
+    Numeric(u32),
+    /// `s=`
+    Text(String),
+    /// `g=`, as written.
+    Guid(String),
+    /// `b=`, base64 as written.
+    Opaque(String),
+}
+
+impl FromStr for Node {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = |why: &str| {
+            format!("`{text}` is no OPC UA node: {why}; write it as `nsu=urn:plant:aoi;s=State` or `ns=2;i=1001`")
+        };
+        let (namespace, identifier) = if let Some(rest) = text.strip_prefix("nsu=") {
+            // A URI may hold `;` only escaped (OPC 10000-6, 5.1.12), so the first one ends it.
+            let (uri, identifier) = rest.split_once(';').ok_or_else(|| wrong("no identifier"))?;
+            (Namespace::Uri(uri.replace("%3B", ";").replace("%25", "%")), identifier)
+        } else if let Some(rest) = text.strip_prefix("ns=") {
+            let (index, identifier) = rest.split_once(';').ok_or_else(|| wrong("no identifier"))?;
+            let index = index.parse().map_err(|_| wrong("the namespace index is no number from 0 to 65535"))?;
+            (Namespace::Index(index), identifier)
+        } else {
+            (Namespace::Index(0), text)
+        };
+        if matches!(&namespace, Namespace::Uri(uri) if uri.is_empty()) {
+            return Err(wrong("the namespace URI is empty"));
+        }
+        let (kind, name) = identifier.split_once('=').ok_or_else(|| wrong("no identifier"))?;
+        if name.is_empty() {
+            return Err(wrong("the identifier is empty"));
+        }
+        let identifier = match kind {
+            "i" => Identifier::Numeric(name.parse().map_err(|_| wrong("`i=` takes a whole number"))?),
+            "s" => Identifier::Text(name.to_owned()),
+            "g" => Identifier::Guid(name.to_owned()),
+            "b" => Identifier::Opaque(name.to_owned()),
+            _ => return Err(wrong("the identifier begins with `i=`, `s=`, `g=` or `b=`")),
+        };
+        Ok(Self { namespace, identifier })
+    }
+}
+
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.namespace {
+            Namespace::Uri(uri) => write!(f, "nsu={uri};")?,
+            Namespace::Index(0) => {}
+            Namespace::Index(index) => write!(f, "ns={index};")?,
+        }
+        match &self.identifier {
+            Identifier::Numeric(number) => write!(f, "i={number}"),
+            Identifier::Text(name) => write!(f, "s={name}"),
+            Identifier::Guid(guid) => write!(f, "g={guid}"),
+            Identifier::Opaque(bytes) => write!(f, "b={bytes}"),
+        }
+    }
+}

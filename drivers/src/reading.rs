@@ -1,0 +1,237 @@
+//! What a driver says about one tag at one instant.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Time;
+
+/// A tag, by its place in the configuration. Interned at start-up: the hot path never sees a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TagId(pub u32);
+
+impl TagId {
+    /// For indexing tables that hold one entry a tag.
+    #[must_use]
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A tag's value. `Null` goes with bad validity: nothing is known.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub enum Value {
+    /// No value.
+    #[default]
+    Null,
+    /// On or off; 1 and 0 in telemetry.
+    Bool(bool),
+    /// A whole number.
+    Int(i64),
+    /// A real number, always finite: NaN and infinity are bad readings.
+    Float(f64),
+    /// Text, or an enumeration's name.
+    Text(Arc<str>),
+}
+
+impl Value {
+    /// The value as a number, as counters and telemetry take it; `None` for text and null.
+    #[must_use]
+    pub fn as_f64(&self) -> Option<f64> {
+        match *self {
+            Self::Bool(on) => Some(f64::from(u8::from(on))),
+            #[expect(clippy::cast_precision_loss, reason = "counters stay below 2^53")]
+            Self::Int(whole) => Some(whole as f64),
+            Self::Float(real) => Some(real),
+            Self::Null | Self::Text(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("null"),
+            Self::Bool(on) => on.fmt(f),
+            Self::Int(whole) => whole.fmt(f),
+            Self::Float(real) => real.fmt(f),
+            Self::Text(text) => f.write_str(text),
+        }
+    }
+}
+
+/// Whether a value may be believed: OPC UA's data quality, for every protocol.
+///
+/// Called validity throughout, since "quality" means good parts here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Validity {
+    /// The device vouches for it.
+    #[default]
+    Good,
+    /// There is a value, with doubts.
+    Uncertain(Status),
+    /// There is none.
+    Bad(Status),
+}
+
+impl Validity {
+    /// `good`, `uncertain` or `bad`.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Uncertain(_) => "uncertain",
+            Self::Bad(_) => "bad",
+        }
+    }
+
+    /// Why it is not good.
+    #[must_use]
+    pub fn status(self) -> Option<Status> {
+        match self {
+            Self::Good => None,
+            Self::Uncertain(status) | Self::Bad(status) => Some(status),
+        }
+    }
+
+    /// Whether there is no value.
+    #[must_use]
+    pub fn is_bad(self) -> bool {
+        matches!(self, Self::Bad(_))
+    }
+}
+
+/// Why a value is not good: the protocol's own code, or gemba's when the protocol said nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Status {
+    /// An OPC UA status code (OPC 10000-4, 7.39; names from OPC 10000-6, A.2).
+    Opcua(u32),
+    /// A Modbus exception code (Modbus Application Protocol V1.1b3, section 7).
+    Modbus(u8),
+    /// Something gemba saw itself.
+    Own(OwnStatus),
+}
+
+/// What gemba itself finds wrong with a reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum OwnStatus {
+    /// The link to the device broke; dated from the last proof of life.
+    LinkLost = 1,
+    /// The agent itself was not running; dated from its last proof of life.
+    AgentDown = 2,
+    /// The payload lacks a tag that is `required`.
+    PathNotFound = 3,
+    /// The value's type does not fit the tag's use: text for a counter, an array for a number.
+    WrongType = 4,
+    /// NaN or infinity.
+    NotFinite = 5,
+    /// The device answered with fewer or more data than were asked for.
+    WrongLength = 6,
+    /// Nothing has come yet.
+    NoData = 7,
+    /// Read from a record that gave no reason.
+    Unspecified = 8,
+}
+
+impl Status {
+    /// The protocol's number for it.
+    #[must_use]
+    pub fn code(self) -> u32 {
+        match self {
+            Self::Opcua(code) => code,
+            Self::Modbus(code) => u32::from(code),
+            Self::Own(own) => own as u32,
+        }
+    }
+
+    /// The protocol's name for it, e.g. `BadNodeIdUnknown`, `IllegalDataAddress`, `LinkLost`.
+    #[must_use]
+    pub fn name(self) -> Cow<'static, str> {
+        match self {
+            Self::Opcua(code) => opcua_name(code),
+            Self::Modbus(code) => match code {
+                1 => "IllegalFunction".into(),
+                2 => "IllegalDataAddress".into(),
+                3 => "IllegalDataValue".into(),
+                4 => "ServerDeviceFailure".into(),
+                5 => "Acknowledge".into(),
+                6 => "ServerDeviceBusy".into(),
+                8 => "MemoryParityError".into(),
+                10 => "GatewayPathUnavailable".into(),
+                11 => "GatewayTargetDeviceFailedToRespond".into(),
+                other => format!("Exception{other}").into(),
+            },
+            Self::Own(own) => match own {
+                OwnStatus::LinkLost => "LinkLost".into(),
+                OwnStatus::AgentDown => "AgentDown".into(),
+                OwnStatus::PathNotFound => "PathNotFound".into(),
+                OwnStatus::WrongType => "WrongType".into(),
+                OwnStatus::NotFinite => "NotFinite".into(),
+                OwnStatus::WrongLength => "WrongLength".into(),
+                OwnStatus::NoData => "NoData".into(),
+                OwnStatus::Unspecified => "Unspecified".into(),
+            },
+        }
+    }
+
+    /// Whose code it is: `opcua`, `modbus` or `gemba`.
+    #[must_use]
+    pub fn protocol(self) -> &'static str {
+        match self {
+            Self::Opcua(_) => "opcua",
+            Self::Modbus(_) => "modbus",
+            Self::Own(_) => "gemba",
+        }
+    }
+}
+
+#[cfg(feature = "opcua")]
+fn opcua_name(code: u32) -> Cow<'static, str> {
+    opcua::types::StatusCode::from(code).sub_code().to_string().into()
+}
+
+#[cfg(not(feature = "opcua"))]
+fn opcua_name(code: u32) -> Cow<'static, str> {
+    format!("0x{code:08X}").into()
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name())
+    }
+}
+
+/// One value of one tag, with both times and its validity.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reading {
+    /// Which tag.
+    pub tag: TagId,
+    /// [`Value::Null`] exactly when the validity is bad.
+    pub value: Value,
+    /// Whether it may be believed.
+    pub validity: Validity,
+    /// When the device says the value came to be; the time received where it says nothing.
+    pub source_time: Time,
+    /// When the gateway got it.
+    pub received_time: Time,
+}
+
+impl Reading {
+    /// A good reading. A float that is not finite becomes a bad one.
+    #[must_use]
+    pub fn good(tag: TagId, value: Value, source_time: Time, received_time: Time) -> Self {
+        if matches!(value, Value::Float(real) if !real.is_finite()) {
+            return Self::bad(tag, Status::Own(OwnStatus::NotFinite), source_time, received_time);
+        }
+        Self { tag, value, validity: Validity::Good, source_time, received_time }
+    }
+
+    /// A bad reading: no value, and why.
+    #[must_use]
+    pub fn bad(tag: TagId, status: Status, source_time: Time, received_time: Time) -> Self {
+        Self { tag, value: Value::Null, validity: Validity::Bad(status), source_time, received_time }
+    }
+}

@@ -1,0 +1,1 @@
+//! Protocol servers in process: what the tests (and the demo) read from. Never in a gateway build.
