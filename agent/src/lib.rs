@@ -6,5 +6,6 @@
 pub mod config;
 pub mod model;
 pub mod record;
+pub mod replay;
 pub mod snapshot;
 pub mod spool;

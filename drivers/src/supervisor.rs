@@ -18,7 +18,6 @@ const GOODBYE: Duration = Duration::from_secs(2);
 
 /// The pauses between attempts, here and wherever gemba tries again: doubling, jittered (up to as
 /// much again), capped at 30 s in all, without end.
-#[must_use]
 pub fn pauses() -> impl Iterator<Item = Duration> + Send + use<> {
     ExponentialBuilder::default()
         .with_min_delay(FIRST_PAUSE)

@@ -3,8 +3,23 @@
 //! Pure: no I/O, no clock, not async. Time is a parameter, so the same readings with the same times
 //! give the same figures, always.
 
+mod calendar;
+mod checkpoint;
+mod counter;
+mod histogram;
+mod ledger;
+mod line;
+mod period;
 mod spec;
 mod state;
+mod station;
+#[cfg(test)]
+mod tests;
 
+pub use calendar::WHOLE_DAY;
+pub use checkpoint::CheckpointError;
+pub use line::{Derived, Line, PeriodOf};
+pub use period::Period;
 pub use spec::{CounterSpec, OeeSpec, ShiftSpec, StateSpec};
 pub use state::State;
+pub use station::{KPI_EVERY, LATENESS};

@@ -1,0 +1,99 @@
+//! The model at rest: what a restart begins from.
+
+use std::sync::Arc;
+
+use gemba_drivers::{Validity, Value};
+use serde::{Deserialize, Serialize};
+
+use crate::model::ledger::Ledger;
+use crate::model::line::{Line, NOTHING_YET};
+use crate::model::station::Station;
+
+/// The layout below. Another number is another layout.
+const VERSION: u8 = 1;
+
+/// By name, since the configuration may have changed meanwhile: what is gone is forgotten, what is new
+/// starts with nothing.
+#[derive(Serialize, Deserialize)]
+struct Checkpoint<'a> {
+    #[serde(borrow)]
+    stations: Vec<(&'a str, Station)>,
+    #[serde(borrow)]
+    tags: Vec<OddTag<'a>>,
+    ledger: Ledger,
+}
+
+/// A tag that is not simply good and a number: most are, and need no room.
+#[derive(Serialize, Deserialize)]
+struct OddTag<'a> {
+    station: &'a str,
+    tag: &'a str,
+    validity: Validity,
+    text: Option<&'a str>,
+}
+
+/// A checkpoint that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// Written by another version of gemba.
+    #[error("the checkpoint has layout {0}; this gemba reads layout {VERSION}")]
+    Version(u8),
+    /// Not what was written.
+    #[error("the checkpoint is damaged: {0}")]
+    Damaged(#[from] postcard::Error),
+}
+
+impl Line {
+    /// The model as bytes, for [`Line::restore`].
+    #[must_use]
+    pub fn checkpoint(&self) -> Vec<u8> {
+        let tags = self.tags.iter().filter(|tag| tag.validity != Validity::Good || tag.text.is_some());
+        let checkpoint = Checkpoint {
+            stations: self.stations.iter().map(|of| (&*of.name, of.station.clone())).collect(),
+            tags: tags
+                .map(|tag| OddTag {
+                    station: &self.stations[tag.station].name,
+                    tag: &tag.name,
+                    validity: tag.validity,
+                    text: tag.text.as_deref(),
+                })
+                .collect(),
+            ledger: self.ledger.clone(),
+        };
+        postcard::to_extend(&checkpoint, vec![VERSION]).expect("memory and plain data do not fail to serialize")
+    }
+
+    /// Takes up where a checkpoint left off.
+    ///
+    /// # Errors
+    /// If it is not one; the line is as it was.
+    pub fn restore(&mut self, bytes: &[u8]) -> Result<(), CheckpointError> {
+        let (&version, rest) = bytes.split_first().unwrap_or((&0, &[]));
+        if version != VERSION {
+            return Err(CheckpointError::Version(version));
+        }
+        let checkpoint: Checkpoint<'_> = postcard::from_bytes(rest)?;
+        let mut known = std::collections::HashMap::new();
+        for (name, station) in checkpoint.stations {
+            known.insert(name, ());
+            if let Some(of) = self.stations.iter_mut().find(|of| &*of.name == name) {
+                of.station = station;
+            }
+        }
+        let mut odd: std::collections::HashMap<_, _> =
+            checkpoint.tags.into_iter().map(|tag| ((tag.station, tag.tag), (tag.validity, tag.text))).collect();
+        for tag in &mut self.tags {
+            let station: &str = &self.stations[tag.station].name;
+            if !known.contains_key(station) {
+                continue;
+            }
+            let (validity, text) = odd.remove(&(station, &*tag.name)).unwrap_or((Validity::Good, None));
+            tag.validity = validity;
+            tag.text = text.map(Arc::from);
+            tag.value = Value::Null;
+            debug_assert!(tag.validity != NOTHING_YET || tag.text.is_none());
+        }
+        self.ledger = checkpoint.ledger;
+        Ok(())
+    }
+}

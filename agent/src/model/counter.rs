@@ -1,0 +1,159 @@
+//! Counters of devices, turned into differences.
+
+use gemba_drivers::Time;
+use serde::{Deserialize, Serialize};
+
+use crate::model::CounterSpec;
+
+/// What is remembered of a counter. Survives a restart, so that nothing is counted twice or lost.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Counter {
+    /// The last good raw value, and when the source said it.
+    last: Option<(f64, Time)>,
+    /// Since when it has been bad; kept until the next good reading.
+    bad: Option<Time>,
+}
+
+/// What a reading of a counter says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Step {
+    /// The first reading ever: adds nothing.
+    Baseline,
+    /// So many more, since the last good reading at `since`. The counter itself was never bad meanwhile
+    /// (for longer than zero) if `known`.
+    Counted {
+        /// How many; never negative.
+        difference: f64,
+        /// When the last good reading was.
+        since: Time,
+        /// Whether every reading between was good.
+        known: bool,
+    },
+    /// Older than what is known: the difference is counted already.
+    Late,
+    /// Faster than `max_rate` allows, or below zero: not counted, the new value is the new baseline.
+    Quarantined {
+        /// What would have been added.
+        difference: f64,
+        /// When the last good reading was.
+        since: Time,
+    },
+}
+
+impl Counter {
+    /// A good reading `value` with effect at `at`; `source_time` as the source has it.
+    ///
+    /// With a `modulus` the difference is modular (AVEVA Historian, counter retrieval); without one a fall is
+    /// a reset and the difference the new value. `max_rate` allows one part beyond it, since parts are whole
+    /// and polls short.
+    pub fn observe(&mut self, spec: &CounterSpec, value: f64, source_time: Time, at: Time) -> Step {
+        let Some((previous, since)) = self.last else {
+            self.last = Some((value, at));
+            self.bad = None;
+            return Step::Baseline;
+        };
+        if source_time < since && self.bad.is_none() {
+            return Step::Late;
+        }
+        let known = self.bad.is_none_or(|bad| bad >= at);
+        self.bad = None;
+        self.last = Some((value, at.max(since)));
+        let difference = match spec.modulus {
+            Some(modulus) if value < previous => value - previous + modulus,
+            None if value < previous => value,
+            _ => value - previous,
+        };
+        let elapsed = at.since(since).as_secs_f64();
+        let too_fast = spec.max_rate.is_some_and(|rate| difference > rate.mul_add(elapsed, 1.0));
+        if difference < 0.0 || too_fast {
+            return Step::Quarantined { difference, since };
+        }
+        Step::Counted { difference, since, known }
+    }
+
+    /// A bad reading with effect at `at`.
+    pub fn lose(&mut self, at: Time) {
+        self.bad.get_or_insert(at);
+    }
+
+    /// Since when it has been bad.
+    #[must_use]
+    pub fn bad_since(&self) -> Option<Time> {
+        self.bad
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gemba_drivers::TagId;
+
+    use super::*;
+
+    fn spec(modulus: Option<f64>, max_rate: Option<f64>) -> CounterSpec {
+        CounterSpec { tag: TagId(0), modulus, max_rate }
+    }
+
+    fn seconds(s: i64) -> Time {
+        Time::from_millis(s * 1000)
+    }
+
+    fn step(spec: &CounterSpec, from: f64, to: f64) -> Step {
+        let mut counter = Counter::default();
+        assert_eq!(counter.observe(spec, from, seconds(0), seconds(0)), Step::Baseline);
+        counter.observe(spec, to, seconds(10), seconds(10))
+    }
+
+    #[test]
+    fn published_differences() {
+        let vectors: serde_json::Value =
+            serde_json::from_str(include_str!("../../../tests/fixtures/vectors/quality.json")).expect("JSON");
+        let mut seen = 0;
+        for vector in vectors.as_array().expect("a list") {
+            let (Some(prev), Some(cur)) = (vector["prev"].as_f64(), vector["cur"].as_f64()) else { continue };
+            seen += 1;
+            let counted = step(&spec(vector["modulus"].as_f64(), None), prev, cur);
+            let difference = vector["delta"].as_f64().expect("a difference");
+            assert_eq!(counted, Step::Counted { difference, since: seconds(0), known: true }, "{}", vector["id"]);
+        }
+        assert_eq!(seen, 4, "the counter vectors");
+    }
+
+    #[test]
+    fn a_jump_above_the_rate_is_quarantined_and_the_next_step_counts() {
+        let spec = spec(None, Some(2.5));
+        let mut counter = Counter::default();
+        counter.observe(&spec, 100.0, seconds(0), seconds(0));
+        assert_eq!(
+            counter.observe(&spec, 4_000_000.0, seconds(10), seconds(10)),
+            Step::Quarantined { difference: 3_999_900.0, since: seconds(0) }
+        );
+        assert_eq!(
+            counter.observe(&spec, 4_000_020.0, seconds(20), seconds(20)),
+            Step::Counted { difference: 20.0, since: seconds(10), known: true }
+        );
+    }
+
+    #[test]
+    fn an_older_reading_is_not_a_reset() {
+        let spec = spec(None, None);
+        let mut counter = Counter::default();
+        counter.observe(&spec, 100.0, seconds(10), seconds(10));
+        assert_eq!(counter.observe(&spec, 99.0, seconds(9), seconds(11)), Step::Late);
+        assert_eq!(
+            counter.observe(&spec, 101.0, seconds(12), seconds(12)),
+            Step::Counted { difference: 1.0, since: seconds(10), known: true }
+        );
+    }
+
+    #[test]
+    fn a_gap_makes_the_next_step_unknown() {
+        let spec = spec(None, None);
+        let mut counter = Counter::default();
+        counter.observe(&spec, 100.0, seconds(0), seconds(0));
+        counter.lose(seconds(1));
+        assert_eq!(
+            counter.observe(&spec, 105.0, seconds(0), seconds(9)),
+            Step::Counted { difference: 5.0, since: seconds(0), known: false }
+        );
+    }
+}

@@ -1,0 +1,278 @@
+//! The line: its stations, its tags, its loss ledger.
+
+use std::sync::Arc;
+
+use gemba_drivers::{Loss, OwnStatus, Reading, Status, Time, Validity, Value};
+
+use crate::config::Config;
+use crate::model::OeeSpec;
+use crate::model::calendar::Calendar;
+use crate::model::ledger::Ledger;
+use crate::model::period::{Count, Period};
+use crate::model::station::{Role, Setting, Station};
+use crate::record::Record;
+use crate::snapshot::{Snapshot, SpoolView, StationView, TagView};
+
+/// What applying readings gave.
+#[derive(Debug, Default)]
+pub struct Derived {
+    /// For upstream, in order.
+    pub records: Vec<Record>,
+    /// For the ledger; [`Line`] enters them itself and adds their records.
+    pub(super) losses: Vec<Loss>,
+    /// Periods that have just closed, with their station.
+    pub closed: Vec<(Arc<str>, Period)>,
+}
+
+/// The line as far as readings have told. See the module's head for what it never does.
+#[derive(Debug)]
+pub struct Line {
+    calendar: Calendar,
+    pub(super) stations: Vec<StationOf>,
+    pub(super) tags: Vec<TagOf>,
+    pub(super) ledger: Ledger,
+    /// Reused from batch to batch: which of its readings are computed with.
+    due: Vec<usize>,
+}
+
+/// A station and what it works with.
+#[derive(Debug)]
+pub(super) struct StationOf {
+    pub(super) name: Arc<str>,
+    link: usize,
+    tags: std::ops::Range<u32>,
+    spec: Option<OeeSpec>,
+    pub(super) station: Station,
+}
+
+/// A tag: what it means, and the last that was said of it.
+#[derive(Debug)]
+pub(super) struct TagOf {
+    pub(super) name: Arc<str>,
+    unit: Option<Arc<str>>,
+    pub(super) station: usize,
+    role: Role,
+    pub(super) value: Value,
+    pub(super) validity: Validity,
+    /// The last text, kept while the tag is bad, so that a change is told against it.
+    pub(super) text: Option<Arc<str>>,
+    times: Option<(Time, Time)>,
+}
+
+/// A period with its station.
+#[derive(Clone, Debug)]
+pub struct PeriodOf {
+    /// Index of the station in the configuration.
+    pub station: usize,
+    /// The station's name.
+    pub name: Arc<str>,
+    /// The period.
+    pub period: Period,
+}
+
+/// What a tag is before anything came.
+pub(super) const NOTHING_YET: Validity = Validity::Bad(Status::Own(OwnStatus::NoData));
+
+impl Line {
+    /// A line that has seen nothing yet.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        let stations = config.stations.iter().map(|station| StationOf {
+            name: station.name.clone(),
+            link: station.link,
+            tags: station.tags.clone(),
+            spec: station.oee.clone(),
+            station: Station::default(),
+        });
+        let tags = config.tags.iter().map(|tag| TagOf {
+            name: tag.name.clone(),
+            unit: tag.unit.clone(),
+            station: tag.station,
+            role: config.stations[tag.station].oee.as_ref().map_or(Role::Other, |oee| role(oee, tag.id)),
+            value: Value::Null,
+            validity: NOTHING_YET,
+            text: None,
+            times: None,
+        });
+        Self {
+            calendar: Calendar::new(config.timezone.clone(), config.shifts.clone()),
+            stations: stations.collect(),
+            tags: tags.collect(),
+            ledger: Ledger::default(),
+            due: Vec::new(),
+        }
+    }
+
+    /// Applies readings that arrived together, in order of their source times; those of one instant in
+    /// the order they came.
+    pub fn apply(&mut self, readings: &[Reading], out: &mut Derived) {
+        self.due.clear();
+        for (place, reading) in readings.iter().enumerate() {
+            let Some(tag) = self.tags.get_mut(reading.tag.index()) else { continue };
+            let station = &self.stations[tag.station];
+            if tag.note(&station.name, reading, out) && station.spec.is_some() {
+                self.due.push(place);
+            }
+        }
+        self.due.sort_by_key(|&place| readings[place].source_time);
+        for &place in &self.due {
+            let tag = &self.tags[readings[place].tag.index()];
+            let StationOf { name, spec: Some(spec), station, .. } = &mut self.stations[tag.station] else { continue };
+            let setting = Setting { name, spec, calendar: &self.calendar };
+            station.apply(setting, tag.role, &readings[place], out);
+        }
+        self.enter_losses(out);
+    }
+
+    /// Time has come to `now`: figures that are due are told, shifts that ended are closed.
+    pub fn advance(&mut self, now: Time, out: &mut Derived) {
+        for StationOf { name, spec, station, .. } in &mut self.stations {
+            if let Some(spec) = spec {
+                station.advance(Setting { name, spec, calendar: &self.calendar }, now, out);
+            }
+        }
+        self.enter_losses(out);
+    }
+
+    /// Tells every station's figures at `now`, due or not: the agent stops.
+    pub fn tell_last(&mut self, now: Time, out: &mut Derived) {
+        for StationOf { name, spec, station, .. } in &mut self.stations {
+            if let Some(spec) = spec {
+                station.tell_last(Setting { name, spec, calendar: &self.calendar }, now, out);
+            }
+        }
+    }
+
+    /// Enters what was lost outside the model.
+    pub fn lose(&mut self, loss: Loss, out: &mut Derived) {
+        out.records.push(self.ledger.enter(loss));
+    }
+
+    /// One bad reading for each tag, from `at` on: nobody was watching.
+    pub fn unwatched(&self, at: Time, now: Time) -> impl Iterator<Item = Reading> + use<> {
+        let status = Status::Own(OwnStatus::AgentDown);
+        (0..u32::try_from(self.tags.len()).unwrap_or(u32::MAX))
+            .map(move |tag| Reading::bad(gemba_drivers::TagId(tag), status, at, now))
+    }
+
+    /// The line as it stands at `now`, for those outside.
+    #[must_use]
+    pub fn snapshot(&self, now: Time, spool: SpoolView) -> Snapshot {
+        Snapshot {
+            time: now,
+            stations: self.stations.iter().map(|station| self.station_view(station, now)).collect(),
+            losses: self.ledger.newest().cloned().collect(),
+            loss_totals: self.ledger.totals().collect(),
+            spool,
+        }
+    }
+
+    /// Every period still held, as it stands at `now`.
+    #[must_use]
+    pub fn periods(&self, now: Time) -> Vec<PeriodOf> {
+        let mut all = Vec::new();
+        for (index, StationOf { name, spec, station, .. }) in self.stations.iter().enumerate() {
+            let Some(spec) = spec else { continue };
+            let setting = Setting { name, spec, calendar: &self.calendar };
+            let periods = station.periods(setting, now);
+            all.extend(periods.into_iter().map(|period| PeriodOf { station: index, name: name.clone(), period }));
+        }
+        all
+    }
+
+    /// What is computed for the station at `index`.
+    #[must_use]
+    pub fn spec(&self, index: usize) -> Option<&OeeSpec> {
+        self.stations.get(index)?.spec.as_ref()
+    }
+
+    /// The newest losses, newest first.
+    pub fn losses(&self) -> impl Iterator<Item = &Loss> {
+        self.ledger.newest()
+    }
+
+    fn station_view(&self, station: &StationOf, now: Time) -> StationView {
+        let StationOf { name, link, tags, spec, station } = station;
+        let setting = spec.as_ref().map(|spec| Setting { name, spec, calendar: &self.calendar });
+        let (shift, kpi) = setting.map_or((None, None), |setting| station.view(setting, now));
+        let state = setting.and_then(|_| station.state());
+        StationView {
+            name: name.clone(),
+            link: *link,
+            state: setting.map(|_| state.map_or(crate::model::State::Unknown, |(state, _)| state)),
+            state_since: state.map(|(_, since)| since),
+            shift,
+            kpi,
+            sums: setting.and_then(|setting| station.sums(setting, now)),
+            tags: self.tags[tags.start as usize..tags.end as usize].iter().map(TagOf::view).collect(),
+        }
+    }
+
+    fn enter_losses(&mut self, out: &mut Derived) {
+        for loss in std::mem::take(&mut out.losses) {
+            self.lose(loss, out);
+        }
+    }
+}
+
+impl TagOf {
+    /// Remembers a reading and tells what changed. Returns whether it is worth the station's while: it is
+    /// computed with, or may be the station's first observation.
+    fn note(&mut self, station: &Arc<str>, reading: &Reading, out: &mut Derived) -> bool {
+        let news = self.times.is_none();
+        if reading.validity != self.validity {
+            // A first good reading is no change of anything.
+            if !(self.validity == NOTHING_YET && reading.validity == Validity::Good) {
+                out.records.push(Record::ValidityChanged {
+                    station: station.clone(),
+                    tag: self.name.clone(),
+                    time: reading.source_time,
+                    from: self.validity,
+                    to: reading.validity,
+                });
+            }
+            self.validity = reading.validity;
+        }
+        if let Value::Text(text) = &reading.value
+            && self.text.as_ref() != Some(text)
+        {
+            let from = self.text.replace(text.clone());
+            out.records.push(Record::TagChanged {
+                station: station.clone(),
+                tag: self.name.clone(),
+                time: reading.source_time,
+                from,
+                to: text.clone(),
+            });
+        }
+        self.value.clone_from(&reading.value);
+        self.times = Some((reading.source_time, reading.received_time));
+        news || self.role != Role::Other
+    }
+
+    fn view(&self) -> TagView {
+        TagView {
+            name: self.name.clone(),
+            unit: self.unit.clone(),
+            value: self.value.clone(),
+            validity: self.validity,
+            source_time: self.times.map(|(source, _)| source),
+            received_time: self.times.map(|(_, received)| received),
+        }
+    }
+}
+
+fn role(oee: &OeeSpec, tag: gemba_drivers::TagId) -> Role {
+    let counts = |counter: &Option<crate::model::CounterSpec>| counter.as_ref().is_some_and(|spec| spec.tag == tag);
+    if oee.state.as_ref().is_some_and(|state| state.tag == tag) {
+        Role::State
+    } else if counts(&oee.total) {
+        Role::Counter(Count::Total)
+    } else if counts(&oee.good) {
+        Role::Counter(Count::Good)
+    } else if counts(&oee.reject) {
+        Role::Counter(Count::Reject)
+    } else {
+        Role::Other
+    }
+}

@@ -1,0 +1,400 @@
+//! The arithmetic, against published examples and the rules of docs/ARCHITECTURE.md.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gemba_drivers::{OwnStatus, Reading, Status, TagId, Time, Value};
+use serde_json::Value as Json;
+
+use crate::config::{Config, Http, Spool, Station, Tag};
+use crate::model::{CounterSpec, Derived, Line, OeeSpec, ShiftSpec, State, StateSpec};
+use crate::record::{KpiPoint, Record};
+use crate::snapshot::StationView;
+
+const STATE: TagId = TagId(0);
+const TOTAL: TagId = TagId(1);
+const REJECT: TagId = TagId(2);
+/// 2026-03-02T06:00:00Z, a Monday; the plan is in UTC.
+const SIX: i64 = 1_772_431_200;
+
+fn t(seconds: f64) -> Time {
+    #[expect(clippy::cast_possible_truncation, reason = "test times are whole milliseconds")]
+    let millis = (seconds * 1000.0).round() as i64;
+    Time::from_millis(SIX * 1000 + millis)
+}
+
+fn counter(tag: TagId) -> CounterSpec {
+    CounterSpec { tag, modulus: None, max_rate: None }
+}
+
+fn oee(ideal_seconds: f64) -> OeeSpec {
+    let map = [("1", State::Producing), ("2", State::Starved), ("5", State::Down)];
+    OeeSpec {
+        ideal_cycle_time: Some(Duration::from_secs_f64(ideal_seconds)),
+        state: Some(StateSpec { tag: STATE, map: map.map(|(from, to)| (from.to_owned(), to)).into() }),
+        total: Some(counter(TOTAL)),
+        good: None,
+        reject: Some(counter(REJECT)),
+        min_coverage: 0.5,
+    }
+}
+
+fn shift(name: &str, start: &str, end: &str, breaks: &[(&str, &str)]) -> ShiftSpec {
+    let time = |text: &str| text.parse().expect("a time");
+    ShiftSpec {
+        name: name.into(),
+        days: [true; 7],
+        start: time(start),
+        end: time(end),
+        breaks: breaks.iter().map(|(begin, end)| (time(begin), time(end))).collect(),
+    }
+}
+
+fn config(oee: OeeSpec, shifts: Vec<ShiftSpec>) -> Config {
+    let tag = |id, name: &str| Tag { id, station: 0, name: name.into(), unit: None, metric: None, text: false };
+    Config {
+        site: "fab-2".into(),
+        line: "smt-1".into(),
+        timezone: jiff::tz::TimeZone::UTC,
+        http: Http { listen: ([127, 0, 0, 1], 0).into() },
+        upstream: None,
+        spool: Spool { path: "unused".into(), max_size: 0, keep_free: 0, sync: Duration::ZERO, keep: Duration::ZERO },
+        shifts,
+        stations: vec![Station { name: "printer-1".into(), tags: 0..3, link: 0, oee: Some(oee) }],
+        tags: vec![tag(STATE, "state"), tag(TOTAL, "total"), tag(REJECT, "reject")],
+        links: Vec::new(),
+    }
+}
+
+/// A line with one station, and everything it ever said.
+struct Bench {
+    line: Line,
+    derived: Derived,
+}
+
+impl Bench {
+    fn new(oee: OeeSpec, shifts: Vec<ShiftSpec>) -> Self {
+        Self { line: Line::new(&config(oee, shifts)), derived: Derived::default() }
+    }
+
+    fn early() -> Self {
+        Self::new(oee(1.0), vec![shift("early", "06:00", "14:00", &[])])
+    }
+
+    fn put(&mut self, seconds: f64, tag: TagId, value: impl Into<f64>) -> &mut Self {
+        #[expect(clippy::cast_possible_truncation, reason = "test values are small whole numbers")]
+        let value = Value::Int(value.into() as i64);
+        self.line.apply(&[Reading::good(tag, value, t(seconds), t(seconds))], &mut self.derived);
+        self
+    }
+
+    fn lose(&mut self, seconds: f64, tag: TagId) -> &mut Self {
+        let status = Status::Own(OwnStatus::LinkLost);
+        self.line.apply(&[Reading::bad(tag, status, t(seconds), t(seconds))], &mut self.derived);
+        self
+    }
+
+    fn view(&self, seconds: f64) -> StationView {
+        self.line.snapshot(t(seconds), crate::snapshot::SpoolView::default()).stations.remove(0)
+    }
+
+    fn kpi(&self, seconds: f64) -> crate::snapshot::KpiView {
+        self.view(seconds).kpi.expect("a shift is running")
+    }
+
+    fn points(&self) -> Vec<&KpiPoint> {
+        let points = self.derived.records.iter().filter_map(|record| match record {
+            Record::Kpi(point) => Some(&**point),
+            _ => None,
+        });
+        points.collect()
+    }
+}
+
+fn near(found: Option<f64>, expected: &Json, tolerance: f64, what: &str) {
+    let (found, expected) = (found.expect(what), expected.as_f64().expect(what));
+    assert!((found - expected).abs() <= tolerance, "{what}: {found}, published {expected}");
+}
+
+#[test]
+fn published_oee_examples() {
+    let vectors: Vec<Json> =
+        serde_json::from_str(include_str!("../../../tests/fixtures/vectors/oee.json")).expect("JSON");
+    let mut seen = 0;
+    for vector in vectors.iter().filter(|vector| vector["availability"].is_number()) {
+        seen += 1;
+        let number = |key: &str| vector[key].as_f64().unwrap_or(0.0);
+        let breaks = number("breaks_min");
+        let planned =
+            if vector["planned_min"].is_number() { number("planned_min") } else { number("shift_min") - breaks };
+        let ideal = 60.0 / number("ideal_rate_per_min");
+        // One period as long as the example's shift, its stop at the start.
+        let mut spec = oee(ideal);
+        spec.ideal_cycle_time = Some(Duration::from_secs_f64(ideal));
+        let mut bench = Bench::new(spec, vec![]);
+        let midnight = -6.0 * 3600.0;
+        bench.put(midnight, STATE, 5).put(midnight, TOTAL, 0).put(midnight, REJECT, 0);
+        bench.put(midnight + number("down_min") * 60.0, STATE, 1);
+        let end = midnight + planned * 60.0;
+        bench.put(end, TOTAL, number("total")).put(end, REJECT, number("reject"));
+        let kpi = bench.kpi(end);
+        let tolerance = number("tol");
+        near(kpi.figures.availability, &vector["availability"], tolerance, "availability");
+        near(kpi.figures.performance, &vector["performance"], tolerance, "performance");
+        near(kpi.figures.quality, &vector["quality"], tolerance, "quality");
+        near(kpi.figures.oee, &vector["oee"], tolerance, "oee");
+        assert_eq!((kpi.total, kpi.reject), (vector["total"].as_f64(), vector["reject"].as_f64()));
+    }
+    assert_eq!(seen, 3, "vorne, vorne-b, 3shift");
+}
+
+#[test]
+fn a_break_of_the_plan_is_not_planned_and_its_parts_count_for_totals_only() {
+    let mut bench = Bench::new(oee(1.0), vec![shift("early", "06:00", "14:00", &[("07:00", "07:30")])]);
+    bench.put(0.0, STATE, 1).put(0.0, TOTAL, 0).put(0.0, REJECT, 0);
+    bench.put(3599.0, TOTAL, 3000).put(4000.0, TOTAL, 3100).put(7200.0, TOTAL, 4000);
+    let kpi = bench.kpi(7200.0);
+    assert_eq!(kpi.planned_ns, 5_400_000_000_000, "two hours less the half hour");
+    assert_eq!(kpi.total, Some(4000.0));
+    assert_eq!(kpi.figures.performance, Some(3900.0 / 5400.0));
+    assert_eq!(kpi.figures.quality, Some(1.0));
+}
+
+#[test]
+fn unknown_time_is_neither_running_nor_down() {
+    let mut bench = Bench::early();
+    bench.put(0.0, STATE, 1).put(0.0, TOTAL, 100).put(0.0, REJECT, 0).put(60.0, TOTAL, 150);
+    for tag in [STATE, TOTAL, REJECT] {
+        bench.lose(100.0, tag);
+    }
+    bench.put(140.0, STATE, 1).put(140.0, TOTAL, 180).put(140.0, REJECT, 0).put(200.0, TOTAL, 220);
+    let kpi = bench.kpi(200.0);
+    assert_eq!((kpi.planned_ns, kpi.unknown_ns), (160_000_000_000, 40_000_000_000));
+    assert_eq!(kpi.figures.availability, Some(1.0));
+    assert_eq!(kpi.figures.coverage, Some(0.8));
+    assert_eq!((kpi.total, kpi.unattributed), (Some(120.0), 30.0));
+    assert_eq!(kpi.figures.performance, Some(90.0 / 160.0), "what came across the gap says nothing of known time");
+    let (low, high) = kpi.oee_bounds.expect("bounds");
+    assert_eq!((low, high), (90.0 / 200.0, 130.0 / 200.0));
+}
+
+#[test]
+fn a_gap_of_no_length_attributes() {
+    let mut bench = Bench::early();
+    bench.put(0.0, STATE, 1).put(0.0, TOTAL, 0).put(0.0, REJECT, 0).put(10.0, TOTAL, 5);
+    bench.lose(20.0, TOTAL).put(20.0, TOTAL, 12).put(30.0, TOTAL, 20);
+    assert_eq!(bench.kpi(30.0).unattributed, 0.0);
+}
+
+#[test]
+fn below_the_coverage_figures_are_withheld_and_counts_stay() {
+    let mut bench = Bench::early();
+    bench.put(0.0, STATE, 1).put(0.0, TOTAL, 0).put(0.0, REJECT, 0).put(40.0, TOTAL, 40).lose(40.0, STATE);
+    let kpi = bench.kpi(100.0);
+    assert_eq!(kpi.figures.coverage, Some(0.4));
+    assert_eq!((kpi.figures.oee, kpi.figures.availability, kpi.figures.performance), (None, None, None));
+    assert_eq!((kpi.figures.quality, kpi.total), (Some(1.0), Some(40.0)));
+    assert!(kpi.oee_bounds.is_some());
+}
+
+#[test]
+fn the_edges_of_the_arithmetic() {
+    let mut down = Bench::early();
+    down.put(0.0, STATE, 5).put(0.0, TOTAL, 0).put(0.0, REJECT, 0);
+    let figures = down.kpi(60.0).figures;
+    assert_eq!((figures.availability, figures.performance, figures.oee), (Some(0.0), None, Some(0.0)));
+    assert_eq!(figures.quality, None, "no part, no quality");
+
+    let mut idle = Bench::early();
+    idle.put(0.0, STATE, 1).put(0.0, TOTAL, 7).put(0.0, REJECT, 0);
+    let figures = idle.kpi(60.0).figures;
+    assert_eq!((figures.performance, figures.oee, figures.quality), (Some(0.0), Some(0.0), None));
+
+    let mut unrated = Bench::new(OeeSpec { ideal_cycle_time: None, ..oee(1.0) }, vec![]);
+    unrated.put(0.0, STATE, 1).put(0.0, TOTAL, 0).put(0.0, REJECT, 0).put(30.0, TOTAL, 10);
+    let figures = unrated.kpi(60.0).figures;
+    assert_eq!((figures.oee, figures.performance), (None, None));
+    assert_eq!((figures.availability, figures.quality), (Some(1.0), Some(1.0)));
+
+    let mut fast = Bench::early();
+    fast.put(0.0, STATE, 1).put(0.0, TOTAL, 0).put(0.0, REJECT, 0).put(10.0, TOTAL, 30);
+    assert_eq!(fast.kpi(10.0).figures.performance, Some(3.0), "never capped");
+
+    let closed = Bench::new(oee(1.0), vec![shift("late", "14:00", "22:00", &[])]);
+    assert_eq!(closed.view(0.0).kpi, None);
+}
+
+#[test]
+fn only_a_total_counts_all_as_good_and_says_so() {
+    let mut bench = Bench::new(OeeSpec { reject: None, ..oee(1.0) }, vec![]);
+    bench.put(0.0, STATE, 1).put(0.0, TOTAL, 0).put(10.0, TOTAL, 8);
+    let kpi = bench.kpi(10.0);
+    assert_eq!((kpi.good, kpi.reject, kpi.figures.quality), (Some(8.0), Some(0.0), Some(1.0)));
+    assert!(kpi.quality_assumed);
+    assert!(!Bench::early().put(0.0, STATE, 1).kpi(1.0).quality_assumed);
+}
+
+#[test]
+fn a_station_that_joins_in_mid_shift_counts_from_then() {
+    let mut bench = Bench::early();
+    bench.put(3600.0, STATE, 1).put(3600.0, TOTAL, 0).put(3600.0, REJECT, 0);
+    let kpi = bench.kpi(3660.0);
+    assert_eq!((kpi.since, kpi.figures.coverage), (t(3600.0), Some(1.0)));
+}
+
+#[test]
+fn what_a_device_held_all_along_counts_from_its_receipt() {
+    let mut bench = Bench::early();
+    let held = Reading::good(STATE, Value::Int(1), t(0.0), t(7200.0));
+    bench.line.apply(&[held], &mut bench.derived);
+    assert_eq!(bench.kpi(7260.0).since, t(7200.0));
+    // After a gap the same value, as old as before, tells of now and not of the gap.
+    bench.lose(7300.0, STATE);
+    let again = Reading::good(STATE, Value::Int(1), t(0.0), t(7400.0));
+    bench.line.apply(&[again], &mut bench.derived);
+    let kpi = bench.kpi(7500.0);
+    assert_eq!((kpi.unknown_ns, kpi.run_ns), (100_000_000_000, 200_000_000_000));
+}
+
+#[test]
+fn a_value_the_map_lacks_is_unknown_and_counted() {
+    let mut bench = Bench::early();
+    bench.put(0.0, STATE, 1).put(10.0, STATE, 9).put(20.0, STATE, 1);
+    assert_eq!(bench.kpi(20.0).unknown_ns, 10_000_000_000);
+    let losses: Vec<_> = bench.line.losses().collect();
+    assert_eq!(losses.len(), 1);
+    assert_eq!(&*losses[0].reason, "state value `9` is not in oee.state.map");
+}
+
+#[test]
+fn states_are_split_at_shift_ends_and_the_closed_shift_is_told_once() {
+    let mut bench = Bench::new(oee(1.0), vec![shift("a", "06:00", "07:00", &[]), shift("b", "07:00", "08:00", &[])]);
+    bench.put(3000.0, STATE, 1).put(3000.0, TOTAL, 0).put(3000.0, REJECT, 0).put(3600.0, TOTAL, 500);
+    bench.line.advance(t(3601.0), &mut bench.derived);
+    assert!(bench.derived.closed.is_empty(), "late readings may still come");
+    bench.line.advance(t(3603.0), &mut bench.derived);
+    bench.line.advance(t(3604.0), &mut bench.derived);
+    assert_eq!(bench.derived.closed.len(), 1);
+    let told: Vec<_> = bench.points().into_iter().filter(|point| point.time == t(3600.0)).collect();
+    let last = told.iter().filter(|point| point.shift.as_deref() == Some("a")).collect::<Vec<_>>();
+    assert_eq!(last.len(), 1, "{told:#?}");
+    assert_eq!(last[0].figures.as_ref().and_then(|figures| figures.performance), Some(0.0), "made at 07:00: shift b");
+    assert_eq!(bench.kpi(3700.0).total, Some(500.0));
+}
+
+#[test]
+fn figures_of_an_instant_hold_all_up_to_it_and_nothing_after() {
+    let mut bench = Bench::early();
+    bench.put(0.0, STATE, 1).put(0.0, TOTAL, 0).put(0.0, REJECT, 0);
+    bench.put(10.0, TOTAL, 10).put(10.5, TOTAL, 11);
+    bench.line.advance(t(12.5), &mut bench.derived);
+    let points = bench.points();
+    let at_ten: Vec<_> = points.iter().filter(|point| point.time == t(10.0)).collect();
+    assert_eq!(at_ten.len(), 1);
+    assert_eq!(at_ten[0].figures.as_ref().and_then(|figures| figures.performance), Some(1.0));
+    assert_eq!(at_ten[0].sums.good, 10.0);
+    assert_eq!(at_ten[0].sums.state_time, vec![(State::Producing, 10_000_000_000)]);
+}
+
+#[test]
+fn a_late_reject_holds_the_sum_of_good_parts() {
+    let mut bench = Bench::early();
+    bench.put(0.0, STATE, 1).put(0.0, TOTAL, 0).put(0.0, REJECT, 0).put(5.0, TOTAL, 5);
+    bench.line.advance(t(12.5), &mut bench.derived);
+    bench.put(13.0, REJECT, 2).put(14.0, TOTAL, 6);
+    bench.line.advance(t(22.5), &mut bench.derived);
+    let good: Vec<_> = bench.points().iter().map(|point| point.sums.good).collect();
+    assert_eq!(good, vec![5.0, 5.0], "held, though 4 are good");
+    assert_eq!(bench.kpi(22.5).good, Some(4.0), "the page tells the truth");
+}
+
+#[test]
+fn cycle_times_are_run_time_between_parts() {
+    let mut bench = Bench::early();
+    bench.put(0.0, STATE, 1).put(0.0, TOTAL, 0).put(0.0, REJECT, 0);
+    bench.put(2.0, TOTAL, 1).put(3.0, STATE, 5).put(13.0, STATE, 1).put(15.0, TOTAL, 3);
+    let (_, sums) = bench.view(15.0).sums.expect("sums");
+    assert_eq!((sums.cycle.count, sums.cycle.sum), (2, 3.0), "two parts in 3 s of running; the first has no start");
+}
+
+#[test]
+fn readings_of_one_batch_are_applied_in_order_of_their_times() {
+    let mut bench = Bench::early();
+    let at = |seconds, tag, value| Reading::good(tag, Value::Int(value), t(seconds), t(9.0));
+    let batch = [at(8.0, STATE, 5), at(0.0, STATE, 1), at(0.0, TOTAL, 0), at(4.0, TOTAL, 4), at(0.0, REJECT, 0)];
+    bench.line.apply(&batch, &mut bench.derived);
+    let kpi = bench.kpi(10.0);
+    assert_eq!((kpi.run_ns, kpi.planned_ns, kpi.total), (8_000_000_000, 10_000_000_000, Some(4.0)));
+}
+
+#[test]
+fn a_restart_from_a_checkpoint_changes_nothing() {
+    let script: Vec<(f64, TagId, i64)> = (0..400)
+        .map(|step| {
+            let tag = [STATE, TOTAL, REJECT][step % 3];
+            let value = if tag == STATE { [1, 1, 2, 5][step / 3 % 4] } else { i64::try_from(step / 4).expect("small") };
+            (f64::from(u32::try_from(step).expect("small")) * 77.7, tag, value)
+        })
+        .collect();
+    let feed = |line: &mut Line, part: &[(f64, TagId, i64)]| {
+        let mut derived = Derived::default();
+        for &(at, tag, value) in part {
+            line.advance(t(at), &mut derived);
+            line.apply(&[Reading::good(tag, Value::Int(value), t(at), t(at))], &mut derived);
+        }
+        derived.records
+    };
+    let plan = || vec![shift("a", "06:00", "09:00", &[("07:10", "07:25")]), shift("b", "09:00", "15:00", &[])];
+    let mut undisturbed = Line::new(&config(oee(0.7), plan()));
+    let whole = feed(&mut undisturbed, &script);
+    for cut in [1, 57, 200, 399] {
+        let mut before = Line::new(&config(oee(0.7), plan()));
+        let mut records = feed(&mut before, &script[..cut]);
+        let mut after = Line::new(&config(oee(0.7), plan()));
+        after.restore(&before.checkpoint()).expect("a checkpoint");
+        records.extend(feed(&mut after, &script[cut..]));
+        assert_eq!(records, whole, "cut at {cut}");
+        assert_eq!(after.checkpoint(), undisturbed.checkpoint(), "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_damaged_checkpoint_is_refused() {
+    let mut bench = Bench::early();
+    bench.put(0.0, STATE, 1);
+    let whole = bench.line.checkpoint();
+    for cut in 0..whole.len() {
+        let mut line = Line::new(&config(oee(1.0), vec![]));
+        assert!(line.restore(&whole[..cut]).is_err(), "cut at {cut}");
+    }
+    let mut line = Line::new(&config(oee(1.0), vec![]));
+    let error = line.restore(&[99]).expect_err("another layout");
+    assert_eq!(error.to_string(), "the checkpoint has layout 99; this gemba reads layout 1");
+}
+
+#[test]
+fn unwatched_time_is_told_for_every_tag() {
+    let bench = Bench::early();
+    let marks: Vec<_> = bench.line.unwatched(t(1.0), t(2.0)).collect();
+    assert_eq!(marks.len(), 3);
+    assert!(marks.iter().all(|mark| mark.validity.is_bad() && mark.source_time == t(1.0)));
+}
+
+#[test]
+fn changes_of_text_and_validity_are_told() {
+    let mut bench = Bench::early();
+    let text = |word: &str, at| Reading::good(REJECT, Value::Text(Arc::from(word)), t(at), t(at));
+    bench.line.apply(&[text("Idle", 0.0), text("Idle", 1.0), text("Execute", 2.0)], &mut bench.derived);
+    bench.lose(3.0, REJECT);
+    let told: Vec<_> = bench
+        .derived
+        .records
+        .iter()
+        .filter_map(|record| match record {
+            Record::TagChanged { from, to, .. } => Some(format!("{from:?} to {to}")),
+            Record::ValidityChanged { from, to, .. } => Some(format!("{} to {}", from.word(), to.word())),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, ["None to Idle", "Some(\"Idle\") to Execute", "good to bad"]);
+}

@@ -1,0 +1,189 @@
+//! Readings from a file through the line model: the same figures that a live run gives.
+//!
+//! Readings come as JSON lines, as `gemba spool export` writes them. They are applied in the order in which
+//! the gateway received them, those received at one instant together, as they were live.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::BufRead;
+use std::sync::Arc;
+
+use gemba_drivers::{Loss, OwnStatus, Reading, Status, TagId, Time, Validity, Value};
+use serde::Deserialize;
+
+use crate::config::Config;
+use crate::model::{Derived, Line, OeeSpec, Period, PeriodOf};
+use crate::record::Record;
+
+/// What a replay found.
+#[derive(Debug)]
+pub struct Report {
+    /// One for each station and shift, in order of time.
+    pub periods: Vec<ReportedPeriod>,
+    /// What the model could not use, in order.
+    pub losses: Vec<Loss>,
+    /// Readings of stations or tags that the configuration does not have: how many of each.
+    pub strangers: BTreeMap<(String, String), u64>,
+}
+
+/// A period, cut off where the replay ends.
+#[derive(Debug)]
+pub struct ReportedPeriod {
+    /// The station.
+    pub station: Arc<str>,
+    /// What was observed.
+    pub period: Period,
+    /// The shift's end, or the last instant seen if it is still open.
+    pub to: Time,
+    /// Whether the shift's end was reached.
+    pub closed: bool,
+    /// What its figures are computed by.
+    pub spec: OeeSpec,
+}
+
+/// Why readings cannot be replayed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// The file cannot be read.
+    #[error("line {line}: {error}")]
+    Read {
+        /// Counted from 1.
+        line: usize,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// A line is no reading.
+    #[error("line {line}: {message}")]
+    Line {
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        message: String,
+    },
+}
+
+/// One line of the file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawReading {
+    station: String,
+    tag: String,
+    value: serde_json::Value,
+    #[serde(default)]
+    validity: RawValidity,
+    /// Why it is not good: an extension of `gemba spool export`, for people.
+    #[serde(default, rename = "status")]
+    _status: Option<serde_json::Value>,
+    source_time: Time,
+    received_time: Option<Time>,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RawValidity {
+    #[default]
+    Good,
+    Uncertain,
+    Bad,
+}
+
+/// Replays `input` and says what the periods look like at `until`, or at the last instant seen.
+///
+/// # Errors
+/// At the first line that cannot be read or is no reading.
+pub fn replay(config: &Config, input: impl BufRead, until: Option<Time>) -> Result<Report, ReplayError> {
+    let mut strangers = BTreeMap::new();
+    let mut readings = read(config, input, &mut strangers)?;
+    readings.retain(|reading| until.is_none_or(|until| reading.source_time.min(reading.received_time) <= until));
+    // Stable: order of input decides between readings of one instant.
+    readings.sort_by_key(|reading| reading.received_time);
+
+    let mut line = Line::new(config);
+    let mut closed = Vec::new();
+    let mut losses = Vec::new();
+    let mut collect = |derived: Derived| {
+        closed.extend(derived.closed);
+        losses.extend(derived.records.into_iter().filter_map(|record| match record {
+            Record::Loss { loss, .. } => Some(loss),
+            _ => None,
+        }));
+    };
+    for together in readings.chunk_by(|one, other| one.received_time == other.received_time) {
+        let mut derived = Derived::default();
+        line.advance(together[0].received_time, &mut derived);
+        line.apply(together, &mut derived);
+        collect(derived);
+    }
+    let Some(end) = until.or_else(|| readings.iter().map(|reading| reading.received_time).max()) else {
+        return Ok(Report { periods: Vec::new(), losses, strangers });
+    };
+    let mut derived = Derived::default();
+    line.advance(end, &mut derived);
+    collect(derived);
+    Ok(Report { periods: periods(config, &line, closed, end), losses, strangers })
+}
+
+/// Every period once: as it closed, or as it stands now if it is still held (late data may have revised it).
+fn periods(config: &Config, line: &Line, closed: Vec<(Arc<str>, Period)>, end: Time) -> Vec<ReportedPeriod> {
+    let index = |name: &str| config.stations.iter().position(|station| &*station.name == name).unwrap_or(0);
+    let closed = closed.into_iter().map(|(name, period)| PeriodOf { station: index(&name), name, period });
+    let mut all = BTreeMap::new();
+    for of in closed.chain(line.periods(end)) {
+        all.insert((of.period.from, of.station), of);
+    }
+    let report = |of: PeriodOf| {
+        let spec = line.spec(of.station)?.clone();
+        let closed = of.period.to <= end;
+        let to = of.period.to.min(end);
+        Some(ReportedPeriod { station: of.name, to, closed, period: of.period, spec })
+    };
+    all.into_values().filter_map(report).collect()
+}
+
+fn read(
+    config: &Config,
+    input: impl BufRead,
+    strangers: &mut BTreeMap<(String, String), u64>,
+) -> Result<Vec<Reading>, ReplayError> {
+    let known: HashMap<(&str, &str), TagId> =
+        config.tags.iter().map(|tag| ((&*config.stations[tag.station].name, &*tag.name), tag.id)).collect();
+    let mut readings = Vec::new();
+    for (number, text) in input.lines().enumerate() {
+        let line = number + 1;
+        let text = text.map_err(|error| ReplayError::Read { line, error })?;
+        if text.trim().is_empty() {
+            continue;
+        }
+        let wrong = |message: String| ReplayError::Line { line, message };
+        let raw: RawReading = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        match known.get(&(&*raw.station, &*raw.tag)) {
+            Some(&tag) => readings.push(resolve(raw, tag).map_err(wrong)?),
+            None => *strangers.entry((raw.station, raw.tag)).or_default() += 1,
+        }
+    }
+    Ok(readings)
+}
+
+fn resolve(raw: RawReading, tag: TagId) -> Result<Reading, String> {
+    let value = match raw.value {
+        serde_json::Value::Null => Value::Null,
+        serde_json::Value::Bool(on) => Value::Bool(on),
+        serde_json::Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(whole), _) => Value::Int(whole),
+            (None, Some(real)) => Value::Float(real),
+            (None, None) => return Err(format!("{number} is no number that gemba can hold")),
+        },
+        serde_json::Value::String(text) => Value::Text(text.into()),
+        other => return Err(format!("`value` is a number, true, false, text or null, not {other}")),
+    };
+    let received_time = raw.received_time.unwrap_or(raw.source_time);
+    let status = Status::Own(OwnStatus::Unspecified);
+    let bad = value == Value::Null || matches!(raw.validity, RawValidity::Bad);
+    Ok(match raw.validity {
+        _ if bad => Reading::bad(tag, status, raw.source_time, received_time),
+        RawValidity::Uncertain => Reading {
+            validity: Validity::Uncertain(status),
+            ..Reading::good(tag, value, raw.source_time, received_time)
+        },
+        _ => Reading::good(tag, value, raw.source_time, received_time),
+    })
+}
