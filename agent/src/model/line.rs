@@ -186,6 +186,12 @@ impl Line {
         self.stations.get(index)?.spec.as_ref()
     }
 
+    /// The station that a tag belongs to.
+    #[must_use]
+    pub fn station_of(&self, tag: gemba_drivers::TagId) -> Arc<str> {
+        self.stations[self.tags[tag.index()].station].name.clone()
+    }
+
     /// The newest losses, newest first.
     pub fn losses(&self) -> impl Iterator<Item = &Loss> {
         self.ledger.newest()

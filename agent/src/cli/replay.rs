@@ -1,0 +1,155 @@
+//! `gemba replay`.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use comfy_table::{Table, presets};
+use gemba_drivers::Time;
+
+use crate::config::Config;
+use crate::replay::{Report, replay};
+
+/// Print the figures that a file of readings gives
+///
+/// Readings are JSON lines as `gemba spool export` writes them:
+/// {"station":"printer-1","tag":"total","value":19271,"validity":"good","source_time":"2026-03-02T06:00:00Z"}
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// YAML file, or a folder whose *.yaml files are merged
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// The readings; `-` is standard input
+    #[arg(value_name = "READINGS.jsonl")]
+    readings: PathBuf,
+    /// How the figures look
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Up to this instant, not to the last reading
+    #[arg(long, value_name = "RFC3339")]
+    until: Option<Time>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// A table to read
+    #[default]
+    Table,
+    /// One JSON object
+    Json,
+}
+
+impl Replay {
+    /// Replays and prints.
+    ///
+    /// # Errors
+    /// A wrong configuration, a file that cannot be read, a line that is no reading.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let config = Config::load(&self.config)?;
+        let name = self.readings.display().to_string();
+        let input: Box<dyn BufRead> = if name == "-" {
+            Box::new(std::io::stdin().lock())
+        } else {
+            Box::new(BufReader::new(File::open(&self.readings).with_context(|| name.clone())?))
+        };
+        let report = replay(&config, input, self.until).with_context(|| name)?;
+        for ((station, tag), count) in &report.strangers {
+            super::warn(&format!("{count} readings of `{tag}` at station `{station}`, which the configuration lacks, left out"));
+        }
+        let text = match self.format {
+            Format::Json => serde_json::to_string(&json::report(&report))? + "\n",
+            Format::Table => table(&report),
+        };
+        std::io::stdout().write_all(text.as_bytes()).context("stdout")?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn table(report: &Report) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_BORDERS_ONLY);
+    table.set_header(["from", "to", "station", "shift", "OEE", "A", "P", "Q", "coverage", "total", "good", "reject"]);
+    let percent = |figure: Option<f64>| figure.map_or("-".to_owned(), |figure| format!("{:.1} %", figure * 100.0));
+    let count = |count: Option<f64>| count.map_or("-".to_owned(), |count| count.to_string());
+    for reported in &report.periods {
+        let kpi = reported.period.view(&reported.spec);
+        let figures = &kpi.figures;
+        table.add_row([
+            reported.period.from.to_string(),
+            if reported.closed { reported.to.to_string() } else { format!("{} (open)", reported.to) },
+            reported.station.to_string(),
+            reported.period.shift.to_string(),
+            percent(figures.oee),
+            percent(figures.availability),
+            percent(figures.performance),
+            percent(figures.quality),
+            percent(figures.coverage),
+            count(kpi.total),
+            count(kpi.good),
+            count(kpi.reject),
+        ]);
+    }
+    let mut text = format!("{table}\n");
+    for loss in &report.losses {
+        text += &format!("lost: {} x {} at {}: {}\n", loss.count, loss.source, loss.from, loss.reason);
+    }
+    text
+}
+
+/// The wire form: DESIGN's `replay --format json`.
+mod json {
+    use std::collections::BTreeMap;
+
+    use gemba_drivers::{Loss, Time};
+    use serde::Serialize;
+
+    use crate::http::KpiJson;
+    use crate::replay::Report;
+
+    #[derive(Serialize)]
+    pub(super) struct ReportJson<'a> {
+        periods: Vec<PeriodJson<'a>>,
+        losses: &'a [Loss],
+    }
+
+    #[derive(Serialize)]
+    struct PeriodJson<'a> {
+        station: &'a str,
+        shift: &'a str,
+        from: Time,
+        to: Time,
+        closed: bool,
+        revision: u32,
+        kpi: KpiJson,
+        /// Seconds in each state.
+        states: BTreeMap<&'static str, f64>,
+        /// Seconds by reason; nobody assigns reasons yet.
+        reasons: BTreeMap<String, f64>,
+        /// Defects by code; no tag tells codes yet.
+        defects: BTreeMap<String, f64>,
+    }
+
+    pub(super) fn report(report: &Report) -> ReportJson<'_> {
+        let periods = report.periods.iter().map(|reported| {
+            let period = &reported.period;
+            #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a shift stay far below 2^53")]
+            let states = period.states().map(|(state, spent)| (state.word(), spent as f64 / 1e9)).collect();
+            PeriodJson {
+                station: &reported.station,
+                shift: &period.shift,
+                from: period.from,
+                to: reported.to,
+                closed: reported.closed,
+                revision: period.revision,
+                kpi: KpiJson::of(&period.view(&reported.spec)),
+                states,
+                reasons: BTreeMap::new(),
+                defects: BTreeMap::new(),
+            }
+        });
+        ReportJson { periods: periods.collect(), losses: &report.losses }
+    }
+}

@@ -1,0 +1,62 @@
+//! `gemba run`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::config::Config;
+use crate::logging::{self, LogFormat};
+
+/// Run the agent until SIGTERM or SIGINT
+#[derive(Debug, Args)]
+pub struct Run {
+    /// YAML file, or a folder whose *.yaml files are merged
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// How log lines look: for people, or a JSON object each
+    #[arg(long, value_enum, default_value_t, env = "GEMBA_LOG_FORMAT")]
+    log_format: LogFormat,
+    /// What is logged: a level, or levels by module such as `info,gemba_drivers=debug`
+    #[arg(long, value_name = "FILTER", default_value = "info", env = "GEMBA_LOG")]
+    log: String,
+}
+
+impl Run {
+    /// Runs until a signal, then drains.
+    ///
+    /// # Errors
+    /// A wrong configuration, or something that must stand at the start and does not.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let config = Config::load(&self.config)?;
+        logging::start(self.log_format, &self.log)?;
+        // One crypto provider for every client, before the first of them.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .context("starting the runtime")?;
+        let result = runtime.block_on(async {
+            let stop = CancellationToken::new();
+            let asked = stop.clone();
+            let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+            let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+            tokio::spawn(async move {
+                tokio::select! {
+                    _ = terminate.recv() => info!("SIGTERM"),
+                    _ = interrupt.recv() => info!("SIGINT"),
+                }
+                asked.cancel();
+            });
+            Box::pin(crate::run::run(config, stop, |_| {})).await
+        });
+        // A hung disk or name look-up must not keep the process.
+        runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+        result.map(|()| ExitCode::SUCCESS)
+    }
+}

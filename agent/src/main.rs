@@ -1,0 +1,10 @@
+//! `gemba`: parse, run, map the exit code. The rest is in the library.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use gemba::cli::Cli;
+
+fn main() -> ExitCode {
+    Cli::parse().run()
+}

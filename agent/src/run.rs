@@ -1,0 +1,302 @@
+//! `gemba run`: the one function that wires everything, and the one file that spawns tasks.
+//!
+//! ```text
+//! drivers (a task each) ─▶ pipeline (own thread) ─▶ spool ─▶ forwarder ─▶ upstream
+//!                              └─ snapshot ─▶ http          house-keeping of the spool (own thread)
+//! ```
+//! A stop goes the same way: the drivers let go, the pipeline commits what came, the forwarder sends what it
+//! can before the deadline, the page goes last.
+
+use std::future::IntoFuture;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use gemba_drivers::supervisor::supervise;
+use gemba_drivers::{AnyDriver, LinkState, Loss, Outlet, Reading, TagId, Time, modbus, mqtt, opcua};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::config::{Config, Source};
+use crate::forward::{self, Forwarder};
+use crate::http;
+use crate::model::{Derived, Line};
+use crate::otlp::{Encoder, Resource};
+use crate::pipeline::Pipeline;
+use crate::snapshot::{Snapshot, UpstreamStatus, UpstreamView};
+use crate::spool::{self, Entry, Recovery, Seq, Series, SeriesId, StoredReading};
+
+/// Batches between the drivers and the pipeline. When it is full drivers wait: polls come later, a broker
+/// holds its messages, an OPC UA server queues.
+const INLET: usize = 256;
+/// Losses of the forwarder and the spool on their way into the ledger. When it is full they wait.
+const LOSSES: usize = 64;
+/// How long a stop may take in all, from the signal to the end.
+pub const DRAIN: Duration = Duration::from_secs(10);
+/// What of it is left for sending.
+const LAST_SEND: Duration = Duration::from_secs(5);
+
+/// Runs until `stop`, then drains. `started` hears the address of the page once everything stands.
+///
+/// # Errors
+/// If something that must stand at the start does not: the page's port, the spool.
+pub async fn run(config: Config, stop: CancellationToken, started: impl FnOnce(SocketAddr)) -> anyhow::Result<()> {
+    let config = Arc::new(config);
+    let listener = http::bind(config.http.listen).await?;
+    let address = listener.local_addr().context("the page's address")?;
+
+    let opened = {
+        let config = config.clone();
+        spawn_blocking(move || open_spool(&config)).await.context("opening the spool")??
+    };
+    let Opened { line, mut writer, reader, mut sealer, catalog, ids, applied, instance } = opened;
+
+    // The bounded queues and the watched states between the tasks below.
+    let (batches, inlet) = mpsc::channel(INLET);
+    let (losses, lost) = mpsc::channel::<Loss>(LOSSES);
+    let (snapshots, snapshot) = watch::channel(Arc::new(Snapshot::default()));
+    let upstream = UpstreamView {
+        status: if config.upstream.is_some() { UpstreamStatus::Connecting } else { UpstreamStatus::None },
+        since: Time::now(),
+        last_success: None,
+        retries: 0,
+        rejected: 0,
+        last_error: None,
+    };
+    let (upstreams, upstream) = watch::channel(upstream);
+    let wanted = Arc::new(Notify::new());
+
+    // Drivers: one supervised task for each link.
+    let reading = CancellationToken::new();
+    let mut drivers = JoinSet::new();
+    let mut links = Vec::new();
+    for link in &config.links {
+        let (state, watched) = watch::channel(LinkState::new(Time::now()));
+        links.push(watched);
+        let outlet = Outlet::new(batches.clone(), Arc::new(state));
+        let driver = match link.source.clone() {
+            Source::Opcua(source) => AnyDriver::Opcua(Box::new(opcua::Client::new(source))),
+            Source::Modbus(source) => AnyDriver::Modbus(Box::new(modbus::Client::new(source))),
+            Source::Mqtt(source) => AnyDriver::Mqtt(Box::new(mqtt::Client::new(source))),
+        };
+        drivers.spawn(supervise(driver, link.endpoint.clone(), outlet, reading.clone()));
+    }
+    drop(batches); // the pipeline ends when the last driver has let go
+
+    // The pipeline, on a thread of its own.
+    writer.set_error(None);
+    let pipeline = Pipeline::new(line, writer, ids, applied, config.spool.sync, snapshots);
+    let asked = wanted.clone();
+    let pipeline = spawn_blocking(move || Handle::current().block_on(pipeline.run(inlet, lost, asked)));
+
+    // House-keeping of the spool, likewise.
+    let keeping = CancellationToken::new();
+    let keeper = {
+        let (losses, stop) = (losses.clone(), keeping.clone());
+        spawn_blocking(move || Handle::current().block_on(keep_house(&mut sealer, losses, stop)))
+    };
+
+    // The forwarder.
+    let sending = CancellationToken::new();
+    let forwarder = match &config.upstream {
+        Some(upstream) => {
+            let resource = Resource {
+                site: config.site.to_string(),
+                line: config.line.to_string(),
+                instance_id: instance,
+                host_name: host_name(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+            };
+            let encoder = Encoder::new(&resource, catalog);
+            let forwarder = Forwarder::new(upstream, encoder, reader, upstreams, losses)?;
+            Some(tokio::spawn(forwarder.run(sending.clone(), LAST_SEND)))
+        }
+        None => None,
+    };
+
+    // The page.
+    let identity = http::Identity {
+        version: env!("CARGO_PKG_VERSION"),
+        site: config.site.clone(),
+        line: config.line.clone(),
+        started: Time::now(),
+    };
+    let router = http::router(http::Sources { identity, snapshot, wanted, links, upstream });
+    let page = tokio::spawn(axum::serve(listener, router).into_future());
+    info!(page = %format!("http://{address}/health"), stations = config.stations.len(), links = config.links.len(), "running");
+    started(address);
+
+    stop.cancelled().await;
+    info!("stopping");
+    let drained = timeout(DRAIN, async {
+        reading.cancel();
+        while drivers.join_next().await.is_some() {}
+        if pipeline.await.is_err() {
+            error!("the pipeline failed");
+        }
+        sending.cancel();
+        if let Some(forwarder) = forwarder
+            && let Ok(left) = forwarder.await
+        {
+            info!(records = left, "left in the spool for the next run");
+        }
+        keeping.cancel();
+        let _ = keeper.await;
+    })
+    .await;
+    page.abort();
+    if drained.is_err() {
+        warn!(after = ?DRAIN, "the drain took too long; what was not committed is lost, what was is kept");
+    } else {
+        info!("stopped");
+    }
+    Ok(())
+}
+
+/// The spool opened, and the model as an undisturbed run would have it.
+struct Opened {
+    line: Line,
+    writer: spool::Writer,
+    reader: spool::Reader,
+    sealer: spool::Sealer,
+    catalog: Arc<spool::Catalog>,
+    ids: Vec<SeriesId>,
+    applied: Seq,
+    instance: String,
+}
+
+/// Opens the spool, takes the model up from its checkpoint, applies what came after, and marks the time in
+/// which nobody watched.
+fn open_spool(config: &Config) -> anyhow::Result<Opened> {
+    let settings = spool::Settings::new(&config.spool);
+    let series: Vec<Series> = config
+        .tags
+        .iter()
+        .map(|tag| Series {
+            station: config.stations[tag.station].name.clone(),
+            tag: tag.name.clone(),
+            unit: tag.unit.clone(),
+            metric: tag.metric.clone(),
+            text: tag.text,
+        })
+        .collect();
+    let spool::Opened { mut writer, reader, sealer, ids, catalog, recovery } =
+        spool::open(settings, &series).with_context(|| format!("spool.path {}", config.spool.path.display()))?;
+    let instance = instance_id(&config.spool.path)?;
+
+    let mut line = Line::new(config);
+    let (last_commit, found) = (recovery.last_commit, recovery.losses.clone());
+    let mut applied = reapply(&mut line, recovery, &ids);
+    let mut derived = Derived::default();
+    for loss in found {
+        line.lose(loss, &mut derived);
+    }
+    if let Some(alive) = last_commit {
+        let now = Time::now();
+        let marks: Vec<Reading> = line.unwatched(alive.min(now), now).collect();
+        line.apply(&marks, &mut derived);
+        let stored = marks.into_iter().map(|mark| StoredReading::new(ids[mark.tag.index()], mark)).collect();
+        applied = writer.append(&Entry::Readings(stored));
+    }
+    for record in derived.records {
+        applied = writer.append(&Entry::Record { cause: None, record });
+    }
+    writer.commit(Time::now()).context("the spool cannot be written")?;
+    Ok(Opened { line, writer, reader, sealer, catalog, ids, applied, instance })
+}
+
+/// Applies what the spool holds after the checkpoint. What that gives is in the spool already.
+fn reapply(line: &mut Line, recovery: Recovery, ids: &[SeriesId]) -> Seq {
+    let tags: std::collections::HashMap<SeriesId, TagId> =
+        ids.iter().zip(0..).map(|(&series, tag)| (series, TagId(tag))).collect();
+    let mut applied = Seq::default();
+    if let Some((through, state)) = &recovery.checkpoint {
+        match line.restore(state) {
+            Ok(()) => applied = *through,
+            Err(error) => warn!(%error, "starting the figures anew"),
+        }
+    }
+    let mut scratch = Derived::default();
+    let mut readings = Vec::new();
+    for entry in recovery.entries() {
+        let (seq, entry) = match entry {
+            Ok(entry) => entry,
+            Err(error) => {
+                warn!(%error, "a part of the spool cannot be applied again");
+                continue;
+            }
+        };
+        match entry {
+            Entry::Readings(stored) => {
+                readings.extend(stored.into_iter().filter_map(|stored| {
+                    let StoredReading { series, value, validity, source_time, received_time } = stored;
+                    Some(Reading { tag: *tags.get(&series)?, value, validity, source_time, received_time })
+                }));
+                line.apply(&readings, &mut scratch);
+                readings.clear();
+            }
+            Entry::Tick(at) => line.advance(at, &mut scratch),
+            Entry::Record { cause: None, record: crate::record::Record::Loss { loss, .. } } => {
+                line.lose(loss, &mut scratch);
+            }
+            Entry::Record { .. } => {}
+        }
+        scratch.records.clear();
+        scratch.closed.clear();
+        applied = seq;
+    }
+    applied
+}
+
+/// One round of house-keeping whenever the spool asks for it.
+async fn keep_house(sealer: &mut spool::Sealer, losses: mpsc::Sender<Loss>, stop: CancellationToken) {
+    let wanted = sealer.wanted();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = wanted.notified() => {}
+        }
+        loop {
+            match sealer.work() {
+                Ok(worked) => {
+                    for loss in worked.losses {
+                        if losses.send(loss).await.is_err() {
+                            return;
+                        }
+                    }
+                    if !worked.more || stop.is_cancelled() {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    warn!(%error, "the spool's house-keeping failed; it is tried again");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Names this gateway for good: made once, kept beside the spool.
+fn instance_id(spool: &Path) -> anyhow::Result<String> {
+    let path = spool.join("instance-id");
+    match std::fs::read_to_string(&path) {
+        Ok(id) if !id.trim().is_empty() => return Ok(id.trim().to_owned()),
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| path.display().to_string()),
+    }
+    let id = uuid::Uuid::new_v4().to_string();
+    std::fs::write(&path, &id).with_context(|| path.display().to_string())?;
+    Ok(id)
+}
+
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
+}
