@@ -4,8 +4,8 @@
 //! says so through [`Sources::wanted`] and waits a moment; the pipeline answers when it next has
 //! time, so no reader can slow a driver down.
 //!
-//! [`health`] says what is well and writes the JSON, [`page`] the same for people, [`metrics`] the
-//! same for Prometheus. All three are pure: everything they tell is in a [`View`].
+//! `status` judges what is well; `health` writes it all as JSON, `page` for people, `metrics`
+//! for Prometheus. All of them are pure: everything they tell is in a `View`.
 
 mod accept;
 #[cfg(test)]
@@ -15,6 +15,8 @@ mod metrics;
 mod page;
 #[cfg(test)]
 mod promlint;
+mod status;
+mod words;
 
 use std::io;
 use std::net::SocketAddr;
@@ -34,7 +36,8 @@ use tokio::time::Instant;
 
 use crate::snapshot::{Snapshot, UpstreamView};
 
-pub use health::{Kpi, Status};
+pub use health::Kpi;
+pub use status::Status;
 
 /// A pipeline that leaves a request for a snapshot unanswered for so long is stuck.
 ///
@@ -141,7 +144,7 @@ pub fn router(sources: Sources) -> Router {
 
 async fn health_page(State(desk): State<Arc<Desk>>, headers: HeaderMap) -> Response {
     let view = desk.view().await;
-    let verdict = health::judge(&view);
+    let verdict = status::judge(&view);
     let code = code(verdict.status);
     if accept::prefers_html(&headers) {
         return (code, PAGE_HEADERS, page::html(&view, &verdict)).into_response();
@@ -152,7 +155,7 @@ async fn health_page(State(desk): State<Arc<Desk>>, headers: HeaderMap) -> Respo
 /// Alive as long as the pipeline moves: a supervisor that sees 503 should restart us.
 async fn live(State(desk): State<Arc<Desk>>) -> Response {
     let reasons = match desk.view().await.pipeline {
-        Pipeline::Stuck => vec![health::STUCK.to_owned()],
+        Pipeline::Stuck => vec![status::STUCK.to_owned()],
         Pipeline::Starting | Pipeline::Running => Vec::new(),
     };
     probe(reasons)
@@ -162,11 +165,11 @@ async fn live(State(desk): State<Arc<Desk>>) -> Response {
 async fn ready(State(desk): State<Arc<Desk>>) -> Response {
     let view = desk.view().await;
     let pipeline = match view.pipeline {
-        Pipeline::Stuck => Some(health::STUCK.to_owned()),
-        Pipeline::Starting => Some(health::STARTING.to_owned()),
+        Pipeline::Stuck => Some(status::STUCK.to_owned()),
+        Pipeline::Starting => Some(status::STARTING.to_owned()),
         Pipeline::Running => None,
     };
-    probe(pipeline.into_iter().chain(health::spool_fault(&view)).collect())
+    probe(pipeline.into_iter().chain(status::spool_fault(&view)).collect())
 }
 
 async fn metrics_text(State(desk): State<Arc<Desk>>) -> Response {
