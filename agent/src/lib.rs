@@ -4,6 +4,7 @@
 //! docs/ARCHITECTURE.md.
 
 pub mod config;
+pub mod http;
 pub mod model;
 pub mod record;
 pub mod replay;

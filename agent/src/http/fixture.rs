@@ -1,0 +1,231 @@
+//! A line in mid-shift with one of everything that can be odd, at a fixed instant.
+
+use std::time::Duration;
+
+use gemba_drivers::{LinkPhase, LinkState, Loss, OwnStatus, Status, Time, Validity, Value};
+
+use super::{Identity, Pipeline, View};
+use crate::model::State;
+use crate::record::{CycleHistogram, Figures, Sums};
+use crate::snapshot::{KpiView, Snapshot, SpoolView, StationView, TagView, UpstreamStatus, UpstreamView};
+
+/// An instant, from RFC 3339.
+pub(super) fn at(text: &str) -> Time {
+    text.parse().expect("RFC 3339")
+}
+
+/// The line: `printer-1` well, `aoi-1` with a bad and an uncertain tag, `oven-1` lost, `scale-1` without `oee:`.
+pub(super) fn line() -> View {
+    let now = at("2026-11-02T12:00:00Z");
+    let up = LinkState {
+        phase: LinkPhase::Connected,
+        last_error: Some("unreachable: connection refused".to_owned()),
+        alive: Some(now),
+        connects: 2,
+        ..LinkState::new(at("2026-11-02T05:00:00Z"))
+    };
+    let lost = LinkState {
+        phase: LinkPhase::Disconnected,
+        last_error: Some("link broke: the broker closed the connection".to_owned()),
+        alive: Some(at("2026-11-02T11:58:00Z")),
+        connects: 1,
+        ..LinkState::new(at("2026-11-02T11:58:30Z"))
+    };
+    View {
+        identity: Identity {
+            version: "0.1.0".into(),
+            site: "fab-2".into(),
+            line: "smt-1".into(),
+            started: at("2026-11-02T05:00:00Z"),
+        },
+        snapshot: Snapshot {
+            time: at("2026-11-02T11:59:59.9Z"),
+            stations: vec![printer(), aoi(), oven(), scale()],
+            losses: vec![Loss {
+                source: "oven-1".into(),
+                from: at("2026-11-02T11:40:00Z"),
+                to: at("2026-11-02T11:40:00.25Z"),
+                count: 2,
+                reason: "payload is not JSON".into(),
+            }],
+            loss_totals: vec![("oven-1".into(), "payload is not JSON".into(), 7)],
+            spool: SpoolView {
+                records: 40,
+                readings: 1200,
+                bytes: 1_572_864,
+                oldest: Some(at("2026-11-02T11:59:30Z")),
+                dropped: 0,
+                error: None,
+            },
+        }
+        .into(),
+        links: vec![up.clone(), up, lost],
+        upstream: UpstreamView {
+            status: UpstreamStatus::Connected,
+            since: at("2026-11-02T05:00:01Z"),
+            last_success: Some(at("2026-11-02T11:59:58Z")),
+            retries: 3,
+            rejected: 0,
+            last_error: Some("503 Service Unavailable".to_owned()),
+        },
+        pipeline: Pipeline::Running,
+        now,
+        uptime: Duration::from_millis(25_200_500),
+    }
+}
+
+/// The same line with nothing wrong.
+pub(super) fn well() -> View {
+    let mut view = line();
+    snapshot(&mut view).stations.truncate(1);
+    view
+}
+
+/// The snapshot, to be changed.
+pub(super) fn snapshot(view: &mut View) -> &mut Snapshot {
+    std::sync::Arc::make_mut(&mut view.snapshot)
+}
+
+fn printer() -> StationView {
+    StationView {
+        name: "printer-1".into(),
+        link: 0,
+        state: Some(State::Producing),
+        state_since: Some(at("2026-11-02T11:45:00Z")),
+        shift: Some("early".into()),
+        kpi: Some(KpiView {
+            since: at("2026-11-02T05:00:00Z"),
+            figures: Figures {
+                oee: Some(0.1 + 0.2),
+                availability: Some(0.75),
+                performance: Some(1.002),
+                quality: Some(18848.0 / 19271.0),
+                coverage: Some(1.0),
+                first_pass_yield: Some(0.97),
+                defect_rate: Some(0.0),
+            },
+            oee_bounds: Some((0.25, 0.5)),
+            total: Some(19271.0),
+            good: Some(18848.0),
+            reject: Some(423.0),
+            unattributed: 12.0,
+            quality_assumed: false,
+            planned_ns: 23_400_000_000_000,
+            run_ns: 17_550_000_000_000,
+            unknown_ns: 0,
+        }),
+        sums: Some((
+            at("2026-10-01T00:00:00Z"),
+            Sums {
+                good: 1_000_000.0,
+                reject: 20_000.0,
+                state_time: vec![(State::Producing, 17_550_500_000_000), (State::Down, 900_000_000_000)],
+                downtime: vec![("jam \"A\"".into(), false, 600_000_000_000), ("lunch".into(), true, 300_000_000_000)],
+                cycle: cycle(),
+            },
+        )),
+        tags: vec![
+            good("state", None, Value::Int(1)),
+            good("total", Some("{part}"), Value::Int(19271)),
+            good("squeegee_pressure", Some("N"), Value::Float(61.299_999_237_060_55)),
+            good("door_closed", None, Value::Bool(true)),
+        ],
+    }
+}
+
+fn aoi() -> StationView {
+    StationView {
+        name: "aoi-1".into(),
+        link: 1,
+        state: Some(State::Starved),
+        state_since: Some(at("2026-11-02T11:59:48Z")),
+        shift: Some("early".into()),
+        kpi: Some(KpiView {
+            since: at("2026-11-02T10:30:00Z"),
+            figures: Figures { quality: Some(1.0), coverage: Some(0.25), ..Figures::default() },
+            oee_bounds: None,
+            total: Some(0.5),
+            good: Some(0.5),
+            reject: None,
+            unattributed: 0.0,
+            quality_assumed: true,
+            planned_ns: 1_350_000_000_000,
+            run_ns: 0,
+            unknown_ns: 4_050_000_000_000,
+        }),
+        sums: Some((at("2026-11-02T10:30:00Z"), Sums { good: 0.5, ..Sums::default() })),
+        tags: vec![
+            good("state", None, Value::Text("Suspended".into())),
+            TagView {
+                validity: Validity::Uncertain(Status::Opcua(0x4090_0000)),
+                ..good("score", Some("1"), Value::Float(0.875))
+            },
+            bad("reject", Some("{part}"), Status::Opcua(0x8034_0000), Some(at("2026-11-02T11:00:00Z"))),
+        ],
+    }
+}
+
+fn oven() -> StationView {
+    StationView {
+        name: "oven-1".into(),
+        link: 2,
+        state: Some(State::Unknown),
+        state_since: Some(at("2026-11-02T11:58:00Z")),
+        shift: None,
+        kpi: None,
+        sums: None,
+        tags: vec![
+            bad("zone1", Some("Cel"), Status::Own(OwnStatus::LinkLost), Some(at("2026-11-02T11:58:00Z"))),
+            bad("fan", None, Status::Own(OwnStatus::NoData), None),
+        ],
+    }
+}
+
+fn scale() -> StationView {
+    StationView {
+        name: "scale-1".into(),
+        link: 0,
+        state: None,
+        state_since: None,
+        shift: None,
+        kpi: None,
+        sums: None,
+        tags: vec![bad("mass", Some("g"), Status::Modbus(2), Some(at("2026-11-02T12:00:00Z")))],
+    }
+}
+
+fn good(name: &str, unit: Option<&str>, value: Value) -> TagView {
+    TagView {
+        name: name.into(),
+        unit: unit.map(Into::into),
+        value,
+        validity: Validity::Good,
+        source_time: Some(at("2026-11-02T11:59:59.88Z")),
+        received_time: Some(at("2026-11-02T11:59:59.89Z")),
+    }
+}
+
+fn bad(name: &str, unit: Option<&str>, why: Status, source_time: Option<Time>) -> TagView {
+    TagView {
+        name: name.into(),
+        unit: unit.map(Into::into),
+        value: Value::Null,
+        validity: Validity::Bad(why),
+        source_time,
+        received_time: source_time,
+    }
+}
+
+/// Scale 1, so two buckets to the doubling: (0.707, 1] holds 3, (1, 1.414] 5, (1.414, 2] 2, (2, 2.83] 1.
+fn cycle() -> CycleHistogram {
+    CycleHistogram {
+        scale: 1,
+        count: 12,
+        sum: 15.25,
+        min: 0.0,
+        max: 2.5,
+        zero_count: 1,
+        offset: -1,
+        buckets: vec![3, 5, 2, 1],
+    }
+}

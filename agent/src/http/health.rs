@@ -1,0 +1,395 @@
+//! The JSON of `GET /health`: wire types only, apart from what the line model knows.
+
+use std::time::Duration;
+
+use gemba_drivers::{LinkPhase, Time, Value};
+use serde::{Serialize, Serializer};
+
+use super::View;
+use super::status::{Status, Verdict};
+use crate::snapshot::{KpiView, StationView, TagView};
+
+/// The body of `GET /health`. Beyond the contract: `time`, `reasons`, `losses`, `loss_totals` and the
+/// fields said to be so below.
+#[derive(Serialize)]
+pub(super) struct Health<'a> {
+    status: Status,
+    /// What is not healthy and why.
+    reasons: &'a [String],
+    version: &'a str,
+    site: &'a str,
+    line: &'a str,
+    uptime_s: f64,
+    /// When the snapshot was taken; null before the first.
+    time: Option<Time>,
+    stations: Vec<Station<'a>>,
+    losses: Vec<Loss<'a>>,
+    loss_totals: Vec<LossTotal<'a>>,
+    spool: Spool<'a>,
+    upstream: Upstream<'a>,
+}
+
+#[derive(Serialize)]
+struct Station<'a> {
+    name: &'a str,
+    status: Status,
+    link: &'static str,
+    /// Beyond the contract: since when, and why it is not connected.
+    link_since: Option<Time>,
+    link_error: Option<&'a str>,
+    /// Null for a station without `oee:`.
+    state: Option<&'static str>,
+    state_since: Option<Time>,
+    shift: Option<&'a str>,
+    /// Null for a station without `oee:`; all of nulls where nothing can be known yet.
+    kpi: Option<Kpi>,
+    tags: Vec<Tag<'a>>,
+}
+
+/// The figures of a period, as `/health` and `gemba replay` write them; null is "cannot be known".
+///
+/// Beyond the contract: everything after `reject`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Kpi {
+    since: Option<Time>,
+    oee: Option<f64>,
+    availability: Option<f64>,
+    performance: Option<f64>,
+    quality: Option<f64>,
+    coverage: Option<f64>,
+    total: Option<Count>,
+    good: Option<Count>,
+    reject: Option<Count>,
+    oee_bounds: Option<Bounds>,
+    unattributed: Option<Count>,
+    quality_assumed: Option<bool>,
+    first_pass_yield: Option<f64>,
+    defect_rate: Option<f64>,
+    planned_s: Option<f64>,
+    run_s: Option<f64>,
+    unknown_s: Option<f64>,
+}
+
+/// OEE if all unknown time was down, and if it was all run at ideal speed.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+struct Bounds {
+    low: f64,
+    high: f64,
+}
+
+/// A number of parts: whole ones are written without a fraction.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Count(f64);
+
+#[derive(Serialize)]
+struct Tag<'a> {
+    name: &'a str,
+    value: TagValue<'a>,
+    unit: Option<&'a str>,
+    validity: &'static str,
+    /// Beyond the contract: why it is not good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<TagStatus>,
+    source_time: Option<Time>,
+    /// By the gateway's clock; 0 where the source's clock is ahead.
+    age_ms: Option<u64>,
+}
+
+struct TagValue<'a>(&'a Value);
+
+#[derive(Serialize)]
+struct TagStatus {
+    code: u32,
+    name: String,
+    protocol: &'static str,
+}
+
+#[derive(Serialize)]
+struct Loss<'a> {
+    source: &'a str,
+    from: Time,
+    to: Time,
+    count: u64,
+    reason: &'a str,
+}
+
+#[derive(Serialize)]
+struct LossTotal<'a> {
+    source: &'a str,
+    reason: &'a str,
+    count: u64,
+}
+
+#[derive(Serialize)]
+struct Spool<'a> {
+    records: u64,
+    readings: u64,
+    bytes: u64,
+    oldest: Option<Time>,
+    dropped: u64,
+    /// Beyond the contract: why nothing can be stored.
+    error: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Upstream<'a> {
+    status: &'static str,
+    /// Beyond the contract, as `last_error` is.
+    since: Time,
+    last_success: Option<Time>,
+    retries: u64,
+    rejected: u64,
+    last_error: Option<&'a str>,
+}
+
+/// The body that says all of it.
+pub(super) fn body<'a>(view: &'a View, verdict: &'a Verdict) -> Health<'a> {
+    let snapshot = &*view.snapshot;
+    let stations = snapshot.stations.iter().zip(&verdict.stations);
+    let spool = &snapshot.spool;
+    let upstream = &view.upstream;
+    Health {
+        status: verdict.status,
+        reasons: &verdict.reasons,
+        version: &view.identity.version,
+        site: &view.identity.site,
+        line: &view.identity.line,
+        uptime_s: view.uptime.as_secs_f64(),
+        time: Some(snapshot.time).filter(|&time| time != Time::default()),
+        stations: stations.map(|(station, &status)| Station::new(station, status, view)).collect(),
+        losses: snapshot.losses.iter().map(Loss::new).collect(),
+        loss_totals: snapshot
+            .loss_totals
+            .iter()
+            .map(|(source, reason, count)| LossTotal { source, reason, count: *count })
+            .collect(),
+        spool: Spool {
+            records: spool.records,
+            readings: spool.readings,
+            bytes: spool.bytes,
+            oldest: spool.oldest,
+            dropped: spool.dropped,
+            error: spool.error.as_deref(),
+        },
+        upstream: Upstream {
+            status: upstream.status.word(),
+            since: upstream.since,
+            last_success: upstream.last_success,
+            retries: upstream.retries,
+            rejected: upstream.rejected,
+            last_error: upstream.last_error.as_deref(),
+        },
+    }
+}
+
+impl<'a> Station<'a> {
+    fn new(station: &'a StationView, status: Status, view: &'a View) -> Self {
+        let link = view.links.get(station.link);
+        let error = link.filter(|link| link.phase != LinkPhase::Connected).and_then(|link| link.last_error.as_deref());
+        Self {
+            name: &station.name,
+            status,
+            link: link.map_or(LinkPhase::Connecting, |link| link.phase).word(),
+            link_since: link.map(|link| link.since),
+            link_error: error,
+            state: station.state.map(crate::model::State::word),
+            state_since: station.state_since,
+            shift: station.shift.as_deref(),
+            kpi: match &station.kpi {
+                Some(kpi) => Some(Kpi::from(kpi)),
+                None => station.state.is_some().then(Kpi::default),
+            },
+            tags: station.tags.iter().map(|tag| Tag::new(tag, view.now)).collect(),
+        }
+    }
+}
+
+impl From<&KpiView> for Kpi {
+    fn from(kpi: &KpiView) -> Self {
+        let figures = &kpi.figures;
+        Self {
+            since: Some(kpi.since),
+            oee: figures.oee,
+            availability: figures.availability,
+            performance: figures.performance,
+            quality: figures.quality,
+            coverage: figures.coverage,
+            total: kpi.total.map(Count),
+            good: kpi.good.map(Count),
+            reject: kpi.reject.map(Count),
+            oee_bounds: kpi.oee_bounds.map(|(low, high)| Bounds { low, high }),
+            unattributed: Some(Count(kpi.unattributed)),
+            quality_assumed: Some(kpi.quality_assumed),
+            first_pass_yield: figures.first_pass_yield,
+            defect_rate: figures.defect_rate,
+            planned_s: Some(seconds(kpi.planned_ns)),
+            run_s: Some(seconds(kpi.run_ns)),
+            unknown_s: Some(seconds(kpi.unknown_ns)),
+        }
+    }
+}
+
+impl<'a> Tag<'a> {
+    fn new(tag: &'a TagView, now: Time) -> Self {
+        Self {
+            name: &tag.name,
+            value: TagValue(&tag.value),
+            unit: tag.unit.as_deref(),
+            validity: tag.validity.word(),
+            status: tag.validity.status().map(|status| TagStatus {
+                code: status.code(),
+                name: status.name().into_owned(),
+                protocol: status.protocol(),
+            }),
+            source_time: tag.source_time,
+            age_ms: tag.source_time.map(|time| milliseconds(now.since(time))),
+        }
+    }
+}
+
+impl<'a> Loss<'a> {
+    fn new(loss: &'a gemba_drivers::Loss) -> Self {
+        Self { source: &loss.source, from: loss.from, to: loss.to, count: loss.count, reason: &loss.reason }
+    }
+}
+
+impl Serialize for Count {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        const EXACT: f64 = 9_007_199_254_740_992.0; // 2^53: above it a double skips whole numbers
+        #[expect(clippy::cast_possible_truncation, reason = "whole, and within 2^53")]
+        match self.0 {
+            whole if whole.fract() == 0.0 && whole.abs() <= EXACT => to.serialize_i64(whole as i64),
+            other => to.serialize_f64(other),
+        }
+    }
+}
+
+impl Serialize for TagValue<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Null => to.serialize_none(),
+            Value::Bool(on) => to.serialize_bool(*on),
+            Value::Int(whole) => to.serialize_i64(*whole),
+            Value::Float(real) => to.serialize_f64(*real),
+            Value::Text(text) => to.serialize_str(text),
+        }
+    }
+}
+
+/// Nanoseconds as seconds.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "exact to the nanosecond for 104 days, and far below one part in 10^15 after"
+)]
+pub(super) fn seconds(nanos: i64) -> f64 {
+    nanos as f64 / 1e9
+}
+
+fn milliseconds(age: Duration) -> u64 {
+    u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value as Json, json};
+
+    use super::super::fixture::{at, line, snapshot, well};
+    use super::super::status::judge;
+    use super::*;
+
+    fn json(view: &View) -> Json {
+        serde_json::to_value(body(view, &judge(view))).expect("JSON")
+    }
+
+    #[test]
+    fn the_whole_body() {
+        let view = line();
+        insta::assert_json_snapshot!(body(&view, &judge(&view)));
+    }
+
+    /// The example of the contract: whatever it has, we have, of the same type or null.
+    #[test]
+    fn every_field_of_the_contract_is_there() {
+        let contract: Json = serde_json::from_str(
+            r#"{"status":"healthy","version":"…","site":"…","line":"…","uptime_s":1.0,
+             "stations":[{"name":"printer-1","status":"healthy","link":"connected","state":"producing","state_since":"RFC3339",
+               "shift":"early","kpi":{"since":"RFC3339","oee":0.75,"availability":0.89,"performance":0.86,"quality":0.98,"coverage":1.0,
+                       "total":19271,"good":18848,"reject":423},
+               "tags":[{"name":"total","value":19271,"unit":"{part}","validity":"good","source_time":"RFC3339","age_ms":120}]}],
+             "spool":{"records":0,"readings":0,"bytes":0,"oldest":null,"dropped":0},
+             "upstream":{"status":"connected","last_success":"RFC3339","retries":0,"rejected":0}}"#,
+        )
+        .expect("the contract is JSON");
+        let mut view = well();
+        snapshot(&mut view).stations[0].tags.remove(0);
+        let ours = json(&view);
+        alike("", &contract, &ours);
+        for (field, value) in
+            [("/oee", json!(0.1 + 0.2)), ("/total", json!(19271)), ("/quality", json!(18848.0 / 19271.0))]
+        {
+            assert_eq!(ours.pointer(&format!("/stations/0/kpi{field}")), Some(&value), "unrounded, parts whole");
+        }
+        assert_eq!(ours.pointer("/stations/0/tags/0/value"), Some(&json!(19271)));
+        assert_eq!(ours.pointer("/stations/0/tags/0/age_ms"), Some(&json!(120)));
+    }
+
+    fn alike(path: &str, contract: &Json, ours: &Json) {
+        match (contract, ours) {
+            (Json::Object(contract), Json::Object(ours)) => {
+                for (name, value) in contract {
+                    let path = format!("{path}/{name}");
+                    alike(&path, value, ours.get(name).unwrap_or_else(|| panic!("{path} is missing")));
+                }
+            }
+            (Json::Array(contract), Json::Array(ours)) => alike(&format!("{path}/0"), &contract[0], &ours[0]),
+            (Json::String(text), Json::String(time)) if text == "RFC3339" => {
+                time.parse::<Time>().unwrap_or_else(|error| panic!("{path}: {error}"));
+            }
+            (Json::Null, Json::Null | Json::String(_)) => {}
+            (Json::Number(contract), Json::Number(ours)) => {
+                assert!(ours.is_u64() || contract.is_f64(), "{path}: {ours} is not whole");
+            }
+            _ => assert_eq!(std::mem::discriminant(contract), std::mem::discriminant(ours), "{path}: {ours}"),
+        }
+    }
+
+    #[test]
+    fn a_bad_tag_is_listed_with_null_and_the_reason() {
+        let ours = json(&line());
+        let tag = &ours["stations"][1]["tags"][2];
+        assert_eq!(tag["value"], Json::Null);
+        assert_eq!(tag["validity"], "bad");
+        assert_eq!(tag["status"], json!({"code": 0x8034_0000_u32, "name": "BadNodeIdUnknown", "protocol": "opcua"}));
+        assert_eq!(ours["stations"][0]["tags"][0].get("status"), None, "a good tag needs no reason");
+        let never = &ours["stations"][2]["tags"][1];
+        assert_eq!((&never["source_time"], &never["age_ms"]), (&Json::Null, &Json::Null));
+    }
+
+    #[test]
+    fn what_cannot_be_known_is_null() {
+        let ours = json(&line());
+        let withheld = &ours["stations"][1]["kpi"];
+        assert_eq!(
+            (&withheld["oee"], &withheld["reject"], &withheld["total"]),
+            (&Json::Null, &Json::Null, &json!(0.5))
+        );
+        let none_yet = ours["stations"][2]["kpi"].as_object().expect("a station with `oee:` always has the object");
+        assert!(none_yet.len() >= 9 && none_yet.values().all(Json::is_null));
+        let without_oee = &ours["stations"][3];
+        assert_eq!((&without_oee["state"], &without_oee["kpi"]), (&Json::Null, &Json::Null));
+    }
+
+    #[test]
+    fn the_clock_of_a_source_may_be_ahead() {
+        let mut view = well();
+        snapshot(&mut view).stations[0].tags[0].source_time = Some(at("2026-11-02T12:00:05Z"));
+        assert_eq!(json(&view)["stations"][0]["tags"][0]["age_ms"], 0);
+    }
+
+    #[test]
+    fn parts_are_whole_unless_they_are_not() {
+        for (count, text) in [(0.0, "0"), (-0.0, "0"), (19271.0, "19271"), (0.5, "0.5"), (1e300, "1e+300")] {
+            assert_eq!(serde_json::to_string(&Count(count)).expect("JSON"), text);
+        }
+    }
+}

@@ -1,0 +1,412 @@
+//! `/metrics`: the Prometheus text format, 0.0.4.
+//!
+//! Names follow the OTel-to-Prometheus translation rules: dots become underscores, unit `1` is
+//! `_ratio`, `s` is `_seconds`, a monotonic sum ends in `_total`, units in braces are dropped. A
+//! figure that cannot be known, a bad reading and a text are no sample at all: absent, never 0.
+
+use std::fmt::Write;
+
+use gemba_drivers::{LinkPhase, Time};
+
+use super::View;
+use super::health::seconds;
+use crate::record::{CycleHistogram, Figures, Sums};
+use crate::snapshot::{StationView, UpstreamStatus};
+
+/// Everything, family by family.
+pub(super) fn text(view: &View) -> String {
+    let mut page = Page::default();
+    tags(&mut page, view);
+    ratios(&mut page, view);
+    sums(&mut page, view);
+    agent(&mut page, view);
+    page.text
+}
+
+fn tags(page: &mut Page, view: &View) {
+    page.family("factory_tag_value", Kind::Gauge, "The tag's last value, in its unit.", |family| {
+        for station in &view.snapshot.stations {
+            for tag in &station.tags {
+                let Some(value) = tag.value.as_f64().filter(|_| !tag.validity.is_bad()) else { continue };
+                let unit = tag.unit.as_deref().unwrap_or_default();
+                let labels = [("factory_station", &*station.name), ("factory_tag", &tag.name), ("unit", unit)];
+                family.sample(&labels, value);
+            }
+        }
+    });
+}
+
+fn ratios(page: &mut Page, view: &View) {
+    type Pick = fn(&Figures) -> Option<f64>;
+    const RATIOS: [(&str, &str, Pick); 7] = [
+        ("factory_oee_ratio", "Availability x performance x quality of the shift so far.", |of| of.oee),
+        ("factory_availability_ratio", "Run time over planned production time of the shift so far.", |of| {
+            of.availability
+        }),
+        ("factory_performance_ratio", "Ideal time of the parts made over run time of the shift so far.", |of| {
+            of.performance
+        }),
+        ("factory_quality_ratio", "Good parts over all parts of the shift so far.", |of| of.quality),
+        ("factory_coverage_ratio", "Known planned time over planned time of the shift so far.", |of| of.coverage),
+        ("factory_yield_first_pass_ratio", "Parts good at the first pass over all parts of the shift so far.", |of| {
+            of.first_pass_yield
+        }),
+        ("factory_defect_rate_ratio", "Defects per part of the shift so far.", |of| of.defect_rate),
+    ];
+    for (name, help, pick) in RATIOS {
+        page.family(name, Kind::Gauge, help, |family| {
+            for station in &view.snapshot.stations {
+                let Some(value) = station.kpi.as_ref().and_then(|kpi| pick(&kpi.figures)) else { continue };
+                let shift = station.shift.as_deref().unwrap_or_default();
+                family.sample(&[("factory_station", &station.name), ("factory_shift", shift)], value);
+            }
+        });
+    }
+}
+
+fn sums(page: &mut Page, view: &View) {
+    let stations = || {
+        let stations = view.snapshot.stations.iter();
+        stations.filter_map(|station| station.sums.as_ref().map(|(_, sums)| (station, sums)))
+    };
+    page.family("factory_parts_total", Kind::Counter, "Parts made since the station was first seen.", |family| {
+        for (station, sums) in stations() {
+            for (disposition, count) in parts(station, sums) {
+                let labels = [("factory_station", &*station.name), ("factory_part_disposition", disposition)];
+                family.sample(&labels, count);
+            }
+        }
+    });
+    let help = "Time in each state since the station was first seen.";
+    page.family("factory_state_time_seconds_total", Kind::Counter, help, |family| {
+        for (station, sums) in stations() {
+            for &(state, nanos) in &sums.state_time {
+                let labels = [("factory_station", &*station.name), ("factory_state", state.word())];
+                family.sample(&labels, seconds(nanos));
+            }
+        }
+    });
+    let help = "Downtime by reason since the station was first seen.";
+    page.family("factory_downtime_seconds_total", Kind::Counter, help, |family| {
+        for (station, sums) in stations() {
+            for (reason, planned, nanos) in &sums.downtime {
+                let planned = if *planned { "true" } else { "false" };
+                let labels =
+                    [("factory_station", &*station.name), ("factory_reason", reason), ("factory_planned", planned)];
+                family.sample(&labels, seconds(*nanos));
+            }
+        }
+    });
+    let help = "Cycle times since the station was first seen.";
+    page.family("factory_cycle_duration_seconds", Kind::Histogram, help, |family| {
+        for (station, sums) in stations().filter(|(_, sums)| sums.cycle.count > 0) {
+            histogram(family, &station.name, &sums.cycle);
+        }
+    });
+}
+
+/// Parts by disposition. A station where nothing counts has none, rather than none made.
+fn parts<'a>(station: &StationView, sums: &'a Sums) -> impl Iterator<Item = (&'static str, f64)> + use<'a> {
+    let kpi = station.kpi.as_ref();
+    let good = (sums.good > 0.0 || kpi.is_some_and(|kpi| kpi.good.is_some())).then_some(("good", sums.good));
+    let reject = (sums.reject > 0.0 || kpi.is_some_and(|kpi| kpi.reject.is_some())).then_some(("reject", sums.reject));
+    good.into_iter().chain(reject)
+}
+
+/// Upper bounds of the classic buckets, as powers of two: 1/16 s to 1,024 s.
+///
+/// Powers of two are bounds of every base-2 exponential histogram of scale 0 or finer, so nothing is
+/// guessed when its buckets are added up.
+const LE: std::ops::RangeInclusive<i32> = -4..=10;
+
+/// Writes an exponential histogram in classic buckets.
+///
+/// At a scale below 0 (cycle times spread over more than 2^160) a bucket can straddle a bound; it
+/// then counts only from the first bound that holds all of it, so no bucket ever says too much.
+fn histogram(family: &mut Family<'_>, station: &str, cycle: &CycleHistogram) {
+    let mut seen = cycle.zero_count;
+    let mut buckets = cycle.buckets.iter().zip(i64::from(cycle.offset)..).peekable();
+    for power in LE {
+        while let Some((count, _)) = buckets.next_if(|&(_, index)| ends_within(index, cycle.scale, power)) {
+            seen += count;
+        }
+        let le = f64::from(power).exp2().to_string();
+        family.part("_bucket", &[("factory_station", station), ("le", &le)], whole(seen));
+    }
+    let all = seen + buckets.map(|(count, _)| count).sum::<u64>();
+    family.part("_bucket", &[("factory_station", station), ("le", "+Inf")], whole(all));
+    family.part("_sum", &[("factory_station", station)], cycle.sum);
+    family.part("_count", &[("factory_station", station)], whole(all));
+}
+
+/// Whether bucket `index`, which ends at `2^((index + 1) · 2^-scale)`, ends at or below `2^power`.
+fn ends_within(index: i64, scale: i32, power: i32) -> bool {
+    let (end, power) = (i128::from(index) + 1, i128::from(power));
+    let shift = scale.unsigned_abs().min(64);
+    if scale >= 0 { end <= power << shift } else { end << shift <= power }
+}
+
+fn agent(page: &mut Page, view: &View) {
+    let snapshot = &*view.snapshot;
+    page.family("gemba_losses_total", Kind::Counter, "Readings and messages lost, by source and reason.", |family| {
+        for (source, reason, count) in &snapshot.loss_totals {
+            family.sample(&[("gemba_loss_source", source), ("gemba_loss_reason", reason)], whole(*count));
+        }
+    });
+    page.family("gemba_link_connected", Kind::Gauge, "1 while the link of the station is up, else 0.", |family| {
+        for station in &snapshot.stations {
+            let Some(link) = view.links.get(station.link) else { continue };
+            let up = link.phase == LinkPhase::Connected;
+            family.sample(&[("factory_station", &station.name)], f64::from(u8::from(up)));
+        }
+    });
+
+    let spool = &snapshot.spool;
+    page.gauge("gemba_spool_records", "Records that upstream does not have yet.", Some(whole(spool.records)));
+    page.gauge("gemba_spool_readings", "Readings that upstream does not have yet.", Some(whole(spool.readings)));
+    page.gauge("gemba_spool_bytes", "Size of the spool on disk.", Some(whole(spool.bytes)));
+    let help = "When the oldest record that upstream does not have was stored.";
+    page.gauge("gemba_spool_oldest_timestamp_seconds", help, spool.oldest.map(unix));
+    let help = "Readings dropped for want of room.";
+    page.counter("gemba_spool_dropped_readings_total", help, whole(spool.dropped));
+    let storing = f64::from(u8::from(spool.error.is_none()));
+    page.gauge("gemba_spool_storing", "1 while readings can be stored, else 0.", Some(storing));
+
+    let upstream = &view.upstream;
+    let connected = match upstream.status {
+        UpstreamStatus::None | UpstreamStatus::Connecting => None,
+        UpstreamStatus::Connected => Some(1.0),
+        UpstreamStatus::Disconnected | UpstreamStatus::Blocked => Some(0.0),
+    };
+    let help = "1 while upstream accepts what is sent, else 0; absent until the first answer.";
+    page.gauge("gemba_upstream_connected", help, connected);
+    let help = "When upstream last accepted something.";
+    page.gauge("gemba_upstream_last_success_timestamp_seconds", help, upstream.last_success.map(unix));
+    let help = "Requests sent again since the agent started.";
+    page.counter("gemba_upstream_retries_total", help, whole(upstream.retries));
+    let help = "Points and log records that upstream refused for good.";
+    page.counter("gemba_upstream_rejected_total", help, whole(upstream.rejected));
+
+    page.family("gemba_build_info", Kind::Gauge, "What runs where; always 1.", |family| {
+        let identity = &view.identity;
+        let labels =
+            [("version", &*identity.version), ("factory_site", &identity.site), ("factory_line", &identity.line)];
+        family.sample(&labels, 1.0);
+    });
+    page.gauge("gemba_uptime_seconds", "Time since the agent started.", Some(view.uptime.as_secs_f64()));
+}
+
+#[expect(clippy::cast_precision_loss, reason = "Prometheus has doubles only; counts stay below 2^53")]
+fn whole(count: u64) -> f64 {
+    count as f64
+}
+
+fn unix(time: Time) -> f64 {
+    seconds(time.0)
+}
+
+/// Of the types of the format, those we use.
+#[derive(Clone, Copy)]
+enum Kind {
+    Gauge,
+    Counter,
+    Histogram,
+}
+
+/// The page as far as it is written.
+#[derive(Default)]
+struct Page {
+    text: String,
+}
+
+impl Page {
+    /// Writes one family in one piece; nothing when it has no sample.
+    fn family(&mut self, name: &'static str, kind: Kind, help: &str, fill: impl FnOnce(&mut Family<'_>)) {
+        let start = self.text.len();
+        let kind = match kind {
+            Kind::Gauge => "gauge",
+            Kind::Counter => "counter",
+            Kind::Histogram => "histogram",
+        };
+        put(&mut self.text, format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
+        let head = self.text.len();
+        fill(&mut Family { text: &mut self.text, name });
+        if self.text.len() == head {
+            self.text.truncate(start);
+        }
+    }
+
+    fn gauge(&mut self, name: &'static str, help: &str, value: Option<f64>) {
+        self.family(name, Kind::Gauge, help, |family| value.into_iter().for_each(|value| family.sample(&[], value)));
+    }
+
+    fn counter(&mut self, name: &'static str, help: &str, value: f64) {
+        self.family(name, Kind::Counter, help, |family| family.sample(&[], value));
+    }
+}
+
+/// A family that is being written.
+struct Family<'a> {
+    text: &'a mut String,
+    name: &'static str,
+}
+
+impl Family<'_> {
+    fn sample(&mut self, labels: &[(&str, &str)], value: f64) {
+        self.part("", labels, value);
+    }
+
+    /// A sample whose name is the family's with a suffix. `value` is finite throughout.
+    fn part(&mut self, suffix: &str, labels: &[(&str, &str)], value: f64) {
+        self.text.push_str(self.name);
+        self.text.push_str(suffix);
+        for (place, (name, value)) in labels.iter().enumerate() {
+            self.text.push(if place == 0 { '{' } else { ',' });
+            self.text.push_str(name);
+            self.text.push_str("=\"");
+            escape(self.text, value);
+            self.text.push('"');
+        }
+        if !labels.is_empty() {
+            self.text.push('}');
+        }
+        put(self.text, format_args!(" {value}\n"));
+    }
+}
+
+fn escape(text: &mut String, value: &str) {
+    for letter in value.chars() {
+        match letter {
+            '\\' => text.push_str("\\\\"),
+            '"' => text.push_str("\\\""),
+            '\n' => text.push_str("\\n"),
+            other => text.push(other),
+        }
+    }
+}
+
+fn put(text: &mut String, what: std::fmt::Arguments<'_>) {
+    text.write_fmt(what).expect("writing to memory does not fail");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{line, snapshot};
+    use super::super::promlint::{self, Exposition};
+    use super::*;
+
+    fn parsed(view: &View) -> Exposition {
+        let text = text(view);
+        promlint::parse(&text).unwrap_or_else(|fault| panic!("{fault}\n{text}"))
+    }
+
+    #[test]
+    fn the_whole_page() {
+        let view = line();
+        parsed(&view);
+        insta::assert_snapshot!(text(&view));
+    }
+
+    #[test]
+    fn what_is_not_known_is_absent() {
+        let page = parsed(&line());
+        let tag = |station, tag, unit| {
+            page.value("factory_tag_value", &[("factory_station", station), ("factory_tag", tag), ("unit", unit)])
+        };
+        assert_eq!(tag("printer-1", "total", "{part}"), Some(19271.0));
+        assert_eq!(tag("printer-1", "door_closed", ""), Some(1.0));
+        assert_eq!(tag("aoi-1", "score", "1"), Some(0.875), "uncertain, and a value");
+        assert_eq!(tag("aoi-1", "reject", "{part}"), None, "bad");
+        assert_eq!(tag("aoi-1", "state", ""), None, "text");
+        let ratio = |name| page.value(name, &[("factory_station", "aoi-1"), ("factory_shift", "early")]);
+        assert_eq!((ratio("factory_oee_ratio"), ratio("factory_coverage_ratio")), (None, Some(0.25)));
+        let parts = |disposition| {
+            let labels = [("factory_station", "aoi-1"), ("factory_part_disposition", disposition)];
+            page.value("factory_parts_total", &labels)
+        };
+        assert_eq!((parts("good"), parts("reject")), (Some(0.5), None), "nothing counts rejects there");
+    }
+
+    #[test]
+    fn a_fresh_agent_has_few_families_and_no_empty_one() {
+        let mut view = line();
+        *snapshot(&mut view) = crate::snapshot::Snapshot::default();
+        view.upstream.status = UpstreamStatus::Connecting;
+        let page = parsed(&view);
+        assert_eq!(page.value("gemba_spool_records", &[]), Some(0.0));
+        assert_eq!(page.value("gemba_upstream_connected", &[]), None);
+        assert_eq!(page.value("gemba_spool_oldest_timestamp_seconds", &[]), None);
+        assert!(page.families.iter().all(|family| family.starts_with("gemba_")), "{:?}", page.families);
+    }
+
+    #[test]
+    fn labels_are_escaped() {
+        let mut view = line();
+        snapshot(&mut view).stations[0].name = "a\\b\"c\nd} 1 µ<script>".into();
+        let page = parsed(&view);
+        let labels = [("factory_station", "a\\b\"c\nd} 1 µ<script>"), ("factory_shift", "early")];
+        assert_eq!(page.value("factory_oee_ratio", &labels), Some(0.1 + 0.2));
+    }
+
+    /// What the classic buckets hold, without the zeros before and the repeats after.
+    fn buckets(cycle: &CycleHistogram) -> Vec<(String, f64)> {
+        let mut view = line();
+        let (_, sums) = snapshot(&mut view).stations[0].sums.as_mut().expect("the printer has sums");
+        sums.cycle = cycle.clone();
+        let page = parsed(&view);
+        let bounds = LE.map(|power| f64::from(power).exp2().to_string()).chain(["+Inf".to_owned()]);
+        let value = |le: &str| {
+            let labels = [("factory_station", "printer-1"), ("le", le)];
+            page.value("factory_cycle_duration_seconds_bucket", &labels).expect("every bucket is there")
+        };
+        let mut held: Vec<_> = bounds.map(|le| (le.clone(), value(&le))).collect();
+        held.dedup_by(|next, before| next.1 == before.1);
+        held
+    }
+
+    fn cycle(scale: i32, offset: i32, buckets: &[u64]) -> CycleHistogram {
+        let count = buckets.iter().sum();
+        CycleHistogram { scale, offset, buckets: buckets.to_vec(), count, sum: 1.0, ..CycleHistogram::default() }
+    }
+
+    #[test]
+    fn exponential_buckets_add_up_exactly_at_powers_of_two() {
+        let held = |cycle| buckets(&cycle).into_iter().map(|(le, count)| format!("{le}:{count}")).collect::<Vec<_>>();
+        // scale 0: (0.5, 1], (1, 2], (2, 4]
+        assert_eq!(held(cycle(0, -1, &[1, 2, 4])), ["0.0625:0", "1:1", "2:3", "4:7"]);
+        // scale 3, eight buckets to the doubling: index 7 ends at 2, index 8 begins there
+        assert_eq!(held(cycle(3, 7, &[1, 1])), ["0.0625:0", "2:1", "4:2"]);
+        // the finest scale, one bucket that ends at 1 exactly
+        assert_eq!(held(cycle(20, -1, &[5])), ["0.0625:0", "1:5"]);
+        // all below the first bound, all above the last
+        assert_eq!(held(cycle(0, -9, &[3])), ["0.0625:3"]);
+        assert_eq!(held(cycle(0, 10, &[3])), ["0.0625:0", "+Inf:3"]);
+        let zeros = CycleHistogram { zero_count: 2, count: 3, ..cycle(0, 0, &[1]) };
+        assert_eq!(held(zeros), ["0.0625:2", "2:3"]);
+    }
+
+    #[test]
+    fn a_coarse_bucket_counts_where_all_of_it_fits() {
+        // scale -1: index 0 is (1, 4], index 1 (4, 16]
+        let held = buckets(&cycle(-1, 0, &[1, 2]));
+        assert_eq!(held, [("0.0625".to_owned(), 0.0), ("4".to_owned(), 1.0), ("16".to_owned(), 3.0)]);
+        // scale -10: the one bucket ends at 2^1024
+        assert_eq!(buckets(&cycle(-10, 0, &[9])), [("0.0625".to_owned(), 0.0), ("+Inf".to_owned(), 9.0)]);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_histogram_is_cumulative_and_complete(
+            scale in -10..=20,
+            offset in -2000..2000,
+            counts in proptest::collection::vec(0_u64..1000, 1..160),
+            zeros in 1_u64..9,
+        ) {
+            let held = cycle(scale, offset, &counts);
+            let all = held.count + zeros;
+            // `parsed` checks order, sums and agreement with the count
+            let page = buckets(&CycleHistogram { zero_count: zeros, count: all, ..held });
+            proptest::prop_assert_eq!(page.last().map(|(_, count)| *count), Some(whole(all)));
+        }
+    }
+}
