@@ -45,7 +45,8 @@ pub struct Pipeline {
     checkpoint_due: Instant,
     /// What could not even be held in memory, by station.
     unstored: BTreeMap<Arc<str>, Loss>,
-    failing: bool,
+    /// Why the last commit failed.
+    failing: Option<String>,
 }
 
 impl Pipeline {
@@ -71,7 +72,7 @@ impl Pipeline {
             commit_due: None,
             checkpoint_due: Instant::now() + CHECKPOINT_EVERY,
             unstored: BTreeMap::new(),
-            failing: false,
+            failing: None,
         }
     }
 
@@ -118,7 +119,7 @@ impl Pipeline {
 
     fn take(&mut self, batch: Batch) {
         let Batch { readings, losses, receipt } = batch;
-        if self.failing && self.writer.pending_bytes() > MOST_UNSTORED {
+        if self.failing.is_some() && self.writer.pending_bytes() > MOST_UNSTORED {
             self.drop_unstored(&readings);
         } else if !readings.is_empty() {
             self.line.apply(&readings, &mut self.derived);
@@ -152,7 +153,7 @@ impl Pipeline {
         self.checkpoint_due = Instant::now();
         self.commit();
         self.publish();
-        if self.failing {
+        if self.failing.is_some() {
             error!(bytes = self.writer.pending_bytes(), "stopping with readings that could not be stored");
         }
     }
@@ -160,7 +161,7 @@ impl Pipeline {
     fn append(&mut self, entry: &Entry) -> Seq {
         let seq = self.writer.append(entry);
         self.applied = seq;
-        let soon = self.writer.pending_bytes() > FULL_COMMIT && !self.failing;
+        let soon = self.writer.pending_bytes() > FULL_COMMIT && self.failing.is_none();
         let due = Instant::now() + if soon { Duration::ZERO } else { self.sync };
         self.commit_due = Some(self.commit_due.map_or(due, |held| held.min(due)));
         seq
@@ -186,7 +187,7 @@ impl Pipeline {
                 for receipt in self.receipts.drain(..) {
                     receipt.sign();
                 }
-                if std::mem::take(&mut self.failing) {
+                if self.failing.take().is_some() {
                     info!("the spool can be written again");
                 }
                 for (_, loss) in std::mem::take(&mut self.unstored) {
@@ -194,7 +195,7 @@ impl Pipeline {
                 }
             }
             Err(error) => {
-                if !std::mem::replace(&mut self.failing, true) {
+                if self.failing.replace(error.to_string()).is_none() {
                     warn!(%error, "the spool cannot be written; readings are held in memory");
                 }
                 self.commit_due = Some(Instant::now() + RETRY);
@@ -203,7 +204,10 @@ impl Pipeline {
     }
 
     fn publish(&mut self) {
-        let snapshot = self.line.snapshot(Time::now(), self.writer.view());
+        let mut spool = self.writer.view();
+        spool.error.clone_from(&self.failing);
+        spool.full = !self.unstored.is_empty();
+        let snapshot = self.line.snapshot(Time::now(), spool);
         self.snapshot.send_replace(Arc::new(snapshot));
     }
 

@@ -55,7 +55,7 @@ pub async fn run(config: Config, stop: CancellationToken, started: impl FnOnce(S
         let config = config.clone();
         spawn_blocking(move || open_spool(&config)).await.context("opening the spool")??
     };
-    let Opened { line, mut writer, reader, mut sealer, catalog, ids, applied, instance } = opened;
+    let Opened { line, writer, reader, mut sealer, catalog, ids, applied, instance } = opened;
 
     // The bounded queues and the watched states between the tasks below.
     let (batches, inlet) = mpsc::channel(INLET);
@@ -90,7 +90,6 @@ pub async fn run(config: Config, stop: CancellationToken, started: impl FnOnce(S
     drop(batches); // the pipeline ends when the last driver has let go
 
     // The pipeline, on a thread of its own.
-    writer.set_error(None);
     let pipeline = Pipeline::new(line, writer, ids, applied, config.spool.sync, snapshots);
     let asked = wanted.clone();
     let pipeline = spawn_blocking(move || Handle::current().block_on(pipeline.run(inlet, lost, asked)));
@@ -122,7 +121,7 @@ pub async fn run(config: Config, stop: CancellationToken, started: impl FnOnce(S
 
     // The page.
     let identity = http::Identity {
-        version: env!("CARGO_PKG_VERSION"),
+        version: env!("CARGO_PKG_VERSION").into(),
         site: config.site.clone(),
         line: config.line.clone(),
         started: Time::now(),

@@ -100,8 +100,10 @@ pub struct SpoolView {
     pub oldest: Option<Time>,
     /// Readings dropped for want of room, ever.
     pub dropped: u64,
-    /// Why nothing can be stored at the moment, if so.
+    /// Why the disk cannot be written at the moment, if so; readings are then held in memory.
     pub error: Option<String>,
+    /// Memory has no room for more either: readings are being lost.
+    pub full: bool,
 }
 
 /// The way up.

@@ -154,7 +154,7 @@ async fn degraded_answers_200_and_nothing_stored_503() {
     assert_eq!((answer.code, &answer.json()["status"]), (StatusCode::OK, &"degraded".into()));
     assert_eq!(answer.json()["stations"][0]["link"], "disconnected");
 
-    let spool = SpoolView { error: Some("no space left on device".to_owned()), ..SpoolView::default() };
+    let spool = SpoolView { error: Some("no space left on device".to_owned()), full: true, ..SpoolView::default() };
     line.snapshots.send_replace(Arc::new(Snapshot { spool, ..fresh() }));
     for accept in ["application/json", "text/html"] {
         let answer = line.ask(Method::GET, "/health", Some(accept)).await;

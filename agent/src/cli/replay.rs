@@ -106,7 +106,7 @@ mod json {
     use gemba_drivers::{Loss, Time};
     use serde::Serialize;
 
-    use crate::http::KpiJson;
+    use crate::http::Kpi;
     use crate::replay::Report;
 
     #[derive(Serialize)]
@@ -123,7 +123,7 @@ mod json {
         to: Time,
         closed: bool,
         revision: u32,
-        kpi: KpiJson,
+        kpi: Kpi,
         /// Seconds in each state.
         states: BTreeMap<&'static str, f64>,
         /// Seconds by reason; nobody assigns reasons yet.
@@ -144,7 +144,7 @@ mod json {
                 to: reported.to,
                 closed: reported.closed,
                 revision: period.revision,
-                kpi: KpiJson::of(&period.view(&reported.spec)),
+                kpi: Kpi::from(&period.view(&reported.spec)),
                 states,
                 reasons: BTreeMap::new(),
                 defects: BTreeMap::new(),

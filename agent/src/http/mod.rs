@@ -169,7 +169,8 @@ async fn ready(State(desk): State<Arc<Desk>>) -> Response {
         Pipeline::Starting => Some(status::STARTING.to_owned()),
         Pipeline::Running => None,
     };
-    probe(pipeline.into_iter().chain(status::spool_fault(&view)).collect())
+    let fault = status::spool_fault(&view).filter(|(status, _)| *status == Status::Unhealthy);
+    probe(pipeline.into_iter().chain(fault.map(|(_, reason)| reason)).collect())
 }
 
 async fn metrics_text(State(desk): State<Arc<Desk>>) -> Response {

@@ -6,7 +6,7 @@
 //! |---|---|---|---|---|
 //! | station | link connected, every tag good | link being tried for the first time | link disconnected, or a tag bad or uncertain | |
 //! | upstream | connected, or none configured | not tried yet | disconnected, blocked | |
-//! | spool | stores | | | nothing can be stored |
+//! | spool | stores | | cannot be written, memory holds | nothing can be stored, not even in memory |
 //! | pipeline | answers | has not shown anything yet | | stuck |
 //!
 //! Only *unhealthy* answers 503.
@@ -73,8 +73,8 @@ pub(super) fn judge(view: &View) -> Verdict {
         Pipeline::Starting => part(Status::Unknown, Some(STARTING.to_owned())),
         Pipeline::Stuck => part(Status::Unhealthy, Some(STUCK.to_owned())),
     };
-    if let Some(fault) = spool_fault(view) {
-        part(Status::Unhealthy, Some(fault));
+    if let Some((status, fault)) = spool_fault(view) {
+        part(status, Some(fault));
     }
     let (upstream, reason) = judge_upstream(view);
     part(upstream, reason);
@@ -86,9 +86,15 @@ pub(super) fn judge(view: &View) -> Verdict {
     Verdict { stations, ..verdict }
 }
 
-/// Why nothing can be stored, if so.
-pub(super) fn spool_fault(view: &View) -> Option<String> {
-    view.snapshot.spool.error.as_ref().map(|error| format!("nothing can be stored: {error}"))
+/// Why the spool cannot be written, if so, and how bad that is.
+pub(super) fn spool_fault(view: &View) -> Option<(Status, String)> {
+    let spool = &view.snapshot.spool;
+    let error = spool.error.as_ref()?;
+    Some(if spool.full {
+        (Status::Unhealthy, format!("nothing can be stored: {error}"))
+    } else {
+        (Status::Degraded, format!("the spool cannot be written, memory holds what comes: {error}"))
+    })
 }
 
 fn judge_upstream(view: &View) -> (Status, Option<String>) {
@@ -157,8 +163,14 @@ mod tests {
 
     #[test]
     fn nothing_stored_and_a_stuck_pipeline_are_unhealthy() {
-        let full = judged(|view| snapshot(view).spool.error = Some("disk full".to_owned()));
+        let full = judged(|view| {
+            let spool = &mut snapshot(view).spool;
+            (spool.error, spool.full) = (Some("disk full".to_owned()), true);
+        });
         assert_eq!(full, (Status::Unhealthy, vec!["nothing can be stored: disk full".to_owned()]));
+        let held = judged(|view| snapshot(view).spool.error = Some("disk full".to_owned()));
+        let reason = "the spool cannot be written, memory holds what comes: disk full";
+        assert_eq!(held, (Status::Degraded, vec![reason.to_owned()]));
         let stuck = judged(|view| view.pipeline = Pipeline::Stuck);
         assert_eq!(stuck, (Status::Unhealthy, vec![STUCK.to_owned()]));
         let worst = judged(|view| {
