@@ -4,7 +4,9 @@
 //! docs/ARCHITECTURE.md.
 
 pub mod config;
+pub mod forward;
 pub mod model;
+pub mod otlp;
 pub mod record;
 pub mod snapshot;
 pub mod spool;
