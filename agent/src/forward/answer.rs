@@ -11,7 +11,7 @@ const MESSAGE: usize = 200;
 
 /// What became of one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub(super) enum Answer {
     /// Upstream has it.
     Accepted {
         /// Points or log records that it did not want all the same.

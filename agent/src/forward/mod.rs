@@ -1,6 +1,6 @@
 //! The way up: one request in flight, from the spool's cursor on, until upstream has it.
 //!
-//! What upstream's answers mean is in [`Answer`]; what follows from them:
+//! What follows from upstream's answers:
 //!
 //! - *Accepted*: the chunk is acknowledged, and the spool lets go. Points that a partial success rejects
 //!   are a loss.
@@ -22,14 +22,10 @@
 
 mod answer;
 mod client;
+mod parcel;
 
-use std::collections::VecDeque;
-use std::io::Write;
 use std::time::Duration;
 
-use bytes::Bytes;
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use gemba_drivers::supervisor::{FIRST_PAUSE, LONGEST_PAUSE, pauses};
 use gemba_drivers::{Loss, Time};
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -38,11 +34,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::config::Upstream;
-pub use crate::forward::answer::Answer;
+use crate::forward::answer::Answer;
 use crate::forward::client::Client;
 pub use crate::forward::client::SetupError;
-use crate::otlp::{Encoder, Payload};
-use crate::record::Record;
+use crate::forward::parcel::{Part, Pending, Signal, Span};
+use crate::otlp::Encoder;
 use crate::snapshot::{UpstreamStatus, UpstreamView};
 use crate::spool::{Entry, Seq};
 
@@ -128,41 +124,12 @@ pub struct Forwarder<B> {
     owed: Vec<Loss>,
 }
 
-/// A chunk on its way. The entries themselves are let go: an outage of days is no reason to hold them.
-struct Pending {
-    last: Seq,
-    frames: usize,
-    parts: VecDeque<Part>,
-    span: Span,
-    /// The catalog lacks their series.
-    orphans: u64,
-}
-
-/// One request. Its bytes are kept, so that sending it again sends the same.
-struct Part {
-    signal: Signal,
-    body: Bytes,
-    items: u64,
-    attempts: u32,
-    server_errors: u32,
-}
-
-/// Which of OTLP's endpoints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Signal {
-    Metrics,
-    Logs,
-}
-
-/// What a chunk covers, for the loss ledger.
-#[derive(Clone, Copy, Debug)]
-struct Span {
-    from: Time,
-    to: Time,
-    /// Readings and records.
-    count: u64,
-    /// It tells of nothing but losses of upstream, or they were already counted.
-    told: bool,
+/// An answer that ends the matter.
+struct Reached {
+    accepted: bool,
+    /// Points or log records that it does not want.
+    rejected: u64,
+    complaint: Option<String>,
 }
 
 enum Step {
@@ -268,20 +235,16 @@ impl<B: Backlog> Forwarder<B> {
             chunk.last = chunk.entries.last().map_or(chunk.last, |(seq, _)| *seq);
         }
         let encoded = self.encoder.encode_after(self.metrics_sent, &chunk.entries);
-        let metrics = encoded.metrics.map(|payload| self.part(Signal::Metrics, payload));
-        let logs = encoded.logs.map(|payload| self.part(Signal::Logs, payload));
+        let metrics = encoded.metrics.map(|payload| Part::new(Signal::Metrics, payload, self.gzip));
+        let logs = encoded.logs.map(|payload| Part::new(Signal::Logs, payload, self.gzip));
         Ok(Some(Pending {
             last: chunk.last,
             frames: chunk.entries.len(),
             parts: metrics.into_iter().chain(logs).collect(),
             span: Span::of(&chunk.entries),
             orphans: encoded.orphans,
+            refused: false,
         }))
-    }
-
-    fn part(&self, signal: Signal, Payload { body, items }: Payload) -> Part {
-        let body = if self.gzip { gzip(&body) } else { body };
-        Part { signal, body, items, attempts: 0, server_errors: 0 }
     }
 
     /// What an answer to the first part means; `None` when that part is done with.
@@ -292,11 +255,10 @@ impl<B: Backlog> Forwarder<B> {
             Answer::Accepted { rejected, message } => {
                 let rejected = rejected.min(part.items);
                 self.waits = (patience.pauses)();
-                self.connected(rejected, message.clone());
                 if rejected > 0 {
-                    let reason = message.unwrap_or_else(|| "partial success".to_owned());
-                    self.owe(rejected, &reason);
+                    self.owe(rejected, message.as_deref().unwrap_or("partial success"));
                 }
+                self.reachable(Reached { accepted: true, rejected, complaint: message });
                 self.settle();
                 None
             }
@@ -324,21 +286,20 @@ impl<B: Backlog> Forwarder<B> {
 
     /// Looks for the frame that upstream does not want; gives it up once it stands alone.
     fn refused(&mut self, why: &str) -> Option<Step> {
-        let pending = self.pending.as_mut()?;
         self.waits = (self.patience.pauses)();
+        let pending = self.pending.as_mut()?;
         if pending.frames > 1 {
             self.frames = pending.frames / 2;
             self.pending = None;
             return Some(Step::Moved);
         }
         let items = pending.parts.front()?.items;
-        self.frames = 1;
-        self.connected(items, Some(why.to_owned()));
-        let count = self.pending.as_ref()?.span.count;
-        self.owe(count, why);
-        if let Some(pending) = &mut self.pending {
-            pending.span.told = true;
+        let count = pending.span.count;
+        // One loss for one frame, though both its metrics and its logs may be refused.
+        if !std::mem::replace(&mut pending.refused, true) {
+            self.owe(count, why);
         }
+        self.reachable(Reached { accepted: false, rejected: items, complaint: Some(why.to_owned()) });
         self.settle();
         None
     }
@@ -382,7 +343,7 @@ impl<B: Backlog> Forwarder<B> {
         if let Err(error) = blocking(|| self.backlog.acknowledge(last)) {
             return self.stuck(&error);
         }
-        if self.pending.take().is_some_and(|pending| !pending.span.told) {
+        if self.pending.take().is_some_and(|pending| !pending.refused) {
             self.frames = self.frames.saturating_mul(2);
         }
         Step::Moved
@@ -395,25 +356,27 @@ impl<B: Backlog> Forwarder<B> {
         Step::Wait(pause)
     }
 
-    /// Upstream answered, and is done with what it was sent, but for `rejected` points or log records.
-    fn connected(&self, rejected: u64, complaint: Option<String>) {
-        let news = self.view.borrow().status != UpstreamStatus::Connected
-            || complaint.is_some() && self.view.borrow().last_error != complaint;
-        if news {
-            match &complaint {
-                None => info!("upstream accepts"),
-                Some(complaint) => warn!(%complaint, "upstream rejects some of what it gets"),
-            }
+    /// Upstream answered, and is done with what it was sent.
+    fn reachable(&self, Reached { accepted, rejected, complaint }: Reached) {
+        let (connected, repeated) = {
+            let view = self.view.borrow();
+            (view.status == UpstreamStatus::Connected, view.last_error == complaint)
+        };
+        match &complaint {
+            Some(complaint) if !connected || !repeated => warn!(%complaint, "upstream objects to what it gets"),
+            None if !connected => info!("upstream accepts"),
+            _ => {}
         }
+        let now = Time::now();
         self.view.send_modify(|view| {
-            let now = Time::now();
-            if view.status != UpstreamStatus::Connected {
+            if !connected {
                 view.status = UpstreamStatus::Connected;
                 view.since = now;
             }
-            if complaint.is_none() {
+            if accepted {
                 view.last_success = Some(now);
-            } else {
+            }
+            if complaint.is_some() {
                 view.last_error = complaint;
             }
             view.rejected += rejected;
@@ -438,43 +401,6 @@ impl<B: Backlog> Forwarder<B> {
             view.last_error = Some(why);
         });
     }
-}
-
-impl Span {
-    fn of(entries: &[(Seq, Entry)]) -> Self {
-        let mut span = Self { from: Time(i64::MAX), to: Time(i64::MIN), count: 0, told: true };
-        for (_, entry) in entries {
-            match entry {
-                Entry::Readings(readings) => {
-                    for reading in readings {
-                        span.cover(reading.source_time, reading.source_time, false);
-                    }
-                }
-                Entry::Record { record, .. } => match record {
-                    Record::Kpi(point) => span.cover(point.time, point.time, false),
-                    Record::StateChanged { time, .. }
-                    | Record::ValidityChanged { time, .. }
-                    | Record::TagChanged { time, .. } => span.cover(*time, *time, false),
-                    Record::Loss { loss, .. } => span.cover(loss.from, loss.to, &*loss.source == UPSTREAM),
-                },
-                Entry::Tick(_) => {}
-            }
-        }
-        span
-    }
-
-    fn cover(&mut self, from: Time, to: Time, told: bool) {
-        self.from = self.from.min(from);
-        self.to = self.to.max(to);
-        self.count += 1;
-        self.told &= told;
-    }
-}
-
-/// Level 1: ten times as fast as the default for little more traffic.
-fn gzip(plain: &[u8]) -> Bytes {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 8), Compression::fast());
-    encoder.write_all(plain).and_then(|()| encoder.finish()).expect("writing to memory does not fail").into()
 }
 
 /// Runs `work` where it may wait for the disk, if the runtime has such a place.
