@@ -3,10 +3,16 @@
 //! Data flows one way: driver, reading, line model, record, spool, OTLP, forwarder. Start reading at
 //! docs/ARCHITECTURE.md.
 
+pub mod cli;
 pub mod config;
+pub mod forward;
 pub mod http;
+mod logging;
 pub mod model;
+pub mod otlp;
+pub mod pipeline;
 pub mod record;
 pub mod replay;
+pub mod run;
 pub mod snapshot;
 pub mod spool;

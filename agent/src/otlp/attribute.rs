@@ -1,0 +1,27 @@
+//! Attributes and times, as OTLP has them.
+
+use gemba_drivers::Time;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
+
+pub(super) const STATION: &str = "factory.station";
+
+pub(super) fn text(key: &str, value: impl Into<String>) -> KeyValue {
+    attribute(key, Value::StringValue(value.into()))
+}
+
+pub(super) fn flag(key: &str, value: bool) -> KeyValue {
+    attribute(key, Value::BoolValue(value))
+}
+
+pub(super) fn whole(key: &str, value: u64) -> KeyValue {
+    attribute(key, Value::IntValue(i64::try_from(value).unwrap_or(i64::MAX)))
+}
+
+/// OTLP counts from 1970 on; nothing in a factory is older.
+pub(super) fn nanos(time: Time) -> u64 {
+    u64::try_from(time.0).unwrap_or(0)
+}
+
+fn attribute(key: &str, value: Value) -> KeyValue {
+    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), key_strindex: 0 }
+}

@@ -1,0 +1,94 @@
+//! What happened, as log records. The table of their attributes is in [`super`].
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use gemba_drivers::{Time, Validity};
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::logs::v1::{LogRecord, SeverityNumber};
+
+use crate::model::State;
+use crate::otlp::attribute::{STATION, nanos, text, whole};
+use crate::record::Record;
+
+/// `record` as a log, unless it is told in numbers only.
+pub(super) fn log_record(record: &Record, stations: &HashSet<Arc<str>>) -> Option<LogRecord> {
+    match record {
+        Record::Kpi(_) => None,
+        Record::StateChanged { station, time, from, to } => Some(log(
+            "factory.state.changed",
+            *time,
+            if *to == State::Down { SeverityNumber::Warn } else { SeverityNumber::Info },
+            format!("{station} went from {from} to {to}"),
+            vec![
+                text(STATION, &**station),
+                text("factory.state", to.word()),
+                text("factory.state.previous", from.word()),
+            ],
+        )),
+        Record::ValidityChanged { station, tag, time, from, to } => {
+            let mut attributes = vec![
+                text(STATION, &**station),
+                text("factory.tag", &**tag),
+                text("factory.validity", to.word()),
+                text("factory.validity.previous", from.word()),
+            ];
+            if let Some(status) = to.status() {
+                attributes.push(text("factory.validity.protocol", status.protocol()));
+                attributes.push(whole("factory.validity.code", u64::from(status.code())));
+                attributes.push(text("factory.validity.name", status.name()));
+            }
+            let severity = if *to == Validity::Good { SeverityNumber::Info } else { SeverityNumber::Warn };
+            let body = format!("{tag} of {station} is {}; it was {}", described(*to), described(*from));
+            Some(log("factory.validity.changed", *time, severity, body, attributes))
+        }
+        Record::TagChanged { station, tag, time, from, to } => {
+            let mut attributes =
+                vec![text(STATION, &**station), text("factory.tag", &**tag), text("factory.tag.value", &**to)];
+            let mut body = format!("{tag} of {station} is `{to}`");
+            if let Some(from) = from {
+                attributes.push(text("factory.tag.previous", &**from));
+                body += &format!("; it was `{from}`");
+            }
+            Some(log("factory.tag.changed", *time, SeverityNumber::Info, body, attributes))
+        }
+        Record::Loss { loss, total, since: _ } => {
+            let mut attributes = Vec::with_capacity(7);
+            if stations.contains(&loss.source) {
+                attributes.push(text(STATION, &*loss.source));
+            }
+            attributes.extend([
+                text("gemba.loss.source", &*loss.source),
+                text("gemba.loss.reason", &*loss.reason),
+                whole("gemba.loss.count", loss.count),
+                whole("gemba.loss.total", *total),
+                text("gemba.loss.from", loss.from.to_string()),
+                text("gemba.loss.to", loss.to.to_string()),
+            ]);
+            let body =
+                format!("{} lost {} from {} to {}: {}", loss.source, loss.count, loss.from, loss.to, loss.reason);
+            Some(log("gemba.loss", loss.to, SeverityNumber::Warn, body, attributes))
+        }
+    }
+}
+
+fn log(event: &str, time: Time, severity: SeverityNumber, body: String, attributes: Vec<KeyValue>) -> LogRecord {
+    LogRecord {
+        time_unix_nano: nanos(time),
+        observed_time_unix_nano: nanos(time),
+        severity_number: severity as i32,
+        severity_text: if severity == SeverityNumber::Info { "INFO" } else { "WARN" }.to_owned(),
+        body: Some(AnyValue { value: Some(Value::StringValue(body)) }),
+        attributes,
+        event_name: event.to_owned(),
+        ..LogRecord::default()
+    }
+}
+
+/// `good`, or `bad (BadNodeIdUnknown)`.
+fn described(validity: Validity) -> String {
+    match validity.status() {
+        None => validity.word().to_owned(),
+        Some(status) => format!("{} ({})", validity.word(), status.name()),
+    }
+}

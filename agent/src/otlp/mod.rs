@@ -1,0 +1,194 @@
+//! The only place that builds OTLP: what the spool holds, as `ExportMetricsServiceRequest` and
+//! `ExportLogsServiceRequest`.
+//!
+//! The same entries give the same bytes. No clock is read: every time is the source's own.
+//!
+//! # Metrics
+//!
+//! Points are grouped by metric and sorted by (station, tag or attributes, time), since receivers that
+//! refuse samples out of order refuse the whole request. All carry `factory.station`.
+//!
+//! - A tag is the gauge `factory.tag.<tag>`, or what the configuration calls it, in the tag's unit.
+//!   A bad reading is a point with the no-recorded-value flag and no value. Text is no metric.
+//! - A [`KpiPoint`](crate::record::KpiPoint) is the gauges, sums and the exponential histogram of
+//!   [`figures`]; sums start at the station's first observation.
+//! - A loss adds to the sum `gemba.losses`.
+//!
+//! # Logs
+//!
+//! | `event_name` | attributes |
+//! |---|---|
+//! | `factory.state.changed` | `factory.station`, `factory.state`, `factory.state.previous` |
+//! | `factory.validity.changed` | `factory.station`, `factory.tag`, `factory.validity`, `factory.validity.previous`; unless good: `factory.validity.protocol` (`opcua`, `modbus`, `gemba`), `factory.validity.code`, `factory.validity.name` |
+//! | `factory.tag.changed` | `factory.station`, `factory.tag`, `factory.tag.value`, and `factory.tag.previous` if it was known |
+//! | `gemba.loss` | `factory.station` if a station lost it, `gemba.loss.source`, `gemba.loss.reason`, `gemba.loss.count`, `gemba.loss.total`, `gemba.loss.from`, `gemba.loss.to` (RFC 3339) |
+//!
+//! What somebody should look at (a bad or doubtful tag, a station that goes down, a loss) is WARN, the
+//! rest INFO. The observed time is the event's time: a resend must not differ.
+
+mod attribute;
+mod events;
+mod figures;
+mod tags;
+mod wire;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
+use opentelemetry_proto::tonic::logs::v1::{ResourceLogs, ScopeLogs};
+use opentelemetry_proto::tonic::resource::v1::Resource as ProtoResource;
+use prost::Message;
+
+use crate::otlp::attribute::text;
+use crate::otlp::figures::Families;
+use crate::otlp::tags::TagGauges;
+use crate::spool::{Entry, Seq, Series, SeriesId};
+
+/// Who speaks: the attributes of the OTLP resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resource {
+    /// `factory.site`.
+    pub site: Arc<str>,
+    /// `factory.line`.
+    pub line: Arc<str>,
+    /// `service.instance.id`; the same after every restart.
+    pub instance_id: Arc<str>,
+    /// `host.name`.
+    pub host_name: Arc<str>,
+    /// `service.version`.
+    pub version: Arc<str>,
+}
+
+/// Turns entries of the spool into requests. Keeps the encoded attributes of every series it has met.
+pub struct Encoder {
+    resource: ProtoResource,
+    scope: InstrumentationScope,
+    /// `ResourceMetrics.resource`, encoded.
+    resource_field: Vec<u8>,
+    /// `ScopeMetrics.scope`, encoded.
+    scope_field: Vec<u8>,
+    tags: TagGauges,
+    stations: HashSet<Arc<str>>,
+}
+
+/// One chunk, ready to be sent. `None` where it has nothing to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoded {
+    /// An `ExportMetricsServiceRequest`.
+    pub metrics: Option<Payload>,
+    /// An `ExportLogsServiceRequest`.
+    pub logs: Option<Payload>,
+    /// Readings of series that the catalog lacks: nobody knows what they were, so they cannot be sent.
+    pub orphans: u64,
+}
+
+/// The body of one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payload {
+    /// Plain protobuf.
+    pub body: Bytes,
+    /// Data points or log records in it.
+    pub items: u64,
+}
+
+impl Encoder {
+    /// An encoder for what `resource` says, with `catalog` telling what a series is.
+    #[must_use]
+    pub fn new(resource: &Resource, catalog: impl Fn(SeriesId) -> Option<Series> + Send + 'static) -> Self {
+        let scope = InstrumentationScope {
+            name: "gemba".to_owned(),
+            version: resource.version.to_string(),
+            ..InstrumentationScope::default()
+        };
+        let resource = ProtoResource {
+            attributes: vec![
+                text("service.name", "gemba"),
+                text("service.instance.id", &*resource.instance_id),
+                text("service.version", &*resource.version),
+                text("host.name", &*resource.host_name),
+                text("factory.site", &*resource.site),
+                text("factory.line", &*resource.line),
+            ],
+            ..ProtoResource::default()
+        };
+        Self {
+            resource_field: wire::field(wire::RESOURCE, &resource.encode_to_vec()),
+            scope_field: wire::field(wire::SCOPE, &scope.encode_to_vec()),
+            resource,
+            scope,
+            tags: TagGauges::new(Box::new(catalog)),
+            stations: HashSet::new(),
+        }
+    }
+
+    /// Names the stations, so that a loss of one carries `factory.station` too. (A loss names a station,
+    /// a lane or upstream, and does not say which.)
+    #[must_use]
+    pub fn with_stations(mut self, stations: impl IntoIterator<Item = Arc<str>>) -> Self {
+        self.stations.extend(stations);
+        self
+    }
+
+    /// `entries` as requests.
+    pub fn encode(&mut self, entries: &[(Seq, Entry)]) -> Encoded {
+        self.encode_after(None, entries)
+    }
+
+    /// As [`encode`](Self::encode), with metrics only of what comes after `metrics_sent`: upstream has
+    /// the others, and lacks their logs.
+    pub fn encode_after(&mut self, metrics_sent: Option<Seq>, entries: &[(Seq, Entry)]) -> Encoded {
+        let orphans = self.tags.meet(entries);
+        let rest = entries.partition_point(|(seq, _)| metrics_sent.is_some_and(|sent| *seq <= sent));
+        Encoded { metrics: self.metrics(&entries[rest..]), logs: self.logs(entries), orphans }
+    }
+
+    fn metrics(&mut self, entries: &[(Seq, Entry)]) -> Option<Payload> {
+        let mut metrics = Vec::new();
+        let mut items = self.tags.encode(entries, &mut metrics);
+        let mut families = Families::default();
+        for record in records(entries) {
+            families.add(record, &self.stations);
+        }
+        items += families.encode(&mut metrics);
+        if items == 0 {
+            return None;
+        }
+        Some(Payload { body: wire::metrics_request(&self.resource_field, &self.scope_field, &metrics).into(), items })
+    }
+
+    fn logs(&self, entries: &[(Seq, Entry)]) -> Option<Payload> {
+        let log_records: Vec<_> =
+            records(entries).filter_map(|record| events::log_record(record, &self.stations)).collect();
+        if log_records.is_empty() {
+            return None;
+        }
+        let items = log_records.len() as u64;
+        let request = ExportLogsServiceRequest {
+            resource_logs: vec![ResourceLogs {
+                resource: Some(self.resource.clone()),
+                scope_logs: vec![ScopeLogs { scope: Some(self.scope.clone()), log_records, schema_url: String::new() }],
+                schema_url: String::new(),
+            }],
+        };
+        Some(Payload { body: request.encode_to_vec().into(), items })
+    }
+}
+
+impl std::fmt::Debug for Encoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Encoder").field("resource", &self.resource).finish_non_exhaustive()
+    }
+}
+
+fn records(entries: &[(Seq, Entry)]) -> impl Iterator<Item = &crate::record::Record> {
+    entries.iter().filter_map(|(_, entry)| match entry {
+        Entry::Record { record, .. } => Some(record),
+        Entry::Readings(_) | Entry::Tick(_) => None,
+    })
+}
+
+#[cfg(test)]
+mod tests;
