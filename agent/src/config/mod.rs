@@ -1,12 +1,31 @@
 //! The configuration, resolved: past this module nobody sees a raw value.
+//!
+//! Text becomes a tree whose nodes know their places (`tree`), substitutions are filled in
+//! (`substitute`), options are read from it as they are declared (`raw`, `section`), and their meaning
+//! is worked out (`resolve`). Each step reports everything that is wrong and goes on.
 
+mod error;
+mod protocols;
+mod raw;
+mod resolve;
+mod section;
+mod substitute;
+mod suggest;
+mod tree;
+mod units;
+mod words;
+
+use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use gemba_drivers::{TagId, modbus, mqtt, opcua};
 
+pub use self::error::{ConfigError, Finding};
+use self::error::Report;
+use self::section::Shape;
 use crate::model::{OeeSpec, ShiftSpec};
 
 /// Everything gemba is told.
@@ -34,6 +53,93 @@ pub struct Config {
     pub links: Vec<Link>,
 }
 
+impl Config {
+    /// The configuration in `path`: a file, or a folder of which every `*.yaml` is read, in order of
+    /// name. What several files say is put together: lists follow each other, anything said twice is refused.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, each with its place.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let mut report = Report::default();
+        let mut texts = Vec::new();
+        for file in files(path, &mut report) {
+            let name = file.display().to_string();
+            match std::fs::read(&file) {
+                Ok(bytes) => texts.push((name, bytes)),
+                Err(error) => report.about(&name, format!("cannot be read: {error}")),
+            }
+        }
+        Self::read(texts.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())), report)
+    }
+
+    /// The configuration in `text`, which errors call `name`.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, each with its place.
+    pub fn from_str(name: &str, text: &str) -> Result<Self, ConfigError> {
+        Self::read(std::iter::once((name, text.as_bytes())), Report::default())
+    }
+
+    fn read<'a>(files: impl Iterator<Item = (&'a str, &'a [u8])>, mut report: Report) -> Result<Self, ConfigError> {
+        let mut document: Option<tree::Node> = None;
+        let mut whole = true;
+        for (name, bytes) in files {
+            let node = utf8(name, bytes, &mut report)
+                .and_then(|text| tree::parse(name, text, &substitute::Process, &mut report));
+            match (&mut document, node) {
+                (_, None) => whole = false,
+                (Some(document), Some(node)) => tree::merge(document, node, &mut report),
+                (None, node) => document = node,
+            }
+        }
+        // With a file missing, nobody can tell what is missing from the rest.
+        let config = document.filter(|_| whole).and_then(|document| resolve::resolve(&document, &mut report));
+        report.close(config)
+    }
+}
+
+/// The file, or every `*.yaml` in the folder, in order of name.
+fn files(path: &Path, report: &mut Report) -> Vec<PathBuf> {
+    if !path.is_dir() {
+        return vec![path.to_owned()];
+    }
+    let listed = std::fs::read_dir(path).and_then(|entries| {
+        entries.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<_>>>()
+    });
+    let mut files = listed.unwrap_or_else(|error| {
+        report.about(&path.display().to_string(), format!("cannot be read: {error}"));
+        Vec::new()
+    });
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "yaml") && file.is_file());
+    files.sort();
+    if files.is_empty() {
+        report.about(&path.display().to_string(), "holds no file named `*.yaml`");
+    }
+    files
+}
+
+fn utf8<'a>(name: &str, bytes: &'a [u8], report: &mut Report) -> Option<&'a str> {
+    std::str::from_utf8(bytes)
+        .map_err(|error| {
+            let before = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+            let line = before.matches('\n').count() + 1;
+            let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;
+            let whole = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+            let place = error::Place { file: name.into(), line: whole(line), column: whole(column) };
+            report.add(&place, "", "this is no UTF-8 text");
+        })
+        .ok()
+}
+
+/// The JSON Schema (draft 2020-12) of the YAML.
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    let mut schema = raw::Root::schema();
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
+    schema["title"] = "gemba configuration".into();
+    schema
+}
+
 /// The local page.
 #[derive(Clone, Debug)]
 pub struct Http {
@@ -42,7 +148,7 @@ pub struct Http {
 }
 
 /// An OTLP receiver.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Upstream {
     /// Base URL; `/v1/metrics` and `/v1/logs` are appended.
     pub endpoint: String,
@@ -54,6 +160,18 @@ pub struct Upstream {
     pub timeout: Duration,
     /// PEM file with the authorities an `https` endpoint is checked against, instead of the built-in ones.
     pub ca_file: Option<PathBuf>,
+}
+
+impl fmt::Debug for Upstream {
+    /// Without the endpoint, which may have been filled in from a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upstream")
+            .field("gzip", &self.gzip)
+            .field("headers", &self.headers)
+            .field("timeout", &self.timeout)
+            .field("ca_file", &self.ca_file)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The buffer.
@@ -97,14 +215,14 @@ pub struct Tag {
     pub unit: Option<Arc<str>>,
     /// The metric's name, where it is not `factory.tag.<name>`.
     pub metric: Option<Arc<str>>,
-    /// Its state map has keys that are no numbers, so its values are text.
+    /// Its state map has keys that are neither numbers nor booleans, so its values are text.
     pub text: bool,
 }
 
 /// A link, with what its driver is told.
 #[derive(Clone, Debug)]
 pub struct Link {
-    /// The endpoint, for people. Never holds a secret.
+    /// The endpoint, for people. Never holds a secret: what was filled in is shown as it is written, `tcp://${env:PLC}`.
     pub endpoint: String,
     /// Indices into [`Config::stations`].
     pub stations: Vec<usize>,
@@ -113,7 +231,7 @@ pub struct Link {
 }
 
 /// What a driver is told. The closed list of protocols.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Source {
     /// OPC UA.
     Opcua(opcua::Config),
@@ -121,6 +239,25 @@ pub enum Source {
     Modbus(modbus::Config),
     /// MQTT.
     Mqtt(mqtt::Config),
+}
+
+impl Source {
+    /// The protocol's name, as people write it.
+    #[must_use]
+    pub fn protocol(&self) -> &'static str {
+        match self {
+            Self::Opcua(_) => "OPC UA",
+            Self::Modbus(_) => "Modbus",
+            Self::Mqtt(_) => "MQTT",
+        }
+    }
+}
+
+impl fmt::Debug for Source {
+    /// Only the protocol: endpoints and names may have been filled in from secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Source({})", self.protocol())
+    }
 }
 
 /// Text that is never shown: not in logs, not in errors, not on a page.
@@ -141,8 +278,8 @@ impl Secret {
     }
 }
 
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
     }
 }

@@ -1,0 +1,144 @@
+//! `gemba check`: is the configuration right, and what does it come to?
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use comfy_table::{Table, presets};
+
+use crate::config::Config;
+use crate::model::OeeSpec;
+
+/// Check the configuration and say what it comes to.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Check {
+    /// The YAML file, or a folder of which every *.yaml is read.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+impl Check {
+    /// Prints a summary on standard output, or everything that is wrong on standard error; then the exit code is 2.
+    ///
+    /// # Errors
+    /// When neither can be written to.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        match Config::load(&self.config) {
+            Ok(config) => {
+                let summary = summary(&self.config.display().to_string(), &config);
+                io::stdout().lock().write_all(summary.as_bytes())?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Err(error) => {
+                writeln!(io::stderr().lock(), "{error}")?;
+                Ok(ExitCode::from(2))
+            }
+        }
+    }
+}
+
+/// What the configuration called `name` comes to, in a few lines.
+fn summary(name: &str, config: &Config) -> String {
+    let mut text = format!(
+        "{name} is fine: {}, {}, {}\n\n",
+        count(config.stations.len(), "station"),
+        count(config.tags.len(), "tag"),
+        count(config.links.len(), "link"),
+    );
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(["station", "protocol", "endpoint", "tags", "computed"]);
+    for station in &config.stations {
+        let link = &config.links[station.link];
+        table.add_row([
+            station.name.as_ref(),
+            link.source.protocol(),
+            &link.endpoint,
+            &station.tags.len().to_string(),
+            &computed(station.oee.as_ref()),
+        ]);
+    }
+    let shifts = match config.shifts.as_slice() {
+        [] => "none: each day is one period".to_owned(),
+        shifts => shifts.iter().map(|shift| shift.name.as_ref()).collect::<Vec<_>>().join(", "),
+    };
+    let zone = config.timezone.iana_name().unwrap_or("UTC");
+    let upstream = if config.upstream.is_some() { "OTLP over HTTP" } else { "none: everything stays in the spool" };
+    // Writing into a string cannot fail.
+    let _ = write!(text, "{table}\n\nshifts    {shifts} ({zone})\nupstream  {upstream}\nspool     {}\n", config.spool.path.display());
+    text
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// The figures that a station's tags are enough for.
+fn computed(oee: Option<&OeeSpec>) -> String {
+    let Some(oee) = oee else { return "nothing".to_owned() };
+    let counters = [&oee.total, &oee.good, &oee.reject].into_iter().flatten().count();
+    let parts = oee.total.is_some() || counters == 2;
+    let performance = oee.state.is_some() && parts && oee.ideal_cycle_time.is_some();
+    let quality = if counters == 2 { "quality" } else { "quality (assumed 1)" };
+    let figures: Vec<_> = [
+        (performance, "oee"),
+        (oee.state.is_some(), "availability"),
+        (performance, "performance"),
+        (parts, quality),
+        (!parts && counters > 0, "parts (of one kind only)"),
+    ]
+    .into_iter()
+    .filter_map(|(known, figure)| known.then_some(figure))
+    .collect();
+    figures.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        Config::from_str("test.yaml", text).expect("a valid configuration")
+    }
+
+    #[test]
+    fn the_reference_line_is_summed_up() {
+        let line = config(include_str!("../../../config/line.yaml"));
+        insta::assert_snapshot!(summary("config/line.yaml", &line), @"");
+    }
+
+    #[test]
+    fn says_what_the_tags_are_enough_for() {
+        let of = |oee: &str| {
+            let text = format!(
+                "{{ site: s, line: l, timezone: UTC, stations: [{{ name: a, \
+                 source: {{ type: modbus, endpoint: 'tcp://h' }}, tags: [ \
+                 {{ name: s, address: 'holding:0', as: u16 }}, {{ name: t, address: 'holding:1', as: u16 }}, \
+                 {{ name: r, address: 'holding:2', as: u16 }} ], {oee} }}] }}"
+            );
+            computed(config(&text).stations[0].oee.as_ref())
+        };
+        let state = "state: { tag: s, map: { 1: producing } }";
+        assert_eq!(of(""), "nothing");
+        assert_eq!(of(&format!("oee: {{ {state} }}")), "availability");
+        assert_eq!(of("oee: { total: { tag: t } }"), "quality (assumed 1)");
+        assert_eq!(of("oee: { reject: { tag: r } }"), "parts (of one kind only)");
+        assert_eq!(of(&format!("oee: {{ {state}, total: {{ tag: t }}, reject: {{ tag: r }} }}")), "availability, quality");
+        assert_eq!(
+            of(&format!("oee: {{ {state}, good: {{ tag: t }}, reject: {{ tag: r }}, ideal_cycle_time: 1s }}")),
+            "oee, availability, performance, quality"
+        );
+    }
+
+    #[test]
+    fn exit_codes_tell_fine_from_wrong() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let run = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).expect("written");
+            format!("{:?}", Check { config: path }.run().expect("it ran"))
+        };
+        assert_eq!(run("good.yaml", include_str!("../../../config/line.yaml")), format!("{:?}", ExitCode::SUCCESS));
+        assert_eq!(run("bad.yaml", "site: [}"), format!("{:?}", ExitCode::from(2)));
+    }
+}

@@ -1,0 +1,290 @@
+//! From what is written to what is meant: names become numbers, stations share links, contradictions are found.
+
+mod links;
+mod oee;
+mod shifts;
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use gemba_drivers::{TagId, modbus};
+
+use self::links::Links;
+use super::error::{Place, Report};
+use super::protocols::Compression;
+use super::raw::{self, Root};
+use super::section::{At, Shape};
+use super::tree::Node;
+use super::words::{Metric, Name, Ucum, is_metric_name};
+use super::{Config, Http, Secret, Spool, Station, Tag, Upstream};
+
+/// The configuration that `document` means; `None` when anything in it is wrong, which is then reported.
+pub(super) fn resolve(document: &Node, report: &mut Report) -> Option<Config> {
+    let root = Root::read(document, report)?;
+    let http = http(document, root.http, report);
+    let upstream = root.upstream.and_then(|section| upstream(section.value, report));
+    let spool = spool(document, root.spool, report);
+    let shifts = root.shifts.map(|list| shifts::resolve(&list.value, report)).unwrap_or_default();
+
+    let line = root.line.map(|name| name.value.0);
+    let mut plant = Plant { line: line.clone(), ..Plant::default() };
+    let stations = root.stations?;
+    if stations.is_empty() {
+        stations.wrong(report, "there is no station; a line has at least one");
+        return None;
+    }
+    for station in &stations.value {
+        plant.station(station, report);
+    }
+    let links = plant.links.finish(report);
+    Some(Config {
+        site: root.site?.value.0.into(),
+        line: line?.into(),
+        timezone: root.timezone?.value.0,
+        http: http?,
+        upstream,
+        spool: spool?,
+        shifts,
+        stations: plant.stations,
+        tags: plant.tags,
+        links,
+    })
+}
+
+fn http(document: &Node, section: Option<At<raw::Http>>, report: &mut Report) -> Option<Http> {
+    let http = match section {
+        Some(section) => section.value,
+        None => raw::Http::read(&raw::absent(document, "http"), report)?,
+    };
+    Some(Http { listen: http.listen?.value.0 })
+}
+
+fn spool(document: &Node, section: Option<At<raw::Spool>>, report: &mut Report) -> Option<Spool> {
+    let spool = match section {
+        Some(section) => section.value,
+        None => raw::Spool::read(&raw::absent(document, "spool"), report)?,
+    };
+    Some(Spool {
+        path: spool.path?.value.0,
+        max_size: spool.max_size?.0,
+        keep_free: spool.keep_free?.0,
+        sync: spool.sync?.0,
+        keep: spool.keep?.0,
+    })
+}
+
+/// Headers that say what the body is, or how long: gemba sets them.
+const OWN_HEADERS: [&str; 5] = ["content-type", "content-encoding", "content-length", "host", "transfer-encoding"];
+
+fn upstream(section: raw::Upstream, report: &mut Report) -> Option<Upstream> {
+    let otlp = section.otlp?.value;
+    let mut headers: Vec<(String, Secret)> = Vec::new();
+    for (key, value) in otlp.headers.into_iter().flat_map(|headers| headers.value.0) {
+        let name = key.scalar.text.to_lowercase();
+        let wrong = if reqwest::header::HeaderName::try_from(&name).is_err() {
+            format!("`{}` is no header name", name.escape_debug())
+        } else if OWN_HEADERS.contains(&name.as_str()) {
+            format!("`{name}` is set by gemba itself")
+        } else if headers.iter().any(|(known, _)| *known == name) {
+            format!("the header `{name}` is already set; upper and lower case are the same here")
+        } else if reqwest::header::HeaderValue::try_from(&value.value.0).is_err() {
+            "the value holds characters that no header may have".to_owned()
+        } else {
+            headers.push((name, Secret::new(value.value.0)));
+            continue;
+        };
+        report.add(&key.place, &value.path, wrong);
+    }
+    let endpoint = otlp.endpoint?;
+    if let Some(file) = otlp.ca_file.as_ref().filter(|_| endpoint.0.starts_with("http://")) {
+        file.wrong(report, "is of no use with an `http://` endpoint; only `https://` checks certificates");
+    }
+    otlp.protocol?;
+    Some(Upstream {
+        endpoint: endpoint.value.0,
+        gzip: otlp.compression?.0 == Compression::Gzip,
+        headers,
+        timeout: otlp.timeout?.0,
+        ca_file: otlp.ca_file.map(|file| file.value.0),
+    })
+}
+
+/// What is built up station by station.
+#[derive(Default)]
+struct Plant {
+    line: Option<String>,
+    stations: Vec<Station>,
+    tags: Vec<Tag>,
+    links: Links,
+    names: Names,
+}
+
+/// Names already taken, and where.
+#[derive(Default)]
+struct Names(HashMap<String, Place>);
+
+impl Names {
+    /// Takes `name`, unless it is taken.
+    fn take<T>(&mut self, name: &str, at: &At<T>, what: &str, report: &mut Report) {
+        if let Some(first) = self.0.get(name) {
+            at.wrong(report, format!("`{}` is already the name of {what} at {first}", at.shown));
+        } else {
+            self.0.insert(name.to_owned(), at.place.clone());
+        }
+    }
+}
+
+/// Which station something belongs to.
+struct Who {
+    index: usize,
+    name: Arc<str>,
+    /// For people.
+    shown: Rc<str>,
+}
+
+/// What is known of a tag beside its protocol.
+struct TagFacts {
+    id: TagId,
+    name: String,
+    /// For people.
+    shown: Rc<str>,
+    /// Only Modbus says.
+    data_type: Option<modbus::DataType>,
+}
+
+impl Plant {
+    fn station(&mut self, station: &At<raw::Station>, report: &mut Report) {
+        match &station.value {
+            raw::Station::Modbus(raw) => {
+                let (who, facts) = self.begin(&raw.name, raw.tags.as_ref().map(|tags| Common::of(tags, |tag| &tag.0)), report);
+                let oee = oee::resolve(raw.oee.as_ref(), &facts, report);
+                let link = self.links.modbus(&who, raw, &facts, report);
+                self.end(who, &facts, oee, link);
+            }
+            raw::Station::Opcua(raw) => {
+                let (who, facts) = self.begin(&raw.name, raw.tags.as_ref().map(|tags| Common::of(tags, |tag| &tag.0)), report);
+                let oee = oee::resolve(raw.oee.as_ref(), &facts, report);
+                let link = self.links.opcua(&who, raw, &facts, report);
+                self.end(who, &facts, oee, link);
+            }
+            raw::Station::Mqtt(raw) => {
+                let (who, facts) = self.begin(&raw.name, raw.tags.as_ref().map(|tags| Common::of(tags, |tag| &tag.0)), report);
+                let oee = oee::resolve(raw.oee.as_ref(), &facts, report);
+                let link = self.links.mqtt(&who, raw, &facts, &oee, self.line.as_deref(), report);
+                self.end(who, &facts, oee, link);
+            }
+        }
+    }
+
+    /// Takes the station's name and its tags' names; numbers the tags.
+    fn begin(&mut self, name: &Option<At<Name>>, tags: Option<Common<'_>>, report: &mut Report) -> (Who, Vec<TagFacts>) {
+        let index = self.stations.len();
+        if let Some(name) = name {
+            self.names.take(&name.value.0, name, "a station", report);
+        }
+        let shown = name.as_ref().map_or_else(|| "".into(), |name| Rc::clone(&name.shown));
+        let who = Who { index, name: name.as_ref().map_or("", |name| name.value.0.as_str()).into(), shown };
+        let Some(Common { list_place, list_path, tags }) = tags else { return (who, Vec::new()) };
+        if tags.is_empty() {
+            report.add(list_place, list_path, "there is no tag; a station has at least one");
+        }
+        let mut names = Names::default();
+        let mut metrics = Names::default();
+        let mut facts = Vec::with_capacity(tags.len());
+        for tag in tags {
+            let id = TagId(u32::try_from(self.tags.len()).unwrap_or(u32::MAX));
+            if let Some(name) = tag.name {
+                names.take(&name.value.0, name, "a tag of this station", report);
+            }
+            match (tag.name, tag.metric) {
+                (_, Some(metric)) => metrics.take(&metric.value.0, metric, "a metric of this station", report),
+                (Some(name), None) if !is_metric_name(&format!("factory.tag.{}", name.value.0)) => {
+                    let fitting: String =
+                        name.shown.chars().map(|c| if c.is_ascii_alphanumeric() || "_.-/".contains(c) { c } else { '_' }).collect();
+                    name.wrong(
+                        report,
+                        format!(
+                            "`{}` does not fit into the metric's name, `factory.tag.{0}`; did you mean `{fitting}`? (Or set `metric`.)",
+                            name.shown
+                        ),
+                    );
+                }
+                _ => {}
+            }
+            let name = tag.name.map_or("", |name| name.value.0.as_str());
+            let shown = tag.name.map_or_else(|| "".into(), |name| Rc::clone(&name.shown));
+            facts.push(TagFacts { id, name: name.to_owned(), shown, data_type: tag.data_type });
+            self.tags.push(Tag {
+                id,
+                station: index,
+                name: name.into(),
+                unit: tag.unit.map(|unit| unit.value.0.as_str().into()),
+                metric: tag.metric.map(|metric| metric.value.0.as_str().into()),
+                text: false,
+            });
+        }
+        (who, facts)
+    }
+
+    fn end(&mut self, who: Who, facts: &[TagFacts], oee: oee::Resolved, link: Option<usize>) {
+        if let Some(text) = oee.text_tag {
+            self.tags[text.index()].text = true;
+        }
+        let end = u32::try_from(self.tags.len()).unwrap_or(u32::MAX);
+        let start = facts.first().map_or(end, |tag| tag.id.0);
+        // Without a link something was reported, and the configuration is refused.
+        self.stations.push(Station { name: who.name, tags: start..end, link: link.unwrap_or_default(), oee: oee.spec });
+    }
+}
+
+/// The tags of a station, without what only its protocol knows.
+struct Common<'a> {
+    list_place: &'a Place,
+    list_path: &'a str,
+    tags: Vec<CommonTag<'a>>,
+}
+
+struct CommonTag<'a> {
+    name: Option<&'a At<Name>>,
+    unit: Option<&'a At<Ucum>>,
+    metric: Option<&'a At<Metric>>,
+    data_type: Option<modbus::DataType>,
+}
+
+trait AnyTag {
+    fn common(&self) -> CommonTag<'_>;
+}
+
+impl AnyTag for raw::ModbusTagOptions {
+    fn common(&self) -> CommonTag<'_> {
+        CommonTag {
+            name: self.name.as_ref(),
+            unit: self.unit.as_ref(),
+            metric: self.metric.as_ref(),
+            data_type: links::data_type(self),
+        }
+    }
+}
+
+impl AnyTag for raw::OpcuaTagOptions {
+    fn common(&self) -> CommonTag<'_> {
+        CommonTag { name: self.name.as_ref(), unit: self.unit.as_ref(), metric: self.metric.as_ref(), data_type: None }
+    }
+}
+
+impl AnyTag for raw::MqttTagOptions {
+    fn common(&self) -> CommonTag<'_> {
+        CommonTag { name: self.name.as_ref(), unit: self.unit.as_ref(), metric: self.metric.as_ref(), data_type: None }
+    }
+}
+
+impl<'a> Common<'a> {
+    fn of<T, O: AnyTag + 'a>(list: &'a At<Vec<At<T>>>, options: fn(&'a T) -> &'a O) -> Self {
+        Self {
+            list_place: &list.place,
+            list_path: &list.path,
+            tags: list.value.iter().map(|tag| options(&tag.value).common()).collect(),
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! How options are declared: once, for reading, for defaults and for the schema.
+//!
+//! A [`section!`] is a struct whose fields are the allowed keys. Reading one never stops at the first
+//! error: what is wrong is reported, and the field stays `None`.
+
+use std::ops::Deref;
+use std::rc::Rc;
+
+use serde_json::{Value, json};
+
+use super::error::{Place, Report};
+use super::suggest;
+use super::tree::{Key, Kind, Node, Scalar};
+
+/// Something that can be read from a node.
+pub(super) trait Shape: Sized {
+    /// What `node` says; `None` when it is wrong, which is then reported.
+    fn read(node: &Node, report: &mut Report) -> Option<Self>;
+
+    /// Its JSON Schema.
+    fn schema() -> Value;
+}
+
+/// Something that can be read from a single value.
+pub(super) trait Leaf: Sized {
+    /// What is expected, for people: ``a duration such as `250ms` ``.
+    const FORM: &'static str;
+
+    /// What `scalar` means.
+    ///
+    /// # Errors
+    /// What is wrong with it, and what would be right.
+    fn parse(scalar: &Scalar) -> Result<Self, String>;
+
+    /// Its JSON Schema.
+    fn schema() -> Value;
+}
+
+/// A value that remembers where it was written.
+#[derive(Clone, Debug)]
+pub(super) struct At<T> {
+    pub(super) value: T,
+    pub(super) place: Place,
+    pub(super) path: Rc<str>,
+    /// For people: as it stands in the file, so never a substituted value.
+    pub(super) shown: Rc<str>,
+    /// Not a default.
+    pub(super) written: bool,
+}
+
+impl<T> Deref for At<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T> At<T> {
+    /// Reports what is wrong with it.
+    pub(super) fn wrong(&self, report: &mut Report, message: impl Into<String>) {
+        report.add(&self.place, &self.path, message);
+    }
+}
+
+impl<T: Shape> At<T> {
+    /// What `node` says, with its place.
+    pub(super) fn read(node: &Node, report: &mut Report) -> Option<Self> {
+        let value = T::read(node, report)?;
+        let shown = if let Kind::Scalar(scalar) = &node.kind { scalar.shown() } else { "" };
+        Some(Self { value, place: node.place.clone(), path: Rc::clone(&node.path), shown: shown.into(), written: true })
+    }
+
+    /// The default of option `key` of `section`.
+    pub(super) fn default_of(section: &Node, key: &str, default: &Value, report: &mut Report) -> Option<Self> {
+        let (text, plain) = match default {
+            Value::String(text) => (text.clone(), false),
+            other => (other.to_string(), true),
+        };
+        let node = Node {
+            place: section.place.clone(),
+            path: join(&section.path, key).into(),
+            kind: Kind::Scalar(Scalar { text, template: None, plain }),
+        };
+        Self::read(&node, report).map(|held| Self { written: false, ..held })
+    }
+}
+
+impl<T: Leaf> Shape for T {
+    fn read(node: &Node, report: &mut Report) -> Option<Self> {
+        let scalar = match &node.kind {
+            Kind::Scalar(scalar) => scalar,
+            Kind::Broken => return None,
+            Kind::Empty | Kind::List(_) | Kind::Map(_) => {
+                report.add(&node.place, &node.path, format!("expected {}, found {}", T::FORM, node.what()));
+                return None;
+            }
+        };
+        T::parse(scalar)
+            .map_err(|message| {
+                let message = match &scalar.template {
+                    None => message,
+                    // The message may quote what was filled in, and that may be a secret.
+                    Some(template) => format!("`{template}`, filled in, is not {}", T::FORM),
+                };
+                report.add(&node.place, &node.path, message);
+            })
+            .ok()
+    }
+
+    fn schema() -> Value {
+        <T as Leaf>::schema()
+    }
+}
+
+impl<T: Shape> Shape for Vec<At<T>> {
+    fn read(node: &Node, report: &mut Report) -> Option<Self> {
+        match &node.kind {
+            Kind::List(items) => Some(items.iter().filter_map(|item| At::read(item, report)).collect()),
+            Kind::Empty => Some(Self::new()),
+            Kind::Broken => None,
+            Kind::Scalar(_) | Kind::Map(_) => {
+                report.add(&node.place, &node.path, format!("expected a list, each entry led by `-`; found {}", node.what()));
+                None
+            }
+        }
+    }
+
+    fn schema() -> Value {
+        json!({ "type": ["array", "null"], "items": T::schema() })
+    }
+}
+
+/// A map with keys of the user's own.
+#[derive(Debug)]
+pub(super) struct Entries<V>(pub(super) Vec<(Key, At<V>)>);
+
+impl<V: Shape> Shape for Entries<V> {
+    fn read(node: &Node, report: &mut Report) -> Option<Self> {
+        match &node.kind {
+            Kind::Map(entries) => Some(Self(
+                entries.iter().filter_map(|(key, value)| Some((key.clone(), At::read(value, report)?))).collect(),
+            )),
+            Kind::Empty => Some(Self(Vec::new())),
+            Kind::Broken => None,
+            Kind::Scalar(_) | Kind::List(_) => {
+                report.add(&node.place, &node.path, format!("expected a section of `key: value`, found {}", node.what()));
+                None
+            }
+        }
+    }
+
+    fn schema() -> Value {
+        json!({ "type": ["object", "null"], "additionalProperties": V::schema() })
+    }
+}
+
+/// `path.key`, or `key` at the top.
+pub(super) fn join(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+/// Reports each key of `node` that is not among `allowed`; `hint` may know where it belongs.
+pub(super) fn refuse_unknown(node: &Node, allowed: &[&str], hint: &dyn Fn(&str) -> Option<String>, report: &mut Report) {
+    let Kind::Map(entries) = &node.kind else { return };
+    for (key, value) in entries {
+        let word = key.scalar.text.as_str();
+        if allowed.contains(&word) {
+            continue;
+        }
+        let help = if let Some(hint) = hint(word) {
+            format!("; {hint}")
+        } else if let Some(known) = suggest::nearest(word, allowed.iter().copied()) {
+            format!("; did you mean `{known}`?")
+        } else {
+            format!("; allowed here: {}", suggest::list(allowed.iter().copied()))
+        };
+        report.add(&key.place, &value.path, format!("unknown key{help}"));
+    }
+}
+
+/// The map in `node`, or a report.
+pub(super) fn expect_map(node: &Node, report: &mut Report) -> Option<()> {
+    match node.kind {
+        Kind::Map(_) => Some(()),
+        Kind::Broken => None,
+        Kind::Empty | Kind::Scalar(_) | Kind::List(_) => {
+            report.add(&node.place, &node.path, format!("expected a section of `key: value`, found {}", node.what()));
+            None
+        }
+    }
+}
+
+/// Declares a section: a struct of allowed keys, each `required`, `optional`, or with a default.
+macro_rules! section {
+    ($(#[doc = $doc:literal])+ $name:ident {
+        $($(#[doc = $field_doc:literal])+ $field:ident: $shape:ty => $need:ident $(($default:expr))?;)+
+    }) => {
+        $(#[doc = $doc])+
+        #[derive(Debug)]
+        pub(in crate::config) struct $name {
+            $($(#[doc = $field_doc])+ pub(in crate::config) $field: Option<$crate::config::section::At<$shape>>,)+
+        }
+
+        impl $name {
+            /// Every key.
+            pub(in crate::config) const KEYS: &'static [&'static str] =
+                &[$($crate::config::section::key_name(stringify!($field))),+];
+
+            /// What `node` says; `hint` may know where an unknown key belongs.
+            pub(in crate::config) fn read_with(
+                node: &$crate::config::tree::Node,
+                hint: &dyn Fn(&str) -> Option<String>,
+                report: &mut $crate::config::error::Report,
+            ) -> Option<Self> {
+                use $crate::config::section::*;
+                expect_map(node, report)?;
+                refuse_unknown(node, Self::KEYS, hint, report);
+                Some(Self { $($field: {
+                    let key = key_name(stringify!($field));
+                    match node.get(key) {
+                        Some(value) => At::<$shape>::read(value, report),
+                        None => section!(@absent $need $(($default))?, node, key, report),
+                    }
+                },)+ })
+            }
+        }
+
+        impl $crate::config::section::Shape for $name {
+            fn read(
+                node: &$crate::config::tree::Node,
+                report: &mut $crate::config::error::Report,
+            ) -> Option<Self> {
+                Self::read_with(node, &|_| None, report)
+            }
+
+            fn schema() -> serde_json::Value {
+                use $crate::config::section::*;
+                let mut properties = serde_json::Map::new();
+                let mut required: Vec<Option<&str>> = Vec::new();
+                $(
+                    let key = key_name(stringify!($field));
+                    let mut property = <$shape as Shape>::schema();
+                    property["description"] = prose(&[$($field_doc),+]).into();
+                    $(property["default"] = serde_json::json!($default);)?
+                    properties.insert(key.to_owned(), property);
+                    required.push(section!(@required $need, key));
+                )+
+                let required: Vec<&str> = required.into_iter().flatten().collect();
+                serde_json::json!({
+                    "type": "object",
+                    "description": prose(&[$($doc),+]),
+                    "properties": properties,
+                    "required": required,
+                    "additionalProperties": false,
+                })
+            }
+        }
+    };
+    (@absent required, $node:ident, $key:ident, $report:ident) => {{
+        $report.add(&$node.place, &$node.path, format!("the key `{}` is missing", $key));
+        None
+    }};
+    (@absent optional, $node:ident, $key:ident, $report:ident) => { None };
+    (@absent default($default:expr), $node:ident, $key:ident, $report:ident) => {
+        At::default_of($node, $key, &serde_json::json!($default), $report)
+    };
+    (@required required, $key:ident) => { Some($key) };
+    (@required optional, $key:ident) => { None };
+    (@required default, $key:ident) => { None };
+}
+pub(super) use section;
+
+/// A field's key: `r#type` is written `type`.
+pub(super) const fn key_name(field: &'static str) -> &'static str {
+    match field.as_bytes() {
+        [b'r', b'#', ..] => field.split_at(2).1,
+        _ => field,
+    }
+}
+
+/// Doc comments as one paragraph.
+pub(super) fn prose(lines: &[&str]) -> String {
+    lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
+}

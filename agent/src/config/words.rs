@@ -1,0 +1,518 @@
+//! What single values may say, whatever the protocol.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use jiff::civil;
+use serde_json::{Value, json};
+
+use super::section::Leaf;
+use super::suggest::{self, did_you_mean};
+use super::tree::Scalar;
+use crate::model::State;
+
+/// The text of `scalar`, unless YAML itself would see something else in it.
+///
+/// YAML 1.1 tools, which people use to write configuration, turn an unquoted `no` into false and `010` into 8.
+pub(super) fn text(scalar: &Scalar) -> Result<&str, String> {
+    let text = scalar.text.as_str();
+    if scalar.plain && scalar.template.is_none() {
+        if let Some(kind) = yaml_kind(text) {
+            return Err(format!("`{text}` is a {kind} to YAML; put it in quotes: \"{text}\""));
+        }
+    }
+    Ok(text)
+}
+
+/// What YAML 1.1 or 1.2 sees in an unquoted word, if not text. (`y` and `n` are left alone: `N` is the newton.)
+pub(super) fn yaml_kind(text: &str) -> Option<&'static str> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "false" | "yes" | "no" | "on" | "off" => Some("truth value"),
+        _ if is_number(text) => Some("number"),
+        _ => None,
+    }
+}
+
+/// Whether YAML sees a number in `text`.
+pub(super) fn is_number(text: &str) -> bool {
+    let digits = text.trim_start_matches(['+', '-']);
+    digits.starts_with(|c: char| c.is_ascii_digit() || c == '.')
+        && (digits.parse::<f64>().is_ok() || digits.starts_with("0x") || digits.starts_with("0o"))
+}
+
+/// A name that people and telemetry use: site, line, station, tag, shift.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Name(pub(super) String);
+
+impl Leaf for Name {
+    const FORM: &'static str = "a name";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        let text = text(scalar)?;
+        if text.trim().is_empty() {
+            return Err("a name is not empty".to_owned());
+        }
+        if text.chars().any(char::is_control) {
+            return Err(format!("`{}` holds control characters", text.escape_debug()));
+        }
+        if text.trim() != text {
+            return Err(format!("`{text}` begins or ends with a space; did you mean `{}`?", text.trim()));
+        }
+        if text.chars().count() > 128 {
+            return Err("a name has at most 128 characters".to_owned());
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "string", "minLength": 1, "maxLength": 128 })
+    }
+}
+
+/// Text that is not empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Text(pub(super) String);
+
+impl Leaf for Text {
+    const FORM: &'static str = "text";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        let text = text(scalar)?;
+        if text.is_empty() {
+            return Err("is empty".to_owned());
+        }
+        if text.chars().any(char::is_control) {
+            return Err(format!("`{}` holds control characters", text.escape_debug()));
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "string", "minLength": 1 })
+    }
+}
+
+/// Text that no message ever quotes.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Hidden(pub(super) String);
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Leaf for Hidden {
+    const FORM: &'static str = "text, or `${env:NAME}`, or `${file:/path}`";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        text(scalar).map(|text| Self(text.to_owned())).map_err(|_| "is a number or truth value to YAML; put it in quotes".to_owned())
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "string" })
+    }
+}
+
+/// The path of a file or folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FilePath(pub(super) PathBuf);
+
+impl Leaf for FilePath {
+    const FORM: &'static str = "a path";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        Text::parse(scalar).map(|text| Self(text.0.into()))
+    }
+
+    fn schema() -> Value {
+        Text::schema()
+    }
+}
+
+/// `true` or `false`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Flag(pub(super) bool);
+
+impl Leaf for Flag {
+    const FORM: &'static str = "`true` or `false`";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        let text = scalar.text.as_str();
+        if !scalar.plain && scalar.template.is_none() {
+            return Err(format!("\"{text}\" is text; write `true` or `false`, without quotes"));
+        }
+        match text.to_ascii_lowercase().as_str() {
+            "true" => Ok(Self(true)),
+            "false" => Ok(Self(false)),
+            "yes" | "on" | "y" | "1" => Err(format!("`{text}` is no truth value; did you mean `true`?")),
+            "no" | "off" | "n" | "0" => Err(format!("`{text}` is no truth value; did you mean `false`?")),
+            _ => Err(format!("`{text}` is no truth value; write `true` or `false`")),
+        }
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "boolean" })
+    }
+}
+
+/// A whole number from `MIN` to `MAX`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Whole<const MIN: u64, const MAX: u64>(pub(super) u64);
+
+impl<const MIN: u64, const MAX: u64> Leaf for Whole<MIN, MAX> {
+    const FORM: &'static str = "a whole number";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        let text = number(scalar)?;
+        let decimal = text.bytes().all(|byte| byte.is_ascii_digit());
+        let value = if decimal { text.parse().ok() } else { None };
+        value
+            .filter(|value| (MIN..=MAX).contains(value))
+            .map(Self)
+            .ok_or_else(|| format!("`{text}` is no whole number from {MIN} to {MAX}"))
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "integer", "minimum": MIN, "maximum": MAX })
+    }
+}
+
+/// From 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Fraction(pub(super) f64);
+
+impl Leaf for Fraction {
+    const FORM: &'static str = "a number from 0 to 1";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        let text = number(scalar)?;
+        let value = text.parse().ok().filter(|value| (0.0..=1.0).contains(value));
+        value.map(Self).ok_or_else(|| match text.strip_suffix('%').map(|percent| percent.trim().parse::<f64>()) {
+            Some(Ok(percent)) => format!("`{text}` is no number from 0 to 1; did you mean `{}`?", percent / 100.0),
+            _ => format!("`{text}` is no number from 0 to 1"),
+        })
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "number", "minimum": 0, "maximum": 1 })
+    }
+}
+
+fn number(scalar: &Scalar) -> Result<&str, String> {
+    let text = scalar.text.as_str();
+    if !scalar.plain && scalar.template.is_none() {
+        return Err(format!("\"{text}\" is text; write the number without quotes"));
+    }
+    Ok(text)
+}
+
+/// A closed list of words.
+pub(super) trait Word: Copy + 'static {
+    /// What the words name: `state`.
+    const WHAT: &'static str;
+    /// What is expected, for people.
+    const FORM: &'static str;
+
+    /// Every word, and what it stands for.
+    fn all() -> Vec<(&'static str, Self)>;
+
+    /// Why a word that will mean something one day means nothing yet.
+    fn later(_text: &str) -> Option<String> {
+        None
+    }
+}
+
+/// One word of a closed list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OneOf<W>(pub(super) W);
+
+impl<W: Word> Leaf for OneOf<W> {
+    const FORM: &'static str = W::FORM;
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        // Numbers need no quotes here: each word means itself, `version: 5` too.
+        let text = scalar.text.as_str();
+        let all = W::all();
+        if let Some((_, value)) = all.iter().find(|(word, _)| *word == text) {
+            return Ok(Self(*value));
+        }
+        if let Some(why) = W::later(text) {
+            return Err(why);
+        }
+        let words = || all.iter().map(|(word, _)| *word);
+        Err(match suggest::nearest(text, words()) {
+            Some(word) => format!("`{text}` is no {}; did you mean `{word}`?", W::WHAT),
+            None => format!("`{text}` is no {}; one of {}", W::WHAT, suggest::list(words())),
+        })
+    }
+
+    fn schema() -> Value {
+        let words = W::all().into_iter().flat_map(|(word, _)| {
+            let number = word.parse::<u64>().ok().map(Value::from);
+            std::iter::once(Value::from(word)).chain(number)
+        });
+        json!({ "enum": words.collect::<Vec<_>>() })
+    }
+}
+
+impl Word for State {
+    const WHAT: &'static str = "state";
+    const FORM: &'static str = "a state, such as `producing` or `down`";
+
+    fn all() -> Vec<(&'static str, Self)> {
+        Self::ALL.into_iter().map(|state| (state.word(), state)).collect()
+    }
+}
+
+/// A time on the wall; `END` allows `24:00`, which is midnight at the end of the day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct WallTime<const END: bool>(pub(super) civil::Time);
+
+impl<const END: bool> Leaf for WallTime<END> {
+    const FORM: &'static str = "a time of day such as \"06:00\"";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        let text = scalar.text.as_str();
+        if END && (text == "24:00" || text == "24:00:00") {
+            return Ok(Self(civil::Time::midnight()));
+        }
+        if let Ok(minutes) = text.parse::<u32>() {
+            // 06:00 without quotes is a number to base 60 in YAML 1.1.
+            return Err(if scalar.plain && minutes >= 60 && minutes < 24 * 60 {
+                let meant = format!("\"{:02}:{:02}\"", minutes / 60, minutes % 60);
+                format!("`{text}` is a number, as YAML 1.1 tools make of a time without quotes; did you mean {meant}?")
+            } else {
+                format!("`{text}` is no time of day; write it as \"06:00\"")
+            });
+        }
+        let parts: Vec<_> = text.split(':').collect();
+        let two_digits = parts.iter().all(|part| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_digit()));
+        let time = match parts.as_slice() {
+            [_, _] | [_, _, _] if two_digits => text.parse::<civil::Time>().ok(),
+            _ => None,
+        };
+        time.map(Self).ok_or_else(|| {
+            let padded = parts.iter().map(|part| format!("{part:0>2}")).collect::<Vec<_>>().join(":");
+            match padded.parse::<civil::Time>() {
+                Ok(_) if parts.len() == 2 && padded != text => {
+                    format!("`{text}` is no time of day; did you mean \"{padded}\"?")
+                }
+                _ => format!("`{text}` is no time of day; write it as \"06:00\""),
+            }
+        })
+    }
+
+    fn schema() -> Value {
+        let last = if END { "|^24:00(:00)?$" } else { "" };
+        json!({ "type": "string", "pattern": format!(r"^([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?${last}") })
+    }
+}
+
+/// Days of the week, Monday first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Days(pub(super) [bool; 7]);
+
+/// As they are written, Monday first.
+pub(super) const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+
+impl Leaf for Days {
+    const FORM: &'static str = "days such as `mon-fri` or `mon,wed,sat`";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        let mut days = [false; 7];
+        for part in scalar.text.split(',').map(str::trim) {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let (mut at, last) = (day(first.trim())?, day(last.trim())?);
+            loop {
+                if std::mem::replace(&mut days[at], true) {
+                    return Err(format!("`{}` names `{}` twice", scalar.text, DAYS[at]));
+                }
+                if at == last {
+                    break;
+                }
+                at = (at + 1) % 7; // sun-thu wraps around the end of the week
+            }
+        }
+        Ok(Self(days))
+    }
+
+    fn schema() -> Value {
+        let day = "(mon|tue|wed|thu|fri|sat|sun)";
+        json!({ "type": "string", "pattern": format!("^{day}( *- *{day})?( *, *{day}( *- *{day})?)*$") })
+    }
+}
+
+fn day(text: &str) -> Result<usize, String> {
+    DAYS.iter().position(|day| *day == text).ok_or_else(|| {
+        let lower = text.to_lowercase();
+        match DAYS.iter().find(|day| lower.starts_with(**day)) {
+            Some(day) => format!("`{text}` is no day; did you mean `{day}`?"),
+            None => format!("`{text}` is no day; one of {}, or a range such as `mon-fri`", suggest::list(DAYS)),
+        }
+    })
+}
+
+/// A zone of the IANA database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Zone(pub(super) jiff::tz::TimeZone);
+
+impl Leaf for Zone {
+    const FORM: &'static str = "an IANA time zone such as `Europe/Berlin`";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        let text = scalar.text.as_str();
+        jiff::tz::TimeZone::get(text).map(Self).map_err(|_| {
+            let names: Vec<_> = jiff::tz::db().available().map(|name| name.to_string()).collect();
+            // `Berlin` alone is the end of a name, not a slip of the finger.
+            let city = names.iter().find(|name| name.rsplit('/').next().is_some_and(|city| city.eq_ignore_ascii_case(text)));
+            match city.map(String::as_str).or_else(|| suggest::nearest(text, names.iter().map(String::as_str))) {
+                Some(name) => format!("`{text}` is no IANA time zone; did you mean `{name}`?"),
+                None => format!("`{text}` is no IANA time zone; write it as `Europe/Berlin`"),
+            }
+        })
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "string", "examples": ["Europe/Berlin", "UTC"] })
+    }
+}
+
+/// An address and port to listen on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Listen(pub(super) SocketAddr);
+
+impl Leaf for Listen {
+    const FORM: &'static str = "an IP address with a port such as `127.0.0.1:8080`";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        let text = scalar.text.as_str();
+        text.parse().map(Self).map_err(|_| {
+            let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
+            match (host, port.parse::<u16>()) {
+                ("localhost", Ok(port)) => {
+                    format!("`{text}` is no IP address with a port; did you mean `127.0.0.1:{port}`?")
+                }
+                ("" | "*", Ok(port)) => {
+                    format!("`{text}` has no IP address; write `127.0.0.1:{port}`, or `0.0.0.0:{port}` for every interface")
+                }
+                _ => format!("`{text}` is no IP address with a port; write it as `127.0.0.1:8080`"),
+            }
+        })
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "string", "pattern": "^.+:[0-9]+$" })
+    }
+}
+
+/// A unit of measure. UCUM has a grammar and a large table; only what surely is none is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ucum(pub(super) String);
+
+/// What people write, and what UCUM calls it.
+const UCUM: [(&str, &str); 18] = [
+    ("°C", "Cel"),
+    ("degC", "Cel"),
+    ("celsius", "Cel"),
+    ("Celsius", "Cel"),
+    ("°F", "[degF]"),
+    ("degF", "[degF]"),
+    ("Ohm", "ohm"),
+    ("Ω", "ohm"),
+    ("sec", "s"),
+    ("percent", "%"),
+    ("parts", "{part}"),
+    ("part", "{part}"),
+    ("pcs", "{part}"),
+    ("rpm", "{rev}/min"),
+    ("psi", "[psi]"),
+    ("m³", "m3"),
+    ("m²", "m2"),
+    ("µm", "um"),
+];
+
+impl Leaf for Ucum {
+    const FORM: &'static str = "a UCUM unit such as `Cel`, `N` or `{part}`";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        let text = text(scalar)?;
+        if let Some((_, unit)) = UCUM.iter().find(|(said, _)| *said == text) {
+            return Err(format!("`{text}` is no UCUM unit; did you mean `{unit}`?"));
+        }
+        if text.is_empty() || text.len() > 63 || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(format!("`{}` is no UCUM unit: 1 to 63 ASCII characters without spaces", text.escape_debug()));
+        }
+        let balanced = |open, close| {
+            let depth = text.chars().try_fold(0_u32, |depth, c| match c {
+                c if c == open => depth.checked_add(1),
+                c if c == close => depth.checked_sub(1),
+                _ => Some(depth),
+            });
+            depth == Some(0)
+        };
+        if !(balanced('{', '}') && balanced('[', ']') && balanced('(', ')')) {
+            return Err(format!("`{text}` is no UCUM unit: a bracket is not closed"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "string", "pattern": "^[!-~]{1,63}$" })
+    }
+}
+
+/// A metric's name, as OpenTelemetry allows it (metrics API, "Instrument name syntax").
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Metric(pub(super) String);
+
+impl Leaf for Metric {
+    const FORM: &'static str = "a metric name such as `oven.temperature`";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        let text = text(scalar)?;
+        if !is_metric_name(text) {
+            return Err(format!(
+                "`{}` is no metric name: a letter, then at most 254 letters, digits, `_`, `.`, `-` or `/`",
+                text.escape_debug()
+            ));
+        }
+        if RESERVED.contains(&text) || text.starts_with("gemba.") {
+            return Err(format!("`{text}` is a name of gemba's own; choose another"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "string", "pattern": "^[A-Za-z][A-Za-z0-9_./-]{0,254}$" })
+    }
+}
+
+/// What gemba itself sends under `factory.`; a tag of that name would mix with it.
+const RESERVED: [&str; 12] = [
+    "factory.oee",
+    "factory.availability",
+    "factory.performance",
+    "factory.quality",
+    "factory.coverage",
+    "factory.parts",
+    "factory.defects",
+    "factory.yield.first_pass",
+    "factory.defect.rate",
+    "factory.state.time",
+    "factory.downtime",
+    "factory.cycle.duration",
+];
+
+/// Whether OpenTelemetry takes it as a metric's name.
+pub(super) fn is_metric_name(text: &str) -> bool {
+    text.len() <= 255
+        && text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-/".contains(&byte))
+}
+
+/// `; did you mean …` for a name that should be one of `names`, or the list of them.
+pub(super) fn one_of_names<'a>(text: &str, names: impl Iterator<Item = &'a str> + Clone) -> String {
+    let help = did_you_mean(text, names.clone());
+    if help.is_empty() { format!("; there is {}", suggest::list(names)) } else { help }
+}
