@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
-use crate::{Batch, Driver, LinkError, LinkPhase, Outlet, OwnStatus, Reading, Status, Time};
+use crate::{Batch, Driver, LinkError, LinkPhase, Outlet, OwnStatus, Reading, Status, TagId, Time};
 
 /// The shortest pause between two attempts.
 pub const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -65,7 +65,7 @@ async fn keep_up(driver: &mut impl Driver, outlet: &Outlet) {
                 waits = pauses();
                 let error = driver.run(outlet).await;
                 let lost = outlet.state().alive.unwrap_or(now);
-                if mark_lost(driver, outlet, lost).await.is_err() {
+                if mark_lost(driver.tags(), outlet, lost).await.is_err() {
                     return;
                 }
                 error
@@ -80,10 +80,9 @@ async fn keep_up(driver: &mut impl Driver, outlet: &Outlet) {
 }
 
 /// One bad reading a tag, from the last proof of life on.
-async fn mark_lost(driver: &impl Driver, outlet: &Outlet, lost: Time) -> Result<(), crate::Stopped> {
+async fn mark_lost(tags: Vec<TagId>, outlet: &Outlet, lost: Time) -> Result<(), crate::Stopped> {
     let now = Time::now();
-    let readings =
-        driver.tags().into_iter().map(|tag| Reading::bad(tag, Status::Own(OwnStatus::LinkLost), lost, now)).collect();
+    let readings = tags.into_iter().map(|tag| Reading::bad(tag, Status::Own(OwnStatus::LinkLost), lost, now)).collect();
     outlet.announce(Batch { readings, ..Batch::default() }).await
 }
 

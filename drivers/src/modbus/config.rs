@@ -65,7 +65,7 @@ pub struct Address {
 }
 
 /// The four tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Table {
     /// Read-write bits, function code 1.
     Coil,
