@@ -1,1 +1,3 @@
 //! Protocol servers in process: what the tests (and the demo) read from. Never in a gateway build.
+
+pub mod opcua;
