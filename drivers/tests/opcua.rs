@@ -194,8 +194,8 @@ async fn what_the_server_threw_away_is_a_loss() {
     assert_eq!(link.next_of(TagId(0)).await.value, Value::Int(0));
 
     // More than the queue of an item holds, all before the next publish: nothing yields in between.
-    for count in 1..=50 {
-        server.set("Count", i64::from(count), NOON + Duration::from_millis(count.into()));
+    for count in 1..=50_i64 {
+        server.set("Count", count, NOON + Duration::from_millis(count.unsigned_abs()));
     }
     let mut readings = Vec::new();
     let mut losses = Vec::new();
@@ -473,7 +473,10 @@ impl Supervised {
             match self.rest.pop_front() {
                 Some(reading) if reading.tag == tag => return reading,
                 Some(_) => {}
-                None => self.rest.extend(self.batch().await.readings),
+                None => {
+                    let batch = self.batch().await;
+                    self.rest.extend(batch.readings);
+                }
             }
         }
     }

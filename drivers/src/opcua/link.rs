@@ -1,11 +1,10 @@
 //! One session with its one subscription, from the first packet to the goodbye.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
 use opcua::client::services::CreateMonitoredItems;
 use opcua::client::{
     MonitoredItemMap, OnSubscriptionNotificationCore, Session, SessionPollResult, SubscriptionActivity, UARequest,
@@ -15,10 +14,11 @@ use opcua::types::{
     MonitoringMode, MonitoringParameters, NodeId, NotificationMessage, ReadValueId, StatusCode, TimestampsToReturn,
     VariableId, Variant,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio::time::timeout;
 
-use super::{Config, endpoint};
+use super::endpoint::{self, Events};
+use super::Config;
 use crate::{LinkError, Time};
 
 /// What the server keeps of an item between two publishes; the oldest goes first, with a flag on the next.
@@ -54,8 +54,9 @@ pub(super) struct Want {
 pub(super) struct Link {
     session: Arc<Session>,
     /// Everything the session does happens while this is polled. The library would go on to reconnect
-    /// by itself after a loss; it must not be polled any more then.
-    events: Pin<Box<dyn Stream<Item = Result<SessionPollResult, StatusCode>> + Send>>,
+    /// by itself after a loss; it must not be polled any more then. (Never locked: the mutex only makes
+    /// a stream that is not `Sync` part of a driver that is.)
+    events: Mutex<Events>,
     over: bool,
     inbox: mpsc::Receiver<Notice>,
     outbox: mpsc::Sender<Notice>,
@@ -72,7 +73,7 @@ impl Link {
         let (outbox, inbox) = mpsc::channel(INBOX);
         Ok(Self {
             session,
-            events,
+            events: Mutex::new(events),
             over: false,
             inbox,
             outbox,
@@ -219,7 +220,7 @@ impl Link {
             return Err(LinkError::Broken("the session is over".to_owned()));
         }
         let broken = |what: &str, code: StatusCode| Err(LinkError::Broken(format!("{what} ({code})")));
-        match self.events.next().await {
+        match self.events.get_mut().next().await {
             Some(Ok(SessionPollResult::ConnectionLost(code))) => {
                 self.over = true;
                 broken("the connection is lost", code)

@@ -17,7 +17,7 @@ pub use config::{Config, Identifier, Identity, Namespace, Node, Security, Statio
 use std::mem;
 use std::sync::Arc;
 
-use opcua::types::{DataChangeNotification, MonitoredItemNotification, StatusChangeNotification, StatusCode};
+use opcua::types::{DataChangeNotification, MonitoredItemNotification, StatusChangeNotification};
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 

@@ -200,7 +200,7 @@ impl OpcuaServer {
             Manager { namespace, index, no_filters }
         };
         let (server, handle) = ServerBuilder::new_anonymous("gemba simulated server")
-            .application_uri(&self.namespace)
+            .application_uri("urn:gemba:sim") // the namespace of its diagnostics
             .product_uri("urn:gemba:sim")
             .create_sample_keypair(false)
             .pki_dir(pki.path())
@@ -316,7 +316,8 @@ impl InMemoryNodeManagerImpl for Manager {
         let values = self.read_values(context, space, &asked, 0.0, TimestampsToReturn::Both).await;
         for (value, item) in values.into_iter().zip(items.iter_mut()) {
             let unknown = value.status() == StatusCode::BadNodeIdUnknown;
-            let filter = !matches!(item.filter(), opcua::server::FilterType::None);
+            // The type of a filter cannot be named outside the library, but shown.
+            let filter = format!("{:?}", item.filter()) != "None";
             let status = match () {
                 () if unknown => StatusCode::BadNodeIdUnknown,
                 () if filter && self.no_filters.load(Ordering::Relaxed) => StatusCode::BadMonitoredItemFilterUnsupported,
