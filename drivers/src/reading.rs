@@ -190,7 +190,11 @@ impl Status {
 
 #[cfg(feature = "opcua")]
 fn opcua_name(code: u32) -> Cow<'static, str> {
-    opcua::types::StatusCode::from(code).sub_code().to_string().into()
+    use opcua::types::status_code::SubStatusCode;
+    match SubStatusCode::from_value(code & 0xFFFF_0000) {
+        Some(known) if known != SubStatusCode::Invalid => known.name().into(),
+        _ => format!("0x{code:08X}").into(),
+    }
 }
 
 #[cfg(not(feature = "opcua"))]
@@ -233,5 +237,30 @@ impl Reading {
     #[must_use]
     pub fn bad(tag: TagId, status: Status, source_time: Time, received_time: Time) -> Self {
         Self { tag, value: Value::Null, validity: Validity::Bad(status), source_time, received_time }
+    }
+}
+
+#[cfg(all(test, feature = "opcua"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn opcua_codes_have_the_names_of_the_specification() {
+        let names = [
+            (0x0000_0000, "Good"),
+            (0x8034_0000, "BadNodeIdUnknown"),
+            (0x4090_0000, "UncertainLastUsableValue"),
+            (0x808A_0000, "BadNotConnected"),
+            (0x8031_0000, "BadNoCommunication"),
+            // Flags in the low bits (limits, overflow) are no part of the name.
+            (0x4090_0480, "UncertainLastUsableValue"),
+            // A code that a later specification or a vendor added.
+            (0x8FFE_0000, "0x8FFE0000"),
+        ];
+        for (code, name) in names {
+            assert_eq!(Status::Opcua(code).name(), name, "{code:#010X}");
+            assert_eq!(Status::Opcua(code).to_string(), name);
+            assert_eq!(Status::Opcua(code).code(), code);
+        }
     }
 }

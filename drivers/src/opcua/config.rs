@@ -5,6 +5,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use opcua::types::{ByteString, Guid, NodeId, StatusCode};
+
 use crate::TagId;
 
 /// One link: a session with a server. Stations that name the same endpoint share it.
@@ -89,6 +91,30 @@ pub enum Identifier {
     Opaque(String),
 }
 
+impl Node {
+    /// The node's id at a server with these namespaces, or the status that the server would give.
+    pub(super) fn resolve(&self, namespaces: &[String]) -> Result<NodeId, StatusCode> {
+        let namespace = match &self.namespace {
+            Namespace::Index(index) => *index,
+            Namespace::Uri(uri) => namespaces
+                .iter()
+                .position(|known| known == uri)
+                .and_then(|index| u16::try_from(index).ok())
+                .ok_or(StatusCode::BadNodeIdUnknown)?,
+        };
+        Ok(match &self.identifier {
+            Identifier::Numeric(number) => NodeId::new(namespace, *number),
+            Identifier::Text(name) => NodeId::new(namespace, name.as_str()),
+            Identifier::Guid(guid) => {
+                NodeId::new(namespace, guid.parse::<Guid>().map_err(|_| StatusCode::BadNodeIdInvalid)?)
+            }
+            Identifier::Opaque(bytes) => {
+                NodeId::new(namespace, ByteString::from_base64(bytes).ok_or(StatusCode::BadNodeIdInvalid)?)
+            }
+        })
+    }
+}
+
 impl FromStr for Node {
     type Err = String;
 
@@ -117,7 +143,9 @@ impl FromStr for Node {
         let identifier = match kind {
             "i" => Identifier::Numeric(name.parse().map_err(|_| wrong("`i=` takes a whole number"))?),
             "s" => Identifier::Text(name.to_owned()),
+            "g" if name.parse::<Guid>().is_err() => return Err(wrong("`g=` takes a GUID")),
             "g" => Identifier::Guid(name.to_owned()),
+            "b" if ByteString::from_base64(name).is_none() => return Err(wrong("`b=` takes base64")),
             "b" => Identifier::Opaque(name.to_owned()),
             _ => return Err(wrong("the identifier begins with `i=`, `s=`, `g=` or `b=`")),
         };
@@ -137,6 +165,56 @@ impl fmt::Display for Node {
             Identifier::Text(name) => write!(f, "s={name}"),
             Identifier::Guid(guid) => write!(f, "g={guid}"),
             Identifier::Opaque(bytes) => write!(f, "b={bytes}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_are_found_by_namespace_uri() {
+        let namespaces = ["http://opcfoundation.org/UA/", "urn:plc", "urn:fab-2:aoi"].map(str::to_owned);
+        let resolved = |text: &str| text.parse::<Node>().map(|node| node.resolve(&namespaces));
+        assert_eq!(resolved("nsu=urn:fab-2:aoi;s=State"), Ok(Ok(NodeId::new(2, "State"))));
+        assert_eq!(resolved("nsu=urn:plc;i=7"), Ok(Ok(NodeId::new(1, 7u32))));
+        assert_eq!(resolved("ns=9;s=a;b"), Ok(Ok(NodeId::new(9, "a;b"))));
+        assert_eq!(resolved("i=2258"), Ok(Ok(NodeId::new(0, 2258u32))));
+        assert_eq!(resolved("nsu=urn:gone;s=State"), Ok(Err(StatusCode::BadNodeIdUnknown)));
+        let guid = "72962b91-fa75-4ae6-8d28-b404dc7daf63";
+        assert_eq!(
+            resolved(&format!("ns=1;g={guid}")),
+            Ok(Ok(NodeId::new(1, guid.parse::<Guid>().expect("a GUID"))))
+        );
+        assert_eq!(
+            resolved("ns=1;b=M/RbKBsRVkePCePcx24oRA=="),
+            Ok(Ok(NodeId::new(1, ByteString::from_base64("M/RbKBsRVkePCePcx24oRA==").expect("base64"))))
+        );
+    }
+
+    #[test]
+    fn nodes_that_cannot_be_are_refused_with_the_reason() {
+        for (text, reason) in [
+            ("nsu=urn:a", "no identifier"),
+            ("nsu=;s=a", "the namespace URI is empty"),
+            ("ns=70000;s=a", "namespace index"),
+            ("ns=1;s=", "the identifier is empty"),
+            ("ns=1;i=-1", "whole number"),
+            ("ns=1;g=nonsense", "GUID"),
+            ("ns=1;b=***", "base64"),
+            ("ns=1;x=1", "begins with"),
+            ("State", "no identifier"),
+        ] {
+            let error = text.parse::<Node>().expect_err(text);
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn nodes_read_back_as_written() {
+        for text in ["nsu=urn:fab-2:aoi;s=State", "ns=2;i=1001", "i=85", "ns=1;b=AAECAw=="] {
+            assert_eq!(text.parse::<Node>().map(|node| node.to_string()).as_deref(), Ok(text));
         }
     }
 }

@@ -1,35 +1,246 @@
 //! OPC UA client: one session, one subscription.
+//!
+//! Each connect makes a fresh session of the library and each loss throws it away: its own reconnect
+//! says "connected" and delivers nothing. The session lives only while it is polled, in the task that
+//! owns this driver. While the agent cannot take a batch the session rests, so that values wait in the
+//! server's queues; what does not fit there comes back with a flag and is a loss in the ledger.
+//!
+//! Of the services of OPC UA only those that read are called.
 
 mod config;
+mod convert;
+mod endpoint;
+mod link;
 
 pub use config::{Config, Identifier, Identity, Namespace, Node, Security, Station, Tag};
+
+use std::mem;
+use std::sync::Arc;
+
+use opcua::types::{DataChangeNotification, MonitoredItemNotification, StatusChangeNotification};
+use tokio::time::{Instant, timeout_at};
+use tracing::{info, warn};
+
+use crate::{Batch, Driver, LinkError, Loss, Outlet, Reading, Status, TagId, Time};
+use link::{Link, Notice, Want};
 
 /// The driver.
 pub struct Client {
     config: Config,
+    /// What is watched; an item's client handle is its index here, plus one (0 means none to the library).
+    items: Vec<Item>,
+    link: Option<Link>,
+    /// What the server does not let us watch, to be told first.
+    refused: Vec<Reading>,
+    sequence: Sequence,
+}
+
+#[derive(Clone, Copy)]
+struct Item {
+    tag: TagId,
+    station: u32,
 }
 
 impl Client {
     /// A driver for `config`; nothing is connected yet.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config }
+        let items = (0u32..)
+            .zip(&config.stations)
+            .flat_map(|(station, told)| told.tags.iter().map(move |tag| Item { tag: tag.id, station }))
+            .collect();
+        Self { config, items, link: None, refused: Vec::new(), sequence: Sequence::default() }
+    }
+
+    /// Looks every node up and asks the server to watch it.
+    async fn watch(&mut self) -> Result<(), LinkError> {
+        let Some(publish) = self.config.stations.iter().map(|station| station.publish).min() else { return Ok(()) };
+        let Some(link) = self.link.as_mut() else { return Ok(()) };
+        let (namespaces, a_call) = link.ask_server().await?;
+        let subscription = link.subscribe(publish).await?;
+
+        let told = self.config.stations.iter().flat_map(|station| station.tags.iter().map(move |tag| (station, tag)));
+        let mut wants = Vec::with_capacity(self.items.len());
+        let mut refused = Vec::new();
+        for (handle, (station, tag)) in (1u32..).zip(told) {
+            match tag.node.resolve(&namespaces) {
+                Ok(node) => wants.push(Want { handle, node, sampling: station.publish }),
+                Err(status) => refused.push((handle, status)),
+            }
+        }
+        refused.extend(link.watch(subscription, wants, a_call).await?);
+
+        info!(tags = self.items.len() - refused.len(), refused = refused.len(), "subscribed");
+        let now = Time::now();
+        self.refused = refused
+            .into_iter()
+            .filter_map(|(handle, status)| Some((item(&self.items, handle)?, status)))
+            .map(|(item, status)| Reading::bad(item.tag, Status::Opcua(status.bits()), now, now))
+            .collect();
+        Ok(())
+    }
+
+    /// What a message says. Every value in it goes together.
+    fn open(&mut self, notice: Notice) -> Result<Batch, LinkError> {
+        let Notice { received, message } = notice;
+        let parts = message.notification_data.unwrap_or_default();
+        let mut batch = Batch::default();
+        if parts.is_empty() {
+            self.sequence.heard(received);
+            return Ok(batch); // a keep-alive
+        }
+        if let Some((missing, since)) = self.sequence.follow(message.sequence_number, received) {
+            warn!(missing, "messages of the subscription never came");
+            batch.losses.extend(self.config.stations.iter().map(|station| Loss {
+                source: station.name.clone(),
+                from: since,
+                to: received,
+                count: missing.into(),
+                reason: Arc::from("OPC UA: messages of the subscription never came"),
+            }));
+        }
+        for part in parts {
+            if let Some(change) = part.inner_as::<StatusChangeNotification>() {
+                return Err(LinkError::Broken(format!("the server ended the subscription ({})", change.status)));
+            }
+            let Some(change) = part.into_inner_as::<DataChangeNotification>() else { continue };
+            self.take(change.monitored_items.unwrap_or_default(), received, &mut batch);
+        }
+        Ok(batch)
+    }
+
+    fn take(&self, values: Vec<MonitoredItemNotification>, received: Time, batch: &mut Batch) {
+        batch.readings.reserve_exact(values.len());
+        for MonitoredItemNotification { client_handle, value } in values {
+            let Some(item) = item(&self.items, client_handle) else { continue };
+            let overflown = convert::overflown(&value);
+            let reading = convert::reading(item.tag, value, received);
+            if overflown {
+                let station = &self.config.stations[item.station as usize].name;
+                note_overflow(&mut batch.losses, station, reading.source_time);
+            }
+            batch.readings.push(reading);
+        }
     }
 }
 
-impl crate::Driver for Client {
-    fn tags(&self) -> Vec<crate::TagId> {
-        let _ = &self.config;
-        Vec::new()
+impl Driver for Client {
+    fn tags(&self) -> Vec<TagId> {
+        self.items.iter().map(|item| item.tag).collect()
     }
 
-    async fn connect(&mut self) -> Result<(), crate::LinkError> {
-        Err(crate::LinkError::Refused("scaffold".to_owned()))
+    async fn connect(&mut self) -> Result<(), LinkError> {
+        self.close().await;
+        let endpoint = endpoint::find(&self.config).await?;
+        self.sequence = Sequence::default();
+        // Kept before it is up, so that `close` can end whatever was reached.
+        let link = self.link.insert(Link::new(&self.config, endpoint)?);
+        link.wait_until_up().await?;
+        self.watch().await
     }
 
-    async fn run(&mut self, _: &crate::Outlet) -> crate::LinkError {
-        crate::LinkError::Broken("scaffold".to_owned())
+    async fn run(&mut self, outlet: &Outlet) -> LinkError {
+        let refused = mem::take(&mut self.refused);
+        if !refused.is_empty() && outlet.deliver(Batch { readings: refused, ..Batch::default() }).await.is_err() {
+            return LinkError::Broken("the agent is stopping".to_owned());
+        }
+        let mut heard = Instant::now();
+        loop {
+            while let Some(notice) = self.link.as_mut().and_then(Link::next_notice) {
+                outlet.alive(notice.received);
+                let batch = match self.open(notice) {
+                    Ok(batch) => batch,
+                    Err(error) => return error,
+                };
+                let empty = batch.readings.is_empty() && batch.losses.is_empty();
+                if !empty && outlet.deliver(batch).await.is_err() {
+                    return LinkError::Broken("the agent is stopping".to_owned());
+                }
+                // Time that we spent waiting is not the server's silence.
+                heard = Instant::now();
+            }
+            let Some(link) = self.link.as_mut() else {
+                return LinkError::Broken("not connected".to_owned());
+            };
+            match timeout_at(heard + link.silence(), link.step()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return error,
+                Err(_) => return LinkError::Silent(link.silence()),
+            }
+        }
     }
 
-    async fn close(&mut self) {}
+    async fn close(&mut self) {
+        if let Some(link) = self.link.take() {
+            link.close().await;
+        }
+    }
+}
+
+fn item(items: &[Item], handle: u32) -> Option<Item> {
+    items.get((handle as usize).checked_sub(1)?).copied()
+}
+
+/// One entry a station and message: the server says that it threw values away, not how many.
+fn note_overflow(losses: &mut Vec<Loss>, station: &Arc<str>, at: Time) {
+    const REASON: &str = "OPC UA: the server's queue was full (at least so many values)";
+    if let Some(loss) = losses.iter_mut().find(|loss| loss.source == *station && &*loss.reason == REASON) {
+        loss.count += 1;
+        loss.from = loss.from.min(at);
+        loss.to = loss.to.max(at);
+        return;
+    }
+    losses.push(Loss { source: station.clone(), from: at, to: at, count: 1, reason: Arc::from(REASON) });
+}
+
+/// Whether messages went missing. Those with data are numbered from 1 on, past `u32::MAX` again from 1.
+#[derive(Default)]
+struct Sequence {
+    next: Option<u32>,
+    heard: Option<Time>,
+}
+
+impl Sequence {
+    fn heard(&mut self, at: Time) {
+        self.heard = Some(at);
+    }
+
+    /// How many messages are missing before `number`, and since when.
+    fn follow(&mut self, number: u32, at: Time) -> Option<(u32, Time)> {
+        let missing = self.next.map_or(0, |next| number.wrapping_sub(next));
+        let since = self.heard.replace(at);
+        self.next = Some(number.checked_add(1).unwrap_or(1));
+        // A number from before is a repetition, not four billion lost messages.
+        (1..1 << 31).contains(&missing).then(|| (missing, since.unwrap_or(at)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_messages_are_counted() {
+        let mut sequence = Sequence::default();
+        assert_eq!(sequence.follow(7, Time(1)), None, "the first tells where it starts");
+        assert_eq!(sequence.follow(8, Time(2)), None);
+        sequence.heard(Time(3));
+        assert_eq!(sequence.follow(11, Time(4)), Some((2, Time(3))));
+        assert_eq!(sequence.follow(12, Time(5)), None);
+        assert_eq!(sequence.follow(12, Time(6)), None, "a repetition");
+        sequence.next = Some(u32::MAX);
+        assert_eq!(sequence.follow(u32::MAX, Time(7)), None);
+        assert_eq!(sequence.follow(1, Time(8)), None, "zero is left out");
+    }
+
+    #[test]
+    fn one_loss_a_station_for_what_overflowed() {
+        let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
+        let mut losses = Vec::new();
+        for (station, at) in [(&a, 5), (&b, 6), (&a, 3), (&a, 9)] {
+            note_overflow(&mut losses, station, Time(at));
+        }
+        let told: Vec<_> = losses.iter().map(|loss| (&*loss.source, loss.from, loss.to, loss.count)).collect();
+        assert_eq!(told, [("a", Time(3), Time(9), 3), ("b", Time(6), Time(6), 1)]);
+    }
 }

@@ -1,3 +1,7 @@
 //! Protocol servers in process: what the tests (and the demo) read from. Never in a gateway build.
 
+<<<<<<< HEAD
 pub mod modbus;
+=======
+pub mod opcua;
+>>>>>>> w-opcua

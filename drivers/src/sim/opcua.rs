@@ -1,0 +1,332 @@
+//! An OPC UA server.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::{io, mem};
+
+use async_trait::async_trait;
+use opcua::server::address_space::{AddressSpace, Variable};
+use opcua::server::diagnostics::NamespaceMetadata;
+use opcua::server::node_manager::memory::{InMemoryNodeManager, InMemoryNodeManagerBuilder, InMemoryNodeManagerImpl};
+use opcua::server::node_manager::{ParsedReadValueId, RequestContext, ServerContext};
+use opcua::server::{CreateMonitoredItem, Limits, ServerBuilder, ServerHandle, SubscriptionLimits};
+use opcua::sync::{Mutex, RwLock};
+use opcua::types::{DataValue, DateTime, NodeId, ObjectId, StatusCode, TimestampsToReturn, VariableId, Variant};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::task::JoinHandle;
+
+use crate::{Time, Value};
+
+/// An OPC UA server in process, without security, for anonymous users. Dropping it stops it.
+///
+/// Its nodes are variables `nsu=<namespace>;s=<name>` in the objects folder. Each change is reported as
+/// it was set, whatever sampling interval the client asked for, so that tests know what must come.
+pub struct OpcuaServer {
+    namespace: String,
+    address: SocketAddr,
+    by_name: HashMap<String, usize>,
+    nodes: Mutex<Vec<Node>>,
+    no_filters: Arc<AtomicBool>,
+    running: Option<Running>,
+}
+
+struct Node {
+    name: String,
+    id: NodeId,
+    last: DataValue,
+}
+
+struct Running {
+    handle: ServerHandle,
+    manager: Arc<InMemoryNodeManager<Manager>>,
+    task: JoinHandle<Result<(), String>>,
+    /// The library wants a folder for certificates that nobody will use.
+    _pki: tempfile::TempDir,
+}
+
+impl OpcuaServer {
+    /// Starts a server on a free port of 127.0.0.1. The nodes' source time is now.
+    ///
+    /// # Errors
+    /// When there is no port or no temporary folder to be had.
+    pub async fn start<N: Into<String>, V: Into<Variant>>(
+        namespace: &str,
+        nodes: impl IntoIterator<Item = (N, V)>,
+    ) -> io::Result<Self> {
+        let now = DateTime::now();
+        let nodes: Vec<_> = nodes
+            .into_iter()
+            .map(|(name, value)| {
+                let (name, last) = (name.into(), DataValue::new_at(value, now));
+                Node { id: NodeId::null(), name, last }
+            })
+            .collect();
+        let by_name = nodes.iter().enumerate().map(|(index, node)| (node.name.clone(), index)).collect();
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let mut server = Self {
+            namespace: namespace.to_owned(),
+            address: listener.local_addr()?,
+            by_name,
+            nodes: Mutex::new(nodes),
+            no_filters: Arc::default(),
+            running: None,
+        };
+        server.run(listener)?;
+        Ok(server)
+    }
+
+    /// Where it listens, also while it is stopped.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("opc.tcp://{}/", self.address)
+    }
+
+    /// Its port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// How a client names the node.
+    #[must_use]
+    pub fn node(&self, name: &str) -> String {
+        format!("nsu={};s={name}", self.namespace)
+    }
+
+    /// Gives a node a good value. Kept, and shown after the next start, while the server is stopped.
+    ///
+    /// # Panics
+    /// When there is no such node: the test is wrong.
+    pub fn set(&self, name: &str, value: impl Into<Variant>, source_time: Time) {
+        self.set_data(name, DataValue::new_at(value, date_time(source_time)));
+    }
+
+    /// Gives a node a status, now. A bad one takes the value away.
+    ///
+    /// # Panics
+    /// When there is no such node.
+    pub fn set_status(&self, name: &str, code: u32) {
+        let status = StatusCode::from(code);
+        let last = self.nodes.lock()[self.index(name)].last.value.clone();
+        let now = DateTime::now();
+        let value = if status.is_bad() { None } else { last };
+        let told = DataValue {
+            value,
+            status: Some(status),
+            source_timestamp: Some(now),
+            server_timestamp: Some(now),
+            ..DataValue::null()
+        };
+        self.set_data(name, told);
+    }
+
+    /// Gives a node whatever is said.
+    ///
+    /// # Panics
+    /// When there is no such node.
+    pub fn set_data(&self, name: &str, told: DataValue) {
+        self.set_many([(self.index(name), told)]);
+    }
+
+    /// Gives many nodes good values at one time, by their place in the list that the server was started
+    /// with. Clients see them in one message.
+    ///
+    /// # Panics
+    /// When a place is beyond the list.
+    pub fn set_values(&self, values: impl IntoIterator<Item = (usize, Value)>, source_time: Time) {
+        let at = date_time(source_time);
+        self.set_many(values.into_iter().map(|(index, value)| (index, DataValue::new_at(value, at))));
+    }
+
+    fn set_many(&self, values: impl IntoIterator<Item = (usize, DataValue)>) {
+        let mut nodes = self.nodes.lock();
+        let mut changed = Vec::new();
+        for (index, told) in values {
+            nodes[index].last = told;
+            changed.push(index);
+        }
+        let Some(running) = &self.running else { return };
+        let changes = changed.iter().map(|&index| (&nodes[index].id, None, nodes[index].last.clone()));
+        running.manager.set_values(running.handle.subscriptions(), changes).expect("every node was made at the start");
+    }
+
+    /// Refuses monitored items that come with a filter, as small servers do.
+    pub fn refuse_filters(&self, refuse: bool) {
+        self.no_filters.store(refuse, Ordering::Relaxed);
+    }
+
+    /// How many sessions clients hold; 0 while stopped.
+    #[must_use]
+    pub fn sessions(&self) -> u32 {
+        let count = VariableId::Server_ServerDiagnostics_ServerDiagnosticsSummary_CurrentSessionCount;
+        let counted = self.running.as_ref().and_then(|running| running.handle.info().summary().get(count));
+        match counted.and_then(|count| count.value) {
+            Some(Variant::UInt32(count)) => count,
+            _ => 0,
+        }
+    }
+
+    /// Stops it: every connection is closed, and the port is free.
+    pub async fn stop(&mut self) {
+        let Some(mut running) = self.running.take() else { return };
+        running.handle.cancel();
+        if let Err(error) = (&mut running.task).await {
+            tracing::error!(%error, "the OPC UA server ended badly");
+        }
+    }
+
+    /// Starts it again on the port that it had, with the values that were set last.
+    ///
+    /// # Errors
+    /// When somebody else took the port meanwhile.
+    pub async fn restart(&mut self) -> io::Result<()> {
+        self.stop().await;
+        let socket = TcpSocket::new_v4()?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(self.address)?;
+        self.run(socket.listen(128)?)
+    }
+
+    fn run(&mut self, listener: TcpListener) -> io::Result<()> {
+        let pki = tempfile::tempdir()?;
+        let nodes = mem::take(&mut *self.nodes.lock());
+        let namespace = self.namespace.clone();
+        let no_filters = self.no_filters.clone();
+        let manager = move |context: ServerContext, space: &mut AddressSpace| {
+            let index = context.type_tree.write().namespaces_mut().add_namespace(&namespace);
+            space.add_namespace(&namespace, index);
+            Manager { namespace, index, no_filters }
+        };
+        let (server, handle) = ServerBuilder::new_anonymous("gemba simulated server")
+            .application_uri("urn:gemba:sim") // the namespace of its diagnostics
+            .product_uri("urn:gemba:sim")
+            .create_sample_keypair(false)
+            .pki_dir(pki.path())
+            .host(self.address.ip().to_string())
+            .port(self.address.port())
+            .diagnostics_enabled(true)
+            .subscription_poll_interval_ms(10)
+            .limits(limits(nodes.len()))
+            .with_node_manager(InMemoryNodeManagerBuilder::new(manager))
+            .build()
+            .map_err(io::Error::other)?;
+        let manager = handle
+            .node_managers()
+            .get_of_type::<InMemoryNodeManager<Manager>>()
+            .ok_or_else(|| io::Error::other("the node manager is gone"))?;
+        let index = manager.inner().index;
+        let nodes: Vec<_> =
+            nodes.into_iter().map(|node| Node { id: NodeId::new(index, node.name.as_str()), ..node }).collect();
+        {
+            let mut space = manager.address_space().write();
+            let variables = nodes.iter().map(variable).collect();
+            space.add_variables(variables, &ObjectId::ObjectsFolder.into());
+        }
+        *self.nodes.lock() = nodes;
+        let task = tokio::spawn(server.run_with(listener));
+        self.running = Some(Running { handle, manager, task, _pki: pki });
+        Ok(())
+    }
+
+    fn index(&self, name: &str) -> usize {
+        *self.by_name.get(name).unwrap_or_else(|| panic!("the server has no node `{name}`"))
+    }
+}
+
+impl Drop for OpcuaServer {
+    fn drop(&mut self) {
+        if let Some(running) = &self.running {
+            running.handle.cancel();
+        }
+    }
+}
+
+impl From<Value> for Variant {
+    fn from(value: Value) -> Self {
+        match value {
+            Value::Null => Self::Empty,
+            Value::Bool(on) => Self::Boolean(on),
+            Value::Int(whole) => Self::Int64(whole),
+            Value::Float(real) => Self::Double(real),
+            Value::Text(text) => Self::from(&*text),
+        }
+    }
+}
+
+/// OPC UA's time has 100 ns; the rest is cut off.
+fn date_time(at: Time) -> DateTime {
+    const UNIX_EPOCH: i64 = 116_444_736_000_000_000;
+    DateTime::from(UNIX_EPOCH + at.0.div_euclid(100))
+}
+
+fn variable(node: &Node) -> Variable {
+    let value = node.last.value.clone().unwrap_or_default();
+    let mut variable = Variable::new(&node.id, node.name.as_str(), node.name.as_str(), value);
+    variable.set_data_value(node.last.clone());
+    variable
+}
+
+fn limits(nodes: usize) -> Limits {
+    Limits {
+        max_array_length: 100_000,
+        max_message_size: 16 << 20,
+        max_chunk_count: 0,
+        subscriptions: SubscriptionLimits {
+            min_publishing_interval_ms: 10.0,
+            max_monitored_items_per_sub: nodes.max(1_000) * 2,
+            max_monitored_item_queue_size: 100,
+            max_queued_notifications: 0,
+            ..SubscriptionLimits::default()
+        },
+        ..Limits::default()
+    }
+}
+
+struct Manager {
+    namespace: String,
+    index: u16,
+    no_filters: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl InMemoryNodeManagerImpl for Manager {
+    async fn init(&self, _: &mut AddressSpace, _: ServerContext) {}
+
+    fn name(&self) -> &'static str {
+        "sim"
+    }
+
+    fn namespaces(&self) -> Vec<NamespaceMetadata> {
+        vec![NamespaceMetadata {
+            namespace_uri: self.namespace.clone(),
+            namespace_index: self.index,
+            ..NamespaceMetadata::default()
+        }]
+    }
+
+    async fn create_value_monitored_items(
+        &self,
+        context: &RequestContext,
+        space: &RwLock<AddressSpace>,
+        items: &mut [&mut &mut CreateMonitoredItem],
+    ) {
+        let asked: Vec<&ParsedReadValueId> = items.iter().map(|item| item.item_to_monitor()).collect();
+        let values = self.read_values(context, space, &asked, 0.0, TimestampsToReturn::Both).await;
+        for (value, item) in values.into_iter().zip(items.iter_mut()) {
+            let unknown = value.status() == StatusCode::BadNodeIdUnknown;
+            // The type of a filter cannot be named outside the library, but shown.
+            let filter = format!("{:?}", item.filter()) != "None";
+            let status = match () {
+                () if unknown => StatusCode::BadNodeIdUnknown,
+                () if filter && self.no_filters.load(Ordering::Relaxed) => StatusCode::BadMonitoredItemFilterUnsupported,
+                () => StatusCode::Good,
+            };
+            // With a longer one the library merges changes and gives them times of its own making.
+            item.revise_sampling_interval(0.000_1);
+            item.set_initial_value(value);
+            item.set_status(status);
+        }
+    }
+}
