@@ -1,7 +1,4 @@
 //! Protocol servers in process: what the tests (and the demo) read from. Never in a gateway build.
 
-<<<<<<< HEAD
 pub mod modbus;
-=======
 pub mod opcua;
->>>>>>> w-opcua
