@@ -1,3 +1,5 @@
-//! What the end-to-end tests share: real protocol servers, in process, on port 0.
+//! What the end-to-end tests share: gemba itself and the peers it talks to, in process, on port 0.
 
+pub mod agent;
+pub mod line;
 pub mod receiver;

@@ -320,7 +320,9 @@ impl InMemoryNodeManagerImpl for Manager {
             let filter = format!("{:?}", item.filter()) != "None";
             let status = match () {
                 () if unknown => StatusCode::BadNodeIdUnknown,
-                () if filter && self.no_filters.load(Ordering::Relaxed) => StatusCode::BadMonitoredItemFilterUnsupported,
+                () if filter && self.no_filters.load(Ordering::Relaxed) => {
+                    StatusCode::BadMonitoredItemFilterUnsupported
+                }
                 () => StatusCode::Good,
             };
             // With a longer one the library merges changes and gives them times of its own making.
