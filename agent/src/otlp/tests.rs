@@ -16,7 +16,10 @@ use crate::model::State;
 use crate::record::{CycleHistogram, Figures, KpiPoint, Record, Sums};
 use crate::spool::StoredReading;
 
-const SERIES: [(&str, &str, Option<&str>, Option<&str>, bool); 6] = [
+/// Station, tag, unit, metric, text.
+type Row = (&'static str, &'static str, Option<&'static str>, Option<&'static str>, bool);
+
+const SERIES: [Row; 6] = [
     ("printer-1", "total", Some("{part}"), None, false),
     ("oven-1", "total", Some("{part}"), None, false),
     ("oven-1", "zone1", Some("Cel"), Some("oven.temperature"), false),
