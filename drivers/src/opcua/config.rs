@@ -183,10 +183,7 @@ mod tests {
         assert_eq!(resolved("i=2258"), Ok(Ok(NodeId::new(0, 2258u32))));
         assert_eq!(resolved("nsu=urn:gone;s=State"), Ok(Err(StatusCode::BadNodeIdUnknown)));
         let guid = "72962b91-fa75-4ae6-8d28-b404dc7daf63";
-        assert_eq!(
-            resolved(&format!("ns=1;g={guid}")),
-            Ok(Ok(NodeId::new(1, guid.parse::<Guid>().expect("a GUID"))))
-        );
+        assert_eq!(resolved(&format!("ns=1;g={guid}")), Ok(Ok(NodeId::new(1, guid.parse::<Guid>().expect("a GUID")))));
         assert_eq!(
             resolved("ns=1;b=M/RbKBsRVkePCePcx24oRA=="),
             Ok(Ok(NodeId::new(1, ByteString::from_base64("M/RbKBsRVkePCePcx24oRA==").expect("base64"))))

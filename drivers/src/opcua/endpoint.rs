@@ -12,8 +12,8 @@ use opcua::core::ResponseMessage;
 use opcua::crypto::CertificateStore;
 use opcua::sync::RwLock;
 use opcua::types::{
-    DateTime, EndpointDescription, Error, GetEndpointsRequest, MessageSecurityMode, NodeId, RequestHeader,
-    StatusCode, UserTokenType,
+    DateTime, EndpointDescription, Error, GetEndpointsRequest, MessageSecurityMode, NodeId, RequestHeader, StatusCode,
+    UserTokenType,
 };
 use tokio::time::timeout;
 
@@ -102,14 +102,9 @@ fn plain(said: &str) -> String {
     sentence.map_or_else(|| said.to_owned(), |(sentence, _)| sentence.to_owned())
 }
 
-async fn get_endpoints(
-    url: &str,
-    library: &ClientConfig,
-    limit: Duration,
-) -> Result<Vec<EndpointDescription>, Error> {
+async fn get_endpoints(url: &str, library: &ClientConfig, limit: Duration) -> Result<Vec<EndpointDescription>, Error> {
     let connector = TcpConnector::new(url)?;
-    let channel =
-        SessionBuilder::new(library).connect_to_endpoint_directly(url)?.build_channel(no_certificates())?;
+    let channel = SessionBuilder::new(library).connect_to_endpoint_directly(url)?.build_channel(no_certificates())?;
     let mut events = channel.connect_no_retry(&connector).await?;
     let question = GetEndpointsRequest {
         request_header: RequestHeader::new(&NodeId::null(), &DateTime::now(), channel.request_handle()),
@@ -194,7 +189,10 @@ mod tests {
     #[test]
     fn an_endpoint_keeps_its_path_and_takes_our_address() {
         let at = |ours: &str, theirs: &str| with_authority(ours, theirs);
-        assert_eq!(at("opc.tcp://10.0.0.7:14840", "opc.tcp://plc:4840/ua/server"), "opc.tcp://10.0.0.7:14840/ua/server");
+        assert_eq!(
+            at("opc.tcp://10.0.0.7:14840", "opc.tcp://plc:4840/ua/server"),
+            "opc.tcp://10.0.0.7:14840/ua/server"
+        );
         assert_eq!(at("opc.tcp://[::1]:4840/", "opc.tcp://plc:4840"), "opc.tcp://[::1]:4840/");
         assert_eq!(at("opc.tcp://plc:4840/old", "opc.tcp://plc:4840/new"), "opc.tcp://plc:4840/new");
     }

@@ -17,8 +17,8 @@ use opcua::types::{
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::timeout;
 
-use super::endpoint::{self, Events};
 use super::Config;
+use super::endpoint::{self, Events};
 use crate::{LinkError, Time};
 
 /// What the server keeps of an item between two publishes; the oldest goes first, with a flag on the next.
@@ -102,8 +102,7 @@ impl Link {
             VariableId::Server_ServerCapabilities_OperationLimits_MaxMonitoredItemsPerCall,
         ]
         .map(|node| ReadValueId::from(NodeId::from(node)));
-        let answers =
-            self.during(async move { session.read(&nodes, TimestampsToReturn::Neither, 0.0).await }).await?;
+        let answers = self.during(async move { session.read(&nodes, TimestampsToReturn::Neither, 0.0).await }).await?;
         let mut answers = answers.into_iter().map(|answer| answer.value);
         let Some(Some(Variant::Array(table))) = answers.next() else {
             return Err(LinkError::Refused("the server has no table of namespaces".to_owned()));
@@ -129,9 +128,7 @@ impl Link {
         let mailbox = Mailbox(self.outbox.clone());
         let subscription = self
             .during(async move {
-                session
-                    .create_subscription(publish, lifetime, keep_alive, VALUES_PER_MESSAGE, 0, true, mailbox)
-                    .await
+                session.create_subscription(publish, lifetime, keep_alive, VALUES_PER_MESSAGE, 0, true, mailbox).await
             })
             .await?;
         // The server may have changed its mind about both; two of its keep-alives may go missing.
