@@ -13,7 +13,9 @@ use opcua::server::node_manager::memory::{InMemoryNodeManager, InMemoryNodeManag
 use opcua::server::node_manager::{ParsedReadValueId, RequestContext, ServerContext};
 use opcua::server::{CreateMonitoredItem, Limits, ServerBuilder, ServerHandle, SubscriptionLimits};
 use opcua::sync::{Mutex, RwLock};
-use opcua::types::{DataValue, DateTime, NodeId, ObjectId, StatusCode, TimestampsToReturn, VariableId, Variant};
+use opcua::types::{
+    DataTypeId, DataValue, DateTime, NodeId, ObjectId, StatusCode, TimestampsToReturn, VariableId, Variant,
+};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
 
@@ -23,6 +25,8 @@ use crate::{Time, Value};
 ///
 /// Its nodes are variables `nsu=<namespace>;s=<name>` in the objects folder. Each change is reported as
 /// it was set, whatever sampling interval the client asked for, so that tests know what must come.
+/// One exception, which is the library's: a change with an earlier source time than the change before it
+/// comes late and with a time of the library's making. So let a node's time go forward.
 pub struct OpcuaServer {
     namespace: String,
     address: SocketAddr,
@@ -55,11 +59,23 @@ impl OpcuaServer {
         namespace: &str,
         nodes: impl IntoIterator<Item = (N, V)>,
     ) -> io::Result<Self> {
-        let now = DateTime::now();
+        Self::start_at(namespace, nodes, Time::now()).await
+    }
+
+    /// The same, with nodes whose source time is `source_time`.
+    ///
+    /// # Errors
+    /// When there is no port or no temporary folder to be had.
+    pub async fn start_at<N: Into<String>, V: Into<Variant>>(
+        namespace: &str,
+        nodes: impl IntoIterator<Item = (N, V)>,
+        source_time: Time,
+    ) -> io::Result<Self> {
+        let at = date_time(source_time);
         let nodes: Vec<_> = nodes
             .into_iter()
             .map(|(name, value)| {
-                let (name, last) = (name.into(), DataValue::new_at(value, now));
+                let (name, last) = (name.into(), DataValue::new_at(value, at));
                 Node { id: NodeId::null(), name, last }
             })
             .collect();
@@ -108,17 +124,21 @@ impl OpcuaServer {
     /// # Panics
     /// When there is no such node.
     pub fn set_status(&self, name: &str, code: u32) {
+        self.set_status_at(name, code, Time::now());
+    }
+
+    /// Gives a node a status. A bad one takes the value away.
+    ///
+    /// # Panics
+    /// When there is no such node.
+    pub fn set_status_at(&self, name: &str, code: u32, source_time: Time) {
         let status = StatusCode::from(code);
         let last = self.nodes.lock()[self.index(name)].last.value.clone();
-        let now = DateTime::now();
-        let value = if status.is_bad() { None } else { last };
-        let told = DataValue {
-            value,
-            status: Some(status),
-            source_timestamp: Some(now),
-            server_timestamp: Some(now),
-            ..DataValue::null()
-        };
+        let at = Some(date_time(source_time));
+        // The library forgets the status of a node without any value.
+        let value = if status.is_bad() { Some(Variant::Empty) } else { last };
+        let told =
+            DataValue { value, status: Some(status), source_timestamp: at, server_timestamp: at, ..DataValue::null() };
         self.set_data(name, told);
     }
 
@@ -262,8 +282,10 @@ fn date_time(at: Time) -> DateTime {
 }
 
 fn variable(node: &Node) -> Variable {
-    let value = node.last.value.clone().unwrap_or_default();
-    let mut variable = Variable::new(&node.id, node.name.as_str(), node.name.as_str(), value);
+    let value = node.last.value.as_ref();
+    let data_type = value.and_then(Variant::data_type).map_or(DataTypeId::BaseDataType.into(), |found| found.node_id);
+    let name = node.name.as_str();
+    let mut variable = Variable::new_data_value(&node.id, name, name, data_type, None, None, Variant::Empty);
     variable.set_data_value(node.last.clone());
     variable
 }
