@@ -1,3 +1,5 @@
 //! Protocol servers in process: what the tests (and the demo) read from. Never in a gateway build.
 
 pub mod modbus;
+pub mod mqtt;
+pub mod proxy;
