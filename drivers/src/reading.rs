@@ -134,6 +134,10 @@ pub enum OwnStatus {
     NoData = 7,
     /// Read from a record that gave no reason.
     Unspecified = 8,
+    /// The payload should say when its values came to be, and does not: the time received counts.
+    NoSourceTime = 9,
+    /// The peer does not let us have it: a topic that we may not subscribe to.
+    Refused = 10,
 }
 
 impl Status {
@@ -173,6 +177,8 @@ impl Status {
                 OwnStatus::WrongLength => "WrongLength".into(),
                 OwnStatus::NoData => "NoData".into(),
                 OwnStatus::Unspecified => "Unspecified".into(),
+                OwnStatus::NoSourceTime => "NoSourceTime".into(),
+                OwnStatus::Refused => "Refused".into(),
             },
         }
     }

@@ -1,1 +1,397 @@
 //! The MQTT driver against a broker on loopback, under the supervisor.
+
+mod fieldbus;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use fieldbus::{Link, all_good, of};
+use gemba_drivers::mqtt::{Client, Config, Credentials, Topic, TopicTag, Version};
+use gemba_drivers::sim::mqtt::{Broker, Options, Publisher, endpoint};
+use gemba_drivers::sim::proxy::Proxy;
+use gemba_drivers::{Batch, LinkPhase, OwnStatus, Receipt, Status, TagId, Time, Validity, Value};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+const TOPIC: &str = "fab-2/oven-1/telemetry";
+
+fn tag(id: u32, path: &str, numeric: bool) -> TopicTag {
+    TopicTag { id: TagId(id), path: path.parse().expect("a path"), required: false, numeric }
+}
+
+/// `$.state` as tag 0, `$.count` as tag 1 (a counter), `$.zones[0].temp` as tag 2.
+fn oven() -> Topic {
+    Topic {
+        station: "oven-1".into(),
+        filter: TOPIC.to_owned(),
+        qos: 1,
+        time: None,
+        tags: vec![tag(0, "$.state", false), tag(1, "$.count", true), tag(2, "$.zones[0].temp", false)],
+    }
+}
+
+fn config(addr: SocketAddr, version: Version) -> Config {
+    Config {
+        endpoint: endpoint(addr),
+        client_id: "gemba-smt-1".to_owned(),
+        version,
+        clean_session: false,
+        keep_alive: Duration::from_secs(30),
+        timeout: Duration::from_secs(10),
+        max_payload: 100_000,
+        credentials: None,
+        ca_file: None,
+        topics: vec![oven()],
+    }
+}
+
+async fn broker(version: Version) -> (Broker, Publisher) {
+    let broker = Broker::with(Options { version, ..Options::default() }).await.expect("a broker");
+    let publisher = Publisher::new(broker.addr(), version, "oven");
+    (broker, publisher)
+}
+
+/// Publishes `{"count":n}` for each n.
+async fn count(publisher: &mut Publisher, counts: impl IntoIterator<Item = i64>) {
+    for count in counts {
+        publisher.publish(TOPIC, format!(r#"{{"count":{count}}}"#)).await.expect("published");
+    }
+}
+
+/// The next `N` batches' counts, and their receipts.
+async fn counts<const N: usize>(link: &mut Link) -> ([i64; N], Vec<Receipt>) {
+    let mut counts = [0; N];
+    let mut receipts = Vec::new();
+    for count in &mut counts {
+        let mut batch = link.until(|batch| batch.receipt.is_some().then(|| clone(batch))).await;
+        let Value::Int(whole) = of(&batch, 1).value else { panic!("no count in {batch:?}") };
+        *count = whole;
+        receipts.extend(batch.receipt.take());
+    }
+    (counts, receipts)
+}
+
+fn clone(batch: &Batch) -> Batch {
+    Batch { readings: batch.readings.clone(), losses: batch.losses.clone(), receipt: batch.receipt.clone() }
+}
+
+#[tokio::test]
+async fn a_payload_is_one_batch_with_a_receipt() {
+    let (broker, mut publisher) = broker(Version::V311).await;
+    let mut link = Link::start(Client::new(config(broker.addr(), Version::V311)));
+    link.until_connected().await;
+    let before = Time::now();
+    publisher.publish(TOPIC, r#"{"state":"running","count":7,"zones":[{"temp":251.5}]}"#).await.expect("published");
+    let batch = link.next().await;
+    assert!(all_good(&batch) && batch.losses.is_empty() && batch.receipt.is_some(), "{batch:?}");
+    assert_eq!(of(&batch, 0).value, Value::Text("running".into()));
+    assert_eq!(of(&batch, 1).value, Value::Int(7));
+    assert_eq!(of(&batch, 2).value, Value::Float(251.5));
+    for reading in &batch.readings {
+        assert_eq!(reading.source_time, reading.received_time);
+        assert!((before..=Time::now()).contains(&reading.received_time));
+    }
+}
+
+async fn what_is_not_signed_comes_again(version: Version) {
+    let (broker, mut publisher) = broker(version).await;
+    let proxy = Proxy::to(broker.addr()).await.expect("a proxy");
+    let mut link = Link::start(Client::new(config(proxy.addr(), version)));
+    link.until_connected().await;
+    count(&mut publisher, 1..=3).await;
+    let (first, old_receipts) = counts::<3>(&mut link).await;
+    assert_eq!(first, [1, 2, 3]);
+
+    proxy.cut();
+    link.until_lost().await;
+    proxy.resume();
+    assert_eq!(counts::<3>(&mut link).await.0, [1, 2, 3], "none was signed");
+
+    // Signatures that come late are for messages of the old connection: they acknowledge nothing of the new.
+    old_receipts.into_iter().for_each(Receipt::sign);
+    proxy.cut();
+    link.until_lost().await;
+    proxy.resume();
+    let (again, receipts) = counts::<3>(&mut link).await;
+    assert_eq!(again, [1, 2, 3]);
+
+    // The last signature speaks for those before it. rumqttd has at most 100 in flight, so that 250 more
+    // pass only if it hears of each.
+    receipts.into_iter().next_back().expect("three").sign();
+    count(&mut publisher, 4..=253).await;
+    for expected in 4..=253 {
+        let ([count], receipts) = counts::<1>(&mut link).await;
+        assert_eq!(count, expected);
+        receipts.into_iter().for_each(Receipt::sign);
+    }
+    proxy.cut();
+    link.until_lost().await;
+    proxy.resume();
+    count(&mut publisher, [1000]).await;
+    let mut expected_next = None;
+    loop {
+        let ([count], _) = counts::<1>(&mut link).await;
+        // What the cut may have swallowed is the end of the acknowledgements, so the end comes again, in order.
+        assert!(count > 153, "{count} was acknowledged long ago");
+        assert!(expected_next.is_none_or(|next| count == next || count == 1000), "{count}");
+        if count == 1000 {
+            break;
+        }
+        expected_next = Some(count + 1);
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_signed_comes_again_in_3_1_1() {
+    what_is_not_signed_comes_again(Version::V311).await;
+}
+
+#[tokio::test]
+async fn what_is_not_signed_comes_again_in_5() {
+    what_is_not_signed_comes_again(Version::V5).await;
+}
+
+async fn bad_payloads_are_losses_and_disturb_nothing(version: Version) {
+    let (broker, mut publisher) = broker(version).await;
+    let mut link = Link::start(Client::new(config(broker.addr(), version)));
+    link.until_connected().await;
+    let oversize = format!(r#"{{"count":1,"pad":"{}"}}"#, "x".repeat(200_000));
+    for (payload, reason) in [
+        ("not json", "the payload is not JSON"),
+        (r#"{"other":1}"#, "no tag of the topic is in the payload"),
+        (oversize.as_str(), "the payload is larger than max_payload"),
+    ] {
+        publisher.publish(TOPIC, payload).await.expect("published");
+        let batch = link.next().await;
+        assert!(batch.readings.is_empty(), "the tags stay as they were: {batch:?}");
+        let [loss] = batch.losses.as_slice() else { panic!("one loss in {batch:?}") };
+        assert_eq!((&*loss.source, loss.count, &*loss.reason), ("oven-1", 1, reason));
+        assert_eq!(loss.from, loss.to);
+        batch.receipt.expect("to be acknowledged, or it comes for ever").sign();
+    }
+    publisher.publish(TOPIC, r#"{"count":"seven","state":"running"}"#).await.expect("published");
+    let batch = link.next().await;
+    assert_eq!(of(&batch, 0).validity, Validity::Good);
+    assert_eq!(of(&batch, 1).validity, Validity::Bad(Status::Own(OwnStatus::WrongType)));
+    assert_eq!(batch.readings.len(), 2, "the temperature stays as it was");
+    assert!(batch.losses.is_empty());
+    assert_eq!(link.state().connects, 1);
+}
+
+#[tokio::test]
+async fn bad_payloads_are_losses_and_disturb_nothing_in_3_1_1() {
+    bad_payloads_are_losses_and_disturb_nothing(Version::V311).await;
+}
+
+#[tokio::test]
+async fn bad_payloads_are_losses_and_disturb_nothing_in_5() {
+    bad_payloads_are_losses_and_disturb_nothing(Version::V5).await;
+}
+
+#[tokio::test]
+async fn stations_share_a_session_and_quality_0_needs_no_receipt() {
+    let (broker, mut publisher) = broker(Version::V311).await;
+    let mut config = config(broker.addr(), Version::V311);
+    config.topics[0].qos = 0;
+    config.topics.push(Topic {
+        station: "oven-2".into(),
+        filter: "fab-2/+/other".to_owned(),
+        qos: 2,
+        time: None,
+        tags: vec![tag(3, "$.count", true)],
+    });
+    let mut link = Link::start(Client::new(config));
+    link.until_connected().await;
+    count(&mut publisher, [1]).await;
+    let batch = link.next().await;
+    assert!(batch.receipt.is_none() && of(&batch, 1).value == Value::Int(1), "{batch:?}");
+    publisher.publish("fab-2/oven-2/other", r#"{"count":2}"#).await.expect("published");
+    let batch = link.next().await;
+    assert!(batch.receipt.is_some() && of(&batch, 3).value == Value::Int(2), "{batch:?}");
+}
+
+#[tokio::test]
+async fn a_restart_finds_what_was_not_signed_and_what_came_meanwhile() {
+    let (broker, mut publisher) = broker(Version::V311).await;
+    let mut link = Link::start(Client::new(config(broker.addr(), Version::V311)));
+    link.until_connected().await;
+    count(&mut publisher, [1]).await;
+    assert_eq!(counts::<1>(&mut link).await.0, [1]);
+    link.stop().await;
+    count(&mut publisher, [2]).await;
+    let mut link = Link::start(Client::new(config(broker.addr(), Version::V311)));
+    assert_eq!(counts::<2>(&mut link).await.0, [1, 2]);
+}
+
+#[tokio::test]
+async fn a_topic_of_an_older_configuration_is_done_with() {
+    let (broker, mut publisher) = broker(Version::V311).await;
+    let mut older = config(broker.addr(), Version::V311);
+    older.topics.push(Topic { filter: "old".to_owned(), ..oven() });
+    let link = Link::start(Client::new(older));
+    link.until_connected().await;
+    link.stop().await;
+    // More than the broker has in flight: they block the line unless they are acknowledged.
+    for _ in 0..150 {
+        publisher.publish("old", "{}").await.expect("published");
+    }
+    count(&mut publisher, [7]).await;
+    let mut link = Link::start(Client::new(config(broker.addr(), Version::V311)));
+    for expected in [7, 8] {
+        let (counts, receipts) = counts::<1>(&mut link).await;
+        assert_eq!(counts, [expected]);
+        receipts.into_iter().for_each(Receipt::sign); // acknowledgements keep their order
+        for _ in 0..150 {
+            publisher.publish("old", "{}").await.expect("published");
+        }
+        count(&mut publisher, [8]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_broker_that_is_down_at_start_comes_when_it_comes() {
+    let (broker, mut publisher) = broker(Version::V311).await;
+    let proxy = Proxy::to(broker.addr()).await.expect("a proxy");
+    proxy.cut();
+    let mut link = Link::start(Client::new(config(proxy.addr(), Version::V311)));
+    let down = link.until_state(|state| state.phase == LinkPhase::Disconnected).await;
+    assert!(down.last_error.expect("why").starts_with("unreachable: "));
+    assert_eq!((down.connects, down.alive), (0, None));
+    proxy.resume();
+    link.until_connected().await;
+    count(&mut publisher, [1]).await;
+    assert_eq!(counts::<1>(&mut link).await.0, [1]);
+}
+
+#[tokio::test]
+async fn a_cut_is_dated_from_the_last_proof_of_life() {
+    let (broker, mut publisher) = broker(Version::V311).await;
+    let proxy = Proxy::to(broker.addr()).await.expect("a proxy");
+    let mut link = Link::start(Client::new(config(proxy.addr(), Version::V311)));
+    link.until_connected().await;
+    count(&mut publisher, [1]).await;
+    let batch = link.next().await;
+    proxy.cut();
+    let lost = link.until_lost().await;
+    let down = link.until_state(|state| state.phase == LinkPhase::Disconnected && state.connects == 1).await;
+    assert_eq!(lost.iter().map(|reading| reading.tag).collect::<Vec<_>>(), [TagId(0), TagId(1), TagId(2)]);
+    for reading in &lost {
+        assert_eq!(Some(reading.source_time), down.alive);
+        assert!(reading.source_time >= of(&batch, 1).received_time);
+    }
+}
+
+#[tokio::test]
+async fn a_ping_is_a_sign_of_life() {
+    let (broker, _publisher) = broker(Version::V311).await;
+    let mut config = config(broker.addr(), Version::V311);
+    config.keep_alive = Duration::from_secs(1);
+    let link = Link::start(Client::new(config));
+    let connected = link.until_connected().await.alive.expect("just connected");
+    let pinged = async {
+        while link.state().alive.expect("alive") < connected + Duration::from_millis(900) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(fieldbus::DEADLINE, pinged).await.expect("a ping in time");
+    assert_eq!(link.state().phase, LinkPhase::Connected);
+}
+
+/// A peer that says `answers`, one after each packet it gets, and then nothing.
+async fn peer(answers: &'static [&'static [u8]]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let addr = listener.local_addr().expect("bound");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            for answer in answers {
+                if packet(&mut stream).await.is_none() || stream.write_all(answer).await.is_err() {
+                    break;
+                }
+            }
+            while packet(&mut stream).await.is_some() {}
+        }
+    });
+    addr
+}
+
+/// Reads one packet of less than 128 bytes.
+async fn packet(stream: &mut TcpStream) -> Option<()> {
+    let mut head = [0; 2];
+    stream.read_exact(&mut head).await.ok()?;
+    let mut body = vec![0; head[1].into()];
+    stream.read_exact(&mut body).await.ok().map(|_| ())
+}
+
+async fn error_from(config: Config) -> String {
+    let link = Link::start(Client::new(config));
+    link.until_state(|state| state.last_error.is_some()).await.last_error.expect("why")
+}
+
+#[tokio::test]
+async fn a_broker_that_refuses_us_says_why() {
+    let not_authorised = peer(&[&[0x20, 2, 0, 5]]).await;
+    let error = error_from(config(not_authorised, Version::V311)).await;
+    assert_eq!(error, "refused: the broker says NotAuthorized");
+
+    let bad_password = peer(&[&[0x20, 3, 0, 0x86, 0]]).await;
+    let error = error_from(config(bad_password, Version::V5)).await;
+    assert_eq!(error, "refused: the broker says BadUserNamePassword");
+
+    let busy = peer(&[&[0x20, 2, 0, 3]]).await;
+    let error = error_from(config(busy, Version::V311)).await;
+    assert_eq!(error, "unreachable: the broker is not available", "which may pass");
+}
+
+#[tokio::test]
+async fn a_password_opens_the_broker() {
+    let users = [("gemba".to_owned(), "right".to_owned())].into();
+    let broker = Broker::with(Options { users, ..Options::default() }).await.expect("a broker");
+    let with = |password: &str| {
+        let credentials = Credentials { username: "gemba".to_owned(), password: password.to_owned() };
+        Config { credentials: Some(credentials), ..config(broker.addr(), Version::V311) }
+    };
+    let error = error_from(with("wrong")).await;
+    assert!(error.ends_with("before it let us in") && !error.contains("wrong"), "rumqttd just hangs up: {error}");
+    Link::start(Client::new(with("right"))).until_connected().await;
+}
+
+#[tokio::test]
+async fn a_peer_that_says_nothing_is_given_up() {
+    let silent = peer(&[]).await;
+    let config = Config { timeout: Duration::from_millis(200), ..config(silent, Version::V311) };
+    assert_eq!(error_from(config).await, "unreachable: no answer within 200ms");
+}
+
+#[tokio::test]
+async fn a_peer_that_speaks_something_else_is_not_believed() {
+    let http = peer(&[b"HTTP/1.1 400 Bad Request\r\n\r\n"]).await;
+    let config = Config { timeout: Duration::from_millis(500), ..config(http, Version::V311) };
+    let error = error_from(config).await;
+    assert!(error.starts_with("unreachable: "), "{error}");
+}
+
+#[tokio::test]
+async fn a_refused_topic_makes_its_tags_bad_and_no_others() {
+    let (connack, suback): (&[u8], &[u8]) = (&[0x20, 2, 0, 0], &[0x90, 4, 0, 1, 1, 0x80]);
+    let answers: &'static [&'static [u8]] = Box::leak(Box::new([connack, suback]));
+    let mut one = config(peer(answers).await, Version::V311);
+    one.topics.push(Topic { filter: "forbidden".to_owned(), tags: vec![tag(3, "$", false)], ..oven() });
+    let mut link = Link::start(Client::new(one));
+    let batch = link.next().await;
+    assert_eq!(batch.readings.len(), 1);
+    assert_eq!(of(&batch, 3).validity, Validity::Bad(Status::Own(OwnStatus::Refused)));
+    assert_eq!(link.state().phase, LinkPhase::Connected);
+
+    let all = peer(&[&[0x20, 2, 0, 0], &[0x90, 3, 0, 1, 0x80]]).await;
+    let error = error_from(config(all, Version::V311)).await;
+    assert_eq!(error, format!("refused: the broker does not let us subscribe to `{TOPIC}`"));
+}
+
+#[tokio::test]
+async fn tls_needs_authorities_that_can_be_read() {
+    let mut config = config(peer(&[]).await, Version::V311);
+    config.endpoint.tls = true;
+    config.ca_file = Some("/nowhere/ca.pem".into());
+    let error = error_from(config).await;
+    assert!(error.starts_with("refused: ca_file /nowhere/ca.pem: "), "{error}");
+}

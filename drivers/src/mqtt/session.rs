@@ -1,0 +1,405 @@
+//! One connection to a broker, in either version of the protocol. rumqttc's two halves meet here and nowhere else.
+
+use std::collections::VecDeque;
+use std::pin::pin;
+use std::time::Duration;
+
+use rumqttc::{Outgoing, v5};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::config::{Config, Version};
+use crate::LinkError;
+
+/// The largest packet that is let in, in bytes. Messages over `max_payload` are refused by us, counted and
+/// acknowledged; what this limit refuses breaks the connection (3.1.1: again and again, until somebody takes
+/// the message from the broker) or is dropped by the broker without a word (5). So it lies far above what
+/// makes sense, and low enough that one message does not kill a gateway.
+pub(super) const LARGEST_PACKET: u32 = 64 << 20;
+/// How many messages may wait for their signature at once; MQTT 5 tells the broker. More than a fast link
+/// brings within the time that the spool takes to commit.
+pub(super) const MOST_UNSIGNED: u16 = 10_000;
+
+/// How long the broker may take no acknowledgement from the wire.
+const STUCK: Duration = Duration::from_secs(10);
+
+/// A connection.
+pub(super) enum Session {
+    V311(Box<rumqttc::EventLoop>),
+    V5(Box<(v5::AsyncClient, v5::EventLoop)>),
+}
+
+/// What came.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// The broker let us in, and has our session still or has not.
+    Connected { resumed: bool },
+    /// For each filter that was asked for, whether we get it.
+    Subscribed(Vec<bool>),
+    /// A message.
+    Message(Message),
+    /// Something without data.
+    Alive,
+    /// We sent something: no sign of life from the other side.
+    Sent,
+}
+
+/// A message.
+#[derive(Debug)]
+pub(super) enum Message {
+    V311(rumqttc::Publish),
+    V5(v5::mqttbytes::v5::Publish),
+}
+
+/// How a message is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ack {
+    pkid: u16,
+    /// Quality of service 2, which we never ask for.
+    twice: bool,
+}
+
+/// Messages of this connection that are not acknowledged yet, oldest first, each with the number of the
+/// delivery that must be durable before.
+#[derive(Debug, Default)]
+pub(super) struct Unsigned(VecDeque<(u64, Ack)>);
+
+impl Unsigned {
+    pub(super) fn push(&mut self, delivery: u64, ack: Ack) {
+        self.0.push_back((delivery, ack));
+    }
+
+    /// The oldest, if its delivery is among the first `durable`.
+    fn due(&self, durable: u64) -> Option<Ack> {
+        self.0.front().filter(|(delivery, _)| *delivery <= durable).map(|(_, ack)| *ack)
+    }
+}
+
+impl Message {
+    pub(super) fn topic(&self) -> &str {
+        match self {
+            Self::V311(publish) => &publish.topic,
+            // What is no text matches no topic of ours.
+            Self::V5(publish) => std::str::from_utf8(&publish.topic).unwrap_or_default(),
+        }
+    }
+
+    pub(super) fn payload(&self) -> &[u8] {
+        match self {
+            Self::V311(publish) => &publish.payload,
+            Self::V5(publish) => &publish.payload,
+        }
+    }
+
+    /// How to acknowledge it, if the broker waits for that.
+    pub(super) fn ack(&self) -> Option<Ack> {
+        match self {
+            Self::V311(publish) => match publish.qos {
+                rumqttc::QoS::AtMostOnce => None,
+                qos => Some(Ack { pkid: publish.pkid, twice: qos == rumqttc::QoS::ExactlyOnce }),
+            },
+            Self::V5(publish) => match publish.qos {
+                v5::mqttbytes::QoS::AtMostOnce => None,
+                qos => Some(Ack { pkid: publish.pkid, twice: qos == v5::mqttbytes::QoS::ExactlyOnce }),
+            },
+        }
+    }
+}
+
+impl Session {
+    /// A connection to be; the first [`next`](Self::next) makes it.
+    pub(super) fn new(config: &Config) -> Result<Self, LinkError> {
+        let transport = transport(config)?;
+        // rumqttc counts in seconds; the caller's own timeout is exact and comes first.
+        let seconds = config.timeout.as_secs() + 1;
+        let persistent = !config.clean_session && !config.client_id.is_empty();
+        let port = config.endpoint.port;
+        let mut network = rumqttc::NetworkOptions::new();
+        network.set_tcp_nodelay(true);
+        network.set_connection_timeout(seconds);
+        Ok(match config.version {
+            Version::V311 => {
+                let mut options = rumqttc::MqttOptions::new(&config.client_id, host(config), port);
+                options
+                    .set_keep_alive(keep_alive(config.keep_alive, 1))
+                    .set_clean_session(!persistent)
+                    .set_manual_acks(true)
+                    .set_transport(transport)
+                    .set_max_packet_size(LARGEST_PACKET as usize, LARGEST_PACKET as usize);
+                if let Some(credentials) = &config.credentials {
+                    options.set_credentials(&credentials.username, &credentials.password);
+                }
+                let mut events = rumqttc::EventLoop::new(options, 1);
+                events.set_network_options(network);
+                Self::V311(Box::new(events))
+            }
+            Version::V5 => {
+                let mut options = v5::MqttOptions::new(&config.client_id, host(config), port);
+                options
+                    .set_keep_alive(keep_alive(config.keep_alive, 5))
+                    .set_clean_start(!persistent)
+                    // For ever, as in 3.1.1: an outage may last.
+                    .set_session_expiry_interval(persistent.then_some(u32::MAX))
+                    .set_manual_acks(true)
+                    .set_transport(transport)
+                    .set_receive_maximum(Some(MOST_UNSIGNED))
+                    .set_max_packet_size(Some(LARGEST_PACKET))
+                    .set_connection_timeout(seconds)
+                    .set_network_options(network);
+                if let Some(credentials) = &config.credentials {
+                    options.set_credentials(&credentials.username, &credentials.password);
+                }
+                // Room for every acknowledgement that can be due at once, and for what else we say.
+                Self::V5(Box::new(v5::AsyncClient::new(options, usize::from(MOST_UNSIGNED) + 8)))
+            }
+        })
+    }
+
+    /// Asks for `filters`; [`Event::Subscribed`] is the answer. Quality of service 2 is asked for as 1: its
+    /// handshake cannot be resumed by a client that was killed, and a message that comes twice is stored as one
+    /// reading with the same time and value twice, which changes no figure.
+    pub(super) async fn subscribe(&mut self, filters: &[(String, u8)]) -> Result<(), LinkError> {
+        match self {
+            Self::V311(events) => {
+                let filters = filters.iter().map(|(filter, qos)| {
+                    let qos = if *qos == 0 { rumqttc::QoS::AtMostOnce } else { rumqttc::QoS::AtLeastOnce };
+                    rumqttc::SubscribeFilter::new(filter.clone(), qos)
+                });
+                let request = rumqttc::Request::Subscribe(rumqttc::Subscribe::new_many(filters));
+                let packet = events.state.handle_outgoing_packet(request).map_err(broke)?;
+                if let (Some(packet), Some(network)) = (packet, &mut events.network) {
+                    network.write(packet).await.map_err(broke)?;
+                    network.flush().await.map_err(broke)?;
+                }
+            }
+            Self::V5(session) => {
+                let filters = filters.iter().map(|(filter, qos)| {
+                    let qos = if *qos == 0 { v5::mqttbytes::QoS::AtMostOnce } else { v5::mqttbytes::QoS::AtLeastOnce };
+                    v5::mqttbytes::v5::Filter::new(filter, qos)
+                });
+                session.0.try_subscribe_many(filters).map_err(broke)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next event. Meanwhile it acknowledges what becomes durable, in order.
+    pub(super) async fn next(
+        &mut self,
+        unsigned: &mut Unsigned,
+        durable: &mut watch::Receiver<u64>,
+    ) -> Result<Event, LinkError> {
+        match self {
+            Self::V311(events) => loop {
+                let signed = *durable.borrow_and_update();
+                timeout(STUCK, acknowledge(events, unsigned, signed)).await.map_err(|_| LinkError::Silent(STUCK))??;
+                tokio::select! {
+                    event = events.poll() => return event.map(from_v311).map_err(|error| error_v311(&error)),
+                    // We hold the sender ourselves, so this never fails.
+                    _ = durable.changed() => {}
+                }
+            },
+            Self::V5(session) => {
+                let (client, events) = &mut **session;
+                // Kept across signatures: dropping it halfway could lose an acknowledgement it is sending.
+                let mut polled = pin!(events.poll());
+                loop {
+                    let signed = *durable.borrow_and_update();
+                    while let Some(ack) = unsigned.due(signed) {
+                        if client.try_ack(&publish_v5(ack)).is_err() {
+                            break; // full: the next event makes room
+                        }
+                        unsigned.0.pop_front();
+                    }
+                    tokio::select! {
+                        event = &mut polled => return event.map(from_v5).map_err(|error| error_v5(&error)),
+                        _ = durable.changed() => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Says goodbye. The session stays with the broker if it is a persistent one, and so does all that is not
+    /// acknowledged.
+    pub(super) async fn close(mut self) {
+        let goodbye = async {
+            match &mut self {
+                Self::V311(events) => {
+                    let network = events.network.as_mut()?;
+                    network.write(rumqttc::Packet::Disconnect).await.ok()?;
+                    network.flush().await.ok()
+                }
+                Self::V5(session) => {
+                    let (client, events) = &mut **session;
+                    client.try_disconnect().ok()?;
+                    loop {
+                        if let v5::Event::Outgoing(Outgoing::Disconnect) = events.poll().await.ok()? {
+                            return Some(());
+                        }
+                    }
+                }
+            }
+        };
+        let _ = timeout(Duration::from_secs(1), goodbye).await;
+    }
+}
+
+/// All that is due in one write: one system call for a commit, not one a message.
+async fn acknowledge(events: &mut rumqttc::EventLoop, unsigned: &mut Unsigned, durable: u64) -> Result<(), LinkError> {
+    let Some(network) = &mut events.network else {
+        return Ok(());
+    };
+    let mut wrote = false;
+    while let Some(Ack { pkid, twice }) = unsigned.due(durable) {
+        let packet = if twice {
+            rumqttc::Packet::PubRec(rumqttc::PubRec::new(pkid))
+        } else {
+            rumqttc::Packet::PubAck(rumqttc::PubAck::new(pkid))
+        };
+        unsigned.0.pop_front();
+        network.write(packet).await.map_err(broke)?;
+        wrote = true;
+    }
+    if wrote {
+        network.flush().await.map_err(broke)?;
+    }
+    Ok(())
+}
+
+fn publish_v5(Ack { pkid, twice }: Ack) -> v5::mqttbytes::v5::Publish {
+    let qos = if twice { v5::mqttbytes::QoS::ExactlyOnce } else { v5::mqttbytes::QoS::AtLeastOnce };
+    let mut publish = v5::mqttbytes::v5::Publish::new("", qos, Vec::new(), None);
+    publish.pkid = pkid;
+    publish
+}
+
+fn from_v311(event: rumqttc::Event) -> Event {
+    use rumqttc::Packet;
+    match event {
+        rumqttc::Event::Outgoing(_) => Event::Sent,
+        rumqttc::Event::Incoming(Packet::ConnAck(ack)) => Event::Connected { resumed: ack.session_present },
+        rumqttc::Event::Incoming(Packet::SubAck(ack)) => Event::Subscribed(
+            ack.return_codes.iter().map(|code| *code != rumqttc::SubscribeReasonCode::Failure).collect(),
+        ),
+        rumqttc::Event::Incoming(Packet::Publish(publish)) => Event::Message(Message::V311(publish)),
+        rumqttc::Event::Incoming(_) => Event::Alive,
+    }
+}
+
+fn from_v5(event: v5::Event) -> Event {
+    use v5::mqttbytes::v5::{Packet, SubscribeReasonCode};
+    match event {
+        v5::Event::Outgoing(_) => Event::Sent,
+        v5::Event::Incoming(Packet::ConnAck(ack)) => Event::Connected { resumed: ack.session_present },
+        v5::Event::Incoming(Packet::SubAck(ack)) => Event::Subscribed(
+            ack.return_codes.iter().map(|code| matches!(code, SubscribeReasonCode::Success(_))).collect(),
+        ),
+        v5::Event::Incoming(Packet::Publish(publish)) => Event::Message(Message::V5(publish)),
+        v5::Event::Incoming(_) => Event::Alive,
+    }
+}
+
+fn error_v311(error: &rumqttc::ConnectionError) -> LinkError {
+    use rumqttc::{ConnectReturnCode as Code, ConnectionError as Error, StateError as State};
+    match error {
+        Error::ConnectionRefused(Code::ServiceUnavailable) => {
+            LinkError::Unreachable("the broker is not available".to_owned())
+        }
+        Error::ConnectionRefused(code) => refused(code),
+        Error::Tls(error) => tls(error),
+        Error::Io(error) => LinkError::Unreachable(error.to_string()),
+        Error::MqttState(State::AwaitPingResp) => LinkError::Broken("the broker answers no ping".to_owned()),
+        Error::MqttState(State::ConnectionAborted) => LinkError::Broken(CLOSED.to_owned()),
+        Error::MqttState(State::Deserialization(rumqttc::mqttbytes::Error::PayloadSizeLimitExceeded(bytes))) => {
+            too_large(*bytes)
+        }
+        _ => LinkError::Broken(error.to_string()),
+    }
+}
+
+fn error_v5(error: &v5::ConnectionError) -> LinkError {
+    use v5::mqttbytes::v5::{ConnectReturnCode as Code, DisconnectReasonCode as Reason};
+    use v5::{ConnectionError as Error, StateError as State};
+    match error {
+        Error::ConnectionRefused(
+            Code::ServiceUnavailable
+            | Code::ServerUnavailable
+            | Code::ServerBusy
+            | Code::ConnectionRateExceeded
+            | Code::QuotaExceeded,
+        ) => LinkError::Unreachable("the broker is not available".to_owned()),
+        Error::ConnectionRefused(code) => refused(code),
+        Error::Tls(error) => tls(error),
+        Error::Io(error) => LinkError::Unreachable(error.to_string()),
+        Error::MqttState(State::AwaitPingResp) => LinkError::Broken("the broker answers no ping".to_owned()),
+        Error::MqttState(State::ConnectionAborted) => LinkError::Broken(CLOSED.to_owned()),
+        Error::MqttState(State::ServerDisconnect { reason_code: Reason::SessionTakenOver, .. }) => {
+            LinkError::Broken("another client took our client_id".to_owned())
+        }
+        Error::MqttState(State::ServerDisconnect { reason_code, .. }) => {
+            LinkError::Broken(format!("the broker ended the connection: {reason_code:?}"))
+        }
+        Error::MqttState(State::IncomingPacketTooLarge { pkt_size, .. }) => too_large(*pkt_size),
+        _ => LinkError::Broken(error.to_string()),
+    }
+}
+
+const CLOSED: &str = "the broker closed the connection";
+
+fn broke(error: impl std::fmt::Display) -> LinkError {
+    LinkError::Broken(error.to_string())
+}
+
+fn refused(code: &impl std::fmt::Debug) -> LinkError {
+    LinkError::Refused(format!("the broker says {code:?}"))
+}
+
+fn too_large(bytes: usize) -> LinkError {
+    LinkError::Broken(format!("a message of {bytes} bytes is more than any session takes; remove it at the broker"))
+}
+
+/// Certificates that do not fit are for people to mend; a connection that broke in the handshake is not.
+fn tls(error: &rumqttc::TlsError) -> LinkError {
+    match error {
+        rumqttc::TlsError::Io(io) if io.kind() != std::io::ErrorKind::InvalidData => {
+            LinkError::Unreachable(io.to_string())
+        }
+        _ => LinkError::Refused(format!("TLS: {error}")),
+    }
+}
+
+/// Keep-alive in whole seconds, as the protocol has it, within what rumqttc and the protocol take.
+fn keep_alive(wanted: Duration, least: u64) -> Duration {
+    Duration::from_secs(wanted.as_secs().clamp(least, u16::MAX.into()))
+}
+
+/// rumqttc puts host and port together as text.
+fn host(config: &Config) -> String {
+    let host = &config.endpoint.host;
+    if host.contains(':') && !config.endpoint.tls { format!("[{host}]") } else { host.clone() }
+}
+
+/// Where systems keep the authorities they trust, as one PEM file.
+const SYSTEM_ROOTS: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt", // Debian and its kin
+    "/etc/pki/tls/certs/ca-bundle.crt",   // Fedora and its kin
+    "/etc/ssl/ca-bundle.pem",             // SUSE
+    "/etc/ssl/cert.pem",                  // Alpine
+];
+
+/// Plain, or TLS with the authorities of `ca_file`, or else those that the system trusts.
+fn transport(config: &Config) -> Result<rumqttc::Transport, LinkError> {
+    if !config.endpoint.tls {
+        return Ok(rumqttc::Transport::tcp());
+    }
+    let ca = match &config.ca_file {
+        Some(path) => {
+            std::fs::read(path).map_err(|error| LinkError::Refused(format!("ca_file {}: {error}", path.display())))?
+        }
+        None => SYSTEM_ROOTS.iter().find_map(|path| std::fs::read(path).ok()).ok_or_else(|| {
+            LinkError::Refused("this system lists no trusted authorities; name one with ca_file".to_owned())
+        })?,
+    };
+    Ok(rumqttc::Transport::tls_with_config(rumqttc::TlsConfiguration::Simple { ca, alpn: None, client_auth: None }))
+}
