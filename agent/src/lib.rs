@@ -3,6 +3,7 @@
 //! Data flows one way: driver, reading, line model, record, spool, OTLP, forwarder. Start reading at
 //! docs/ARCHITECTURE.md.
 
+pub mod cli;
 pub mod config;
 pub mod model;
 pub mod record;
