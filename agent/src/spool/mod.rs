@@ -1,11 +1,123 @@
 //! The spool: a journal that makes things durable, sealed sled segments that hold the backlog.
+//!
+//! What is appended becomes durable with [`Writer::commit`]: one write, one fdatasync, all or nothing. While upstream
+//! keeps up, the [`Reader`] takes it from the journal, and a journal that upstream and the model's checkpoint have both
+//! passed is removed: sled is never touched. When upstream falls behind, the [`Sealer`] turns full journals into small
+//! sled databases, a lane each, that are built whole, verified, and never written again
+//! (docs/decisions/0001-journal-before-sled.md).
+//!
+//! Invariants
+//! - A sequence is given once. Nothing is removed that upstream or the checkpoint still needs, except to keep the bound,
+//!   and then with a [`Loss`](gemba_drivers::Loss).
+//! - Every byte from the disk is checked before it is believed: frames by crc, segments by length and crc of the whole,
+//!   continuity by the ranges in the names.
+//! - Nothing in here spawns a task or a thread. Every call blocks on the disk at most.
+//! - Locks are held for lookups, never across disk access; only one segment is open at a time.
+//!
+//! What is *not* known: damage to the very last commit's end looks like a torn write, which was promised to nobody. It is
+//! dropped without an account.
 
+mod catalog;
+mod columns;
+mod files;
+mod frame;
+mod index;
+mod inspect;
+mod journal;
+mod load;
+mod open;
+mod reader;
+mod sealer;
+mod segment;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use gemba_drivers::{Reading, Time, Validity, Value};
 use serde::{Deserialize, Serialize};
 
+pub use catalog::Catalog;
+pub use frame::Lane;
+pub use inspect::{Exported, Status, export, status};
+pub use open::{Entries, Opened, Recovery, open};
+pub use reader::{Chunk, Reader};
+pub use sealer::{Sealer, Worked};
+pub use writer::Writer;
+
 use crate::record::Record;
+
+/// A journal's size when nothing else is said. It bounds the memory of a seal (about 16 MB in all at this size) and
+/// how much a reader holds.
+pub const JOURNAL_SIZE: u64 = 512 << 10;
+
+/// How the spool behaves.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Its folder; made if need be.
+    pub path: PathBuf,
+    /// Of disk, as du counts it, in bytes. Beyond it the oldest segments of the least worth lane go.
+    pub max_size: u64,
+    /// Of the disk that stays free, in bytes; the same happens below it.
+    pub keep_free: u64,
+    /// How long what upstream already has is kept for replay.
+    pub keep: Duration,
+    /// At which size a journal is full, in bytes; see [`JOURNAL_SIZE`].
+    pub journal_size: u64,
+}
+
+/// What went wrong with the disk. Nothing that was committed is touched by any of these.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// Another gemba works on it.
+    #[error("the spool {} is in use by another gemba", .0.display())]
+    Held(PathBuf),
+    /// Something else is there.
+    #[error("the spool {} is not a folder", .0.display())]
+    NotAFolder(PathBuf),
+    /// The disk said no.
+    #[error("the spool cannot {what} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A segment could not be sealed; its journal stands, and the next round tries again.
+    #[error("the spool cannot seal {}: {why}", path.display())]
+    Seal {
+        /// The journal.
+        path: PathBuf,
+        /// What happened.
+        why: String,
+    },
+}
+
+impl SpoolError {
+    fn io<'a>(what: &'static str, path: &'a Path) -> impl Fn(io::Error) -> Self + 'a {
+        move |source| Self::Io { what, path: path.to_owned(), source }
+    }
+
+    /// Whether room on the disk would help: [`Sealer::work`] makes some.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let Self::Io { source, .. } = self else { return false };
+        matches!(
+            source.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+        )
+    }
+
+    fn is_missing(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
 
 /// A place in the spool. Each frame has one; they only grow, also across restarts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

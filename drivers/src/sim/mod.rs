@@ -1,9 +1,6 @@
 //! Protocol servers in process: what the tests (and the demo) read from. Never in a gateway build.
 
 pub mod modbus;
-<<<<<<< HEAD
-pub mod opcua;
-=======
 pub mod mqtt;
+pub mod opcua;
 pub mod proxy;
->>>>>>> w-fieldbus

@@ -1,0 +1,1 @@
+pub struct Exported; pub struct Status; pub fn export(){} pub fn status(){}
