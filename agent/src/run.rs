@@ -21,10 +21,11 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use crate::config::{Config, Source};
-use crate::forward::{self, Forwarder};
+use crate::forward::Forwarder;
 use crate::http;
 use crate::model::{Derived, Line};
 use crate::otlp::{Encoder, Resource};
@@ -106,15 +107,16 @@ pub async fn run(config: Config, stop: CancellationToken, started: impl FnOnce(S
     let forwarder = match &config.upstream {
         Some(upstream) => {
             let resource = Resource {
-                site: config.site.to_string(),
-                line: config.line.to_string(),
-                instance_id: instance,
-                host_name: host_name(),
-                version: env!("CARGO_PKG_VERSION").to_owned(),
+                site: config.site.clone(),
+                line: config.line.clone(),
+                instance_id: instance.into(),
+                host_name: host_name().into(),
+                version: env!("CARGO_PKG_VERSION").into(),
             };
-            let encoder = Encoder::new(&resource, catalog);
-            let forwarder = Forwarder::new(upstream, encoder, reader, upstreams, losses)?;
-            Some(tokio::spawn(forwarder.run(sending.clone(), LAST_SEND)))
+            let stations = config.stations.iter().map(|station| station.name.clone());
+            let encoder = Encoder::new(&resource, move |id| catalog.get(id).cloned()).with_stations(stations);
+            let forwarder = Forwarder::new(upstream, encoder, reader, losses, upstreams)?;
+            Some(AbortOnDropHandle::new(tokio::spawn(forwarder.run(sending.clone()))))
         }
         None => None,
     };
@@ -127,7 +129,7 @@ pub async fn run(config: Config, stop: CancellationToken, started: impl FnOnce(S
         started: Time::now(),
     };
     let router = http::router(http::Sources { identity, snapshot, wanted, links, upstream });
-    let page = tokio::spawn(axum::serve(listener, router).into_future());
+    let _page = AbortOnDropHandle::new(tokio::spawn(axum::serve(listener, router).into_future()));
     info!(page = %format!("http://{address}/health"), stations = config.stations.len(), links = config.links.len(), "running");
     started(address);
 
@@ -141,15 +143,14 @@ pub async fn run(config: Config, stop: CancellationToken, started: impl FnOnce(S
         }
         sending.cancel();
         if let Some(forwarder) = forwarder
-            && let Ok(left) = forwarder.await
+            && timeout(LAST_SEND, forwarder).await.is_err()
         {
-            info!(records = left, "left in the spool for the next run");
+            warn!(after = ?LAST_SEND, "upstream does not answer; the rest waits in the spool for the next run");
         }
         keeping.cancel();
         let _ = keeper.await;
     })
     .await;
-    page.abort();
     if drained.is_err() {
         warn!(after = ?DRAIN, "the drain took too long; what was not committed is lost, what was is kept");
     } else {
@@ -173,7 +174,13 @@ struct Opened {
 /// Opens the spool, takes the model up from its checkpoint, applies what came after, and marks the time in
 /// which nobody watched.
 fn open_spool(config: &Config) -> anyhow::Result<Opened> {
-    let settings = spool::Settings::new(&config.spool);
+    let settings = spool::Settings {
+        path: config.spool.path.clone(),
+        max_size: config.spool.max_size,
+        keep_free: config.spool.keep_free,
+        keep: config.spool.keep,
+        journal_size: spool::JOURNAL_SIZE,
+    };
     let series: Vec<Series> = config
         .tags
         .iter()
@@ -255,7 +262,7 @@ fn reapply(line: &mut Line, recovery: Recovery, ids: &[SeriesId]) -> Seq {
 
 /// One round of house-keeping whenever the spool asks for it.
 async fn keep_house(sealer: &mut spool::Sealer, losses: mpsc::Sender<Loss>, stop: CancellationToken) {
-    let wanted = sealer.wanted();
+    let wanted = sealer.wakeup();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,

@@ -47,7 +47,7 @@ fn summary(name: &str, config: &Config) -> String {
         count(config.links.len(), "link"),
     );
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(["station", "protocol", "endpoint", "tags", "computed"]);
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(["station", "protocol", "endpoint", "tags", "computed"]);
     for station in &config.stations {
         let link = &config.links[station.link];
         table.add_row([

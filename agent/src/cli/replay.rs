@@ -70,7 +70,7 @@ impl Replay {
 
 fn table(report: &Report) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_BORDERS_ONLY);
+    table.load_style(presets::UTF8_BORDERS_ONLY);
     table.set_header(["from", "to", "station", "shift", "OEE", "A", "P", "Q", "coverage", "total", "good", "reject"]);
     let percent = |figure: Option<f64>| figure.map_or("-".to_owned(), |figure| format!("{:.1} %", figure * 100.0));
     let count = |count: Option<f64>| count.map_or("-".to_owned(), |count| count.to_string());

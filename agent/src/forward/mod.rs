@@ -40,7 +40,7 @@ pub use crate::forward::client::SetupError;
 use crate::forward::parcel::{Part, Pending, Signal, Span};
 use crate::otlp::Encoder;
 use crate::snapshot::{UpstreamStatus, UpstreamView};
-use crate::spool::{Entry, Seq};
+use crate::spool::{self, Chunk, Seq};
 
 /// Readings in a request at most: 1.35 MB of protobuf, 90-140 kB gzipped.
 pub const READINGS_PER_REQUEST: usize = 10_000;
@@ -71,17 +71,20 @@ pub trait Backlog: Send {
     fn acknowledge(&mut self, through: Seq) -> Result<(), Self::Error>;
 }
 
-/// A run of frames, in order.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Chunk {
-    /// The frames.
-    pub entries: Vec<(Seq, Entry)>,
-    /// To be acknowledged; at or after the last entry.
-    pub last: Seq,
-    /// Readings in it.
-    pub readings: usize,
-    /// It comes from a sealed segment: history, never mixed with what is live.
-    pub backlog: bool,
+impl Backlog for spool::Reader {
+    type Error = spool::SpoolError;
+
+    fn committed(&self) -> watch::Receiver<Seq> {
+        Self::committed(self)
+    }
+
+    fn next(&mut self, limit: usize) -> Result<Option<Chunk>, Self::Error> {
+        Self::next(self, limit)
+    }
+
+    fn acknowledge(&mut self, through: Seq) -> Result<(), Self::Error> {
+        Self::acknowledge(self, through)
+    }
 }
 
 /// How long the forwarder waits, and how often it tries.

@@ -291,6 +291,7 @@ impl Index {
             oldest,
             dropped: self.account.dropped,
             error: self.error.clone(),
+            full: false, // the pipeline knows
         }
     }
 
