@@ -6,7 +6,7 @@ use gemba_drivers::Time;
 use gemba_drivers::mqtt::Version;
 use gemba_drivers::sim::modbus::ModbusServer;
 use gemba_drivers::sim::mqtt::{Broker, Publisher};
-use gemba_drivers::sim::opcua::OpcuaServer;
+use gemba_drivers::sim::opcua::{OpcuaServer, Variant};
 
 use crate::receiver::Receiver;
 
@@ -34,11 +34,9 @@ impl Line {
         let printer = ModbusServer::start().await.expect("a Modbus server");
         printer.set_holding(1, 0, &[1, 0, 0, 0, 0, 0]);
         printer.set_input(1, 10, &[0, 0]);
-        let nodes = [("Good", 0u32), ("Reject", 0u32)];
-        let mut all: Vec<(&str, opcua_value::Variant)> = nodes.map(|(name, value)| (name, value.into())).into();
-        all.push(("State", "Idle".into()));
-        all.push(("Score", 0.5f64.into()));
-        let aoi = OpcuaServer::start("urn:fab-2:aoi", all).await.expect("an OPC UA server");
+        let nodes: [(&str, Variant); 4] =
+            [("State", "Idle".into()), ("Good", 0u32.into()), ("Reject", 0u32.into()), ("Score", 0.5f64.into())];
+        let aoi = OpcuaServer::start("urn:fab-2:aoi", nodes).await.expect("an OPC UA server");
         let broker = Broker::start().await.expect("a broker");
         Self { printer, aoi, broker, receiver: Receiver::start() }
     }

@@ -13,8 +13,9 @@ use opcua::server::node_manager::memory::{InMemoryNodeManager, InMemoryNodeManag
 use opcua::server::node_manager::{ParsedReadValueId, RequestContext, ServerContext};
 use opcua::server::{CreateMonitoredItem, Limits, ServerBuilder, ServerHandle, SubscriptionLimits};
 use opcua::sync::{Mutex, RwLock};
+pub use opcua::types::Variant;
 use opcua::types::{
-    DataTypeId, DataValue, DateTime, NodeId, ObjectId, StatusCode, TimestampsToReturn, VariableId, Variant,
+    DataTypeId, DataValue, DateTime, NodeId, ObjectId, StatusCode, TimestampsToReturn, VariableId,
 };
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
