@@ -3,6 +3,7 @@
 mod fieldbus;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fieldbus::{Link, all_good, of};
@@ -12,6 +13,8 @@ use gemba_drivers::sim::proxy::Proxy;
 use gemba_drivers::{Batch, LinkPhase, OwnStatus, Receipt, Status, TagId, Time, Validity, Value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::rustls;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 const TOPIC: &str = "fab-2/oven-1/telemetry";
 
@@ -385,6 +388,56 @@ async fn a_refused_topic_makes_its_tags_bad_and_no_others() {
     let all = peer(&[&[0x20, 2, 0, 0], &[0x90, 3, 0, 1, 0x80]]).await;
     let error = error_from(config(all, Version::V311)).await;
     assert_eq!(error, format!("refused: the broker does not let us subscribe to `{TOPIC}`"));
+}
+
+/// A TLS front for `to` on loopback, and the PEM of the certificate it shows.
+async fn tls_front(to: SocketAddr) -> (SocketAddr, String) {
+    // As the binary does at its start; another test may have been first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
+    let key = PrivateKeyDer::Pkcs8(own.signing_key.serialize_der().into());
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![own.cert.der().clone()], key)
+        .expect("they fit");
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let addr = listener.local_addr().expect("bound");
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let (mut near, mut far) = (acceptor.accept(stream).await.ok()?, TcpStream::connect(to).await.ok()?);
+                tokio::io::copy_bidirectional(&mut near, &mut far).await.ok()
+            });
+        }
+    });
+    (addr, own.cert.pem())
+}
+
+#[tokio::test]
+async fn tls_trusts_whom_it_is_told_to() {
+    for version in [Version::V311, Version::V5] {
+        let (broker, mut publisher) = broker(version).await;
+        let (front, trusted) = tls_front(broker.addr()).await;
+        let (_, stranger) = tls_front(broker.addr()).await;
+        let folder = tempfile::tempdir().expect("a folder");
+        let with = |name: &str, pem: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, pem).expect("written");
+            let mut config = Config { ca_file: Some(path), ..config(front, version) };
+            config.endpoint.tls = true;
+            config
+        };
+        for (name, pem) in [("stranger.pem", stranger.as_str()), ("none.pem", "no certificate")] {
+            let error = error_from(with(name, pem)).await;
+            assert!(error.starts_with("refused: TLS: "), "{name}: {error}");
+        }
+        let mut link = Link::start(Client::new(with("trusted.pem", &trusted)));
+        link.until_connected().await;
+        count(&mut publisher, [1]).await;
+        assert_eq!(counts::<1>(&mut link).await.0, [1]);
+    }
 }
 
 #[tokio::test]

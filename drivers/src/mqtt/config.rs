@@ -41,7 +41,7 @@ pub struct Topic {
     pub station: Arc<str>,
     /// Topic filter, wildcards allowed.
     pub filter: String,
-    /// 0, 1 or 2.
+    /// 0, 1 or 2. We ask for 2 as 1: it comes at least once, and acknowledged only when durable.
     pub qos: u8,
     /// Where the payload says when its values came to be; the time received without it.
     pub time: Option<SourceTime>,
@@ -62,7 +62,8 @@ pub struct TopicTag {
     pub numeric: bool,
 }
 
-/// Where a payload carries its time.
+/// Where a payload carries its time. A payload without it, or with one that cannot be read, keeps its values:
+/// as of the time received, and uncertain (`NoSourceTime`).
 #[derive(Clone, Debug)]
 pub struct SourceTime {
     /// Where.
