@@ -22,6 +22,9 @@ use crate::spool::{Entry, Seq, SeriesId, StoredReading, Writer};
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
 /// A commit that has grown to this many bytes does not wait for its time.
 const FULL_COMMIT: usize = 256 << 10;
+/// A commit that so many senders wait for does not wait for its time either: brokers leave a client few messages
+/// unacknowledged (Mosquitto 20) and then send nothing more.
+const MOST_RECEIPTS: usize = 10;
 /// How long to wait before a failed commit is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 /// What is held in memory while nothing can be stored, in bytes; beyond it readings are lost, and counted.
@@ -133,6 +136,9 @@ impl Pipeline {
         }
         self.append_derived(None);
         self.receipts.extend(receipt);
+        if self.receipts.len() >= MOST_RECEIPTS && self.failing.is_none() {
+            self.commit_due = Some(Instant::now());
+        }
     }
 
     fn lose(&mut self, loss: Loss) {

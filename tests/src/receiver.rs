@@ -118,6 +118,24 @@ pub struct Point {
     pub unit: String,
 }
 
+impl Point {
+    /// The value as a number, whole or not.
+    #[must_use]
+    pub fn number(&self) -> Option<f64> {
+        Some(match self.value? {
+            number_data_point::Value::AsDouble(real) => real,
+            #[expect(clippy::cast_precision_loss, reason = "tests count little")]
+            number_data_point::Value::AsInt(whole) => whole as f64,
+        })
+    }
+
+    /// Whether it carries this attribute.
+    #[must_use]
+    pub fn has(&self, name: &str, value: &str) -> bool {
+        self.attributes.get(name).is_some_and(|held| held == value)
+    }
+}
+
 impl Received {
     /// Every metric in it.
     pub fn metrics(&self) -> impl Iterator<Item = &Metric> {

@@ -3,6 +3,7 @@
 use gemba_drivers::Time;
 use gemba_tests::agent::{Agent, station, tag};
 use gemba_tests::line::{Line, OVEN};
+use gemba_tests::receiver::Point;
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -45,29 +46,23 @@ async fn three_stations_on_three_protocols() {
 
     line.receiver
         .until("the second temperature upstream", |receiver| {
-            receiver.points("factory.tag.zone1").iter().any(|point| point.value == Some(242.0))
+            receiver.points("factory.tag.zone1").iter().any(|point| point.number() == Some(242.0))
         })
         .await;
     agent.stop().await;
     // The stop tells the last figures, and sends them.
     let parts = line.receiver.points("factory.parts");
     let told = |station: &str, disposition: &str| {
-        let of = |point: &&gemba_tests::receiver::Point| {
-            point.attributes.get("factory.station").map(String::as_str) == Some(station)
-                && point.attributes.get("factory.part.disposition").map(String::as_str) == Some(disposition)
+        let of = |point: &&Point| {
+            point.has("factory.station", station) && point.has("factory.part.disposition", disposition)
         };
-        parts.iter().filter(of).filter_map(|point| point.value).next_back()
+        parts.iter().filter(of).filter_map(Point::number).next_back()
     };
     assert_eq!((told("printer-1", "good"), told("printer-1", "reject")), (Some(9.0), Some(1.0)));
     assert_eq!((told("aoi-1", "good"), told("aoi-1", "reject")), (Some(8.0), Some(1.0)));
     assert_eq!(told("oven-1", "good"), Some(12.0));
-    assert!(
-        line.receiver
-            .points("factory.tag.state")
-            .iter()
-            .all(|point| { point.attributes.get("factory.station").map(String::as_str) != Some("aoi-1") }),
-        "text is no metric"
-    );
+    let states = line.receiver.points("factory.tag.state");
+    assert!(states.iter().all(|point| !point.has("factory.station", "aoi-1")), "text is no metric");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -186,8 +181,7 @@ async fn an_outage_and_a_restart_lose_nothing_and_count_nothing_twice() {
         .await;
     assert_eq!(station(&health, "oven-1")["kpi"]["total"], 79, "{health:#}");
     agent.stop().await;
-    let mut temperatures: Vec<_> =
-        line.receiver.points("factory.tag.zone1").iter().filter_map(|point| point.value).collect();
+    let mut temperatures: Vec<_> = line.receiver.points("factory.tag.zone1").iter().filter_map(Point::number).collect();
     let expected: Vec<_> = (0..80).map(|value| f64::from(value) + 0.5).collect();
     temperatures.dedup(); // at least once: a request that was not answered comes again
     assert_eq!(temperatures, expected, "in order, none missing");
@@ -195,11 +189,11 @@ async fn an_outage_and_a_restart_lose_nothing_and_count_nothing_twice() {
         .receiver
         .points("factory.parts")
         .into_iter()
-        .filter(|point| point.attributes.get("factory.station").map(String::as_str) == Some("oven-1"))
-        .filter(|point| point.attributes.get("factory.part.disposition").map(String::as_str) == Some("good"))
+        .filter(|point| point.has("factory.station", "oven-1") && point.has("factory.part.disposition", "good"))
+        .filter_map(|point| point.number())
         .collect();
-    assert!(good.is_sorted_by(|one, other| one.value <= other.value), "a sum never falls");
-    assert_eq!(good.last().and_then(|point| point.value), Some(79.0));
+    assert!(good.is_sorted(), "a sum never falls");
+    assert_eq!(good.last(), Some(&79.0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

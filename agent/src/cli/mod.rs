@@ -15,7 +15,11 @@ use clap::{Parser, Subcommand};
 /// Reads inspection stations and equipment over OPC UA, Modbus and MQTT, computes OEE, yield and defect rates
 /// on the spot, keeps everything on disk while the link is down, and forwards OTLP upstream.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, after_help = "Exit codes: 0 fine, 1 failure at run time, 2 wrong usage or configuration.")]
+#[command(
+    version,
+    propagate_version = true,
+    after_help = "Exit codes: 0 fine, 1 failure at run time, 2 wrong usage or configuration."
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

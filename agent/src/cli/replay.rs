@@ -57,7 +57,9 @@ impl Replay {
         };
         let report = replay(&config, input, self.until).with_context(|| name)?;
         for ((station, tag), count) in &report.strangers {
-            super::warn(&format!("{count} readings of `{tag}` at station `{station}`, which the configuration lacks, left out"));
+            super::warn(&format!(
+                "{count} readings of `{tag}` at station `{station}`, which the configuration lacks, left out"
+            ));
         }
         let text = match self.format {
             Format::Json => serde_json::to_string(&json::report(&report))? + "\n",

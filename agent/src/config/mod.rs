@@ -23,8 +23,8 @@ use std::time::Duration;
 
 use gemba_drivers::{TagId, modbus, mqtt, opcua};
 
-pub use self::error::{ConfigError, Finding};
 use self::error::Report;
+pub use self::error::{ConfigError, Finding};
 use self::section::Shape;
 use crate::model::{OeeSpec, ShiftSpec};
 
@@ -103,9 +103,8 @@ fn files(path: &Path, report: &mut Report) -> Vec<PathBuf> {
     if !path.is_dir() {
         return vec![path.to_owned()];
     }
-    let listed = std::fs::read_dir(path).and_then(|entries| {
-        entries.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<_>>>()
-    });
+    let listed = std::fs::read_dir(path)
+        .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<_>>>());
     let mut files = listed.unwrap_or_else(|error| {
         report.about(&path.display().to_string(), format!("cannot be read: {error}"));
         Vec::new()

@@ -276,13 +276,9 @@ impl Settler<'_> {
         });
         let source = source.map(str::trim);
         match value {
-            Raw::Other(text) => {
-                Scalar { text: source.map_or(text, str::to_owned), template: None, plain: true }
-            }
+            Raw::Other(text) => Scalar { text: source.map_or(text, str::to_owned), template: None, plain: true },
             Raw::Text(text) => Scalar { plain: source.is_some_and(|source| source == text), text, template: None },
-            Raw::Empty | Raw::List(_) | Raw::Map(_) => {
-                Scalar { text: String::new(), template: None, plain: true }
-            }
+            Raw::Empty | Raw::List(_) | Raw::Map(_) => Scalar { text: String::new(), template: None, plain: true },
         }
     }
 

@@ -250,7 +250,11 @@ impl Page {
         }
         self.put(format_args!("</p>\n"));
         if let Some(error) = &spool.error {
-            let held = if spool.full { "Nothing can be stored" } else { "The disk cannot be written, memory holds what comes" };
+            let held = if spool.full {
+                "Nothing can be stored"
+            } else {
+                "The disk cannot be written, memory holds what comes"
+            };
             self.put(format_args!("<p class=\"bad\">{held}: {}</p>\n", Text(error)));
         }
     }

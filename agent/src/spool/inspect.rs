@@ -1,1 +1,4 @@
-pub struct Exported; pub struct Status; pub fn export(){} pub fn status(){}
+pub struct Exported;
+pub struct Status;
+pub fn export() {}
+pub fn status() {}

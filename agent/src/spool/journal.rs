@@ -7,9 +7,9 @@ use std::os::unix::fs::FileExt as _;
 
 use gemba_drivers::{Loss, Time};
 
+use super::SpoolError;
 use super::files::{Root, journal_name};
 use super::frame::{ENDS_COMMIT, Frame, Frames, Lane, Mark, Units};
-use super::SpoolError;
 use crate::record::Record;
 
 /// Commits that hold something for upstream: last sequence and time.
@@ -100,7 +100,10 @@ pub(super) fn scan(bytes: &[u8], first: u64, followed_by: Option<u64>) -> Scan {
         commit.take(&frame, expected);
         let Some(Mark::Commit { time, first, units, cursor }) = frame.mark() else { continue };
         let whole = commit.missing.is_empty();
-        if !whole && followed_by.is_none() && !Frames::sound(bytes, frame.end()).any(|later| later.flags & ENDS_COMMIT != 0) {
+        if !whole
+            && followed_by.is_none()
+            && !Frames::sound(bytes, frame.end()).any(|later| later.flags & ENDS_COMMIT != 0)
+        {
             // The last commit, and not whole: torn, or damaged after it was promised. Nobody can tell, so it is told.
             scan.damage.push(Damage { last: frame.seq, units, unknown: 0, span: (time, time) });
             return scan;

@@ -108,10 +108,7 @@ impl SpoolError {
     #[must_use]
     pub fn is_full(&self) -> bool {
         let Self::Io { source, .. } = self else { return false };
-        matches!(
-            source.kind(),
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-        )
+        matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
     }
 
     fn is_missing(&self) -> bool {

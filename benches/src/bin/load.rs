@@ -86,9 +86,8 @@ async fn main() -> anyhow::Result<()> {
     };
     let file = folder.path().join("line.yaml");
     std::fs::write(&file, yaml)?;
-    let mut gemba = Running(
-        Command::new(&args.gemba).arg("run").arg("--config").arg(&file).stderr(Stdio::inherit()).spawn()?,
-    );
+    let mut gemba =
+        Running(Command::new(&args.gemba).arg("run").arg("--config").arg(&file).stderr(Stdio::inherit()).spawn()?);
     sleep(Duration::from_secs(args.warm_up)).await;
     let (before, had, since) = (Usage::of(gemba.0.id())?, points.load(Ordering::Relaxed), Instant::now());
     sleep(Duration::from_secs(args.seconds)).await;
@@ -160,7 +159,8 @@ async fn reference_line(folder: &std::path::Path, upstream: &str) -> String {
             let real = f64::from(count);
             line.print(1, count, count / 50, 42.0);
             line.inspect("Execute", count, count / 40, real.sin(), Time::now());
-            let payload = format!(r#"{{"state":"running","count":{count},"zones":[{{"temp":{}}}]}}"#, 240.0 + real.cos());
+            let payload =
+                format!(r#"{{"state":"running","count":{count},"zones":[{{"temp":{}}}]}}"#, 240.0 + real.cos());
             let _ = oven.publish(OVEN, payload).await;
         }
     });

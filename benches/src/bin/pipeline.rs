@@ -65,7 +65,8 @@ fn main() -> anyhow::Result<()> {
         line.apply(&readings, &mut derived);
         line.advance(at, &mut derived);
         let applied = Instant::now();
-        let stored = readings.into_iter().map(|reading| StoredReading::new(ids[reading.tag.index()], reading)).collect();
+        let stored =
+            readings.into_iter().map(|reading| StoredReading::new(ids[reading.tag.index()], reading)).collect();
         let cause = writer.append(&Entry::Readings(stored));
         for record in derived.records.drain(..) {
             writer.append(&Entry::Record { cause: Some(cause), record });
@@ -96,7 +97,13 @@ fn main() -> anyhow::Result<()> {
     let all = model + store + read + encode;
     let each = |spent: Duration| spent.as_secs_f64() * 1e9 / count;
     println!("{:.2} M readings/s on one core, {:.0} ns a reading:", count / all.as_secs_f64() / 1e6, each(all));
-    println!("  line model {:.0} ns, spool {:.0} ns, reading back {:.0} ns, OTLP {:.0} ns", each(model), each(store), each(read), each(encode));
+    println!(
+        "  line model {:.0} ns, spool {:.0} ns, reading back {:.0} ns, OTLP {:.0} ns",
+        each(model),
+        each(store),
+        each(read),
+        each(encode)
+    );
     #[expect(clippy::cast_precision_loss, reason = "for people")]
     let bytes = bytes as f64;
     println!("  {:.0} B of OTLP a reading before gzip", bytes / count);

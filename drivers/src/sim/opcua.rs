@@ -14,9 +14,7 @@ use opcua::server::node_manager::{ParsedReadValueId, RequestContext, ServerConte
 use opcua::server::{CreateMonitoredItem, Limits, ServerBuilder, ServerHandle, SubscriptionLimits};
 use opcua::sync::{Mutex, RwLock};
 pub use opcua::types::Variant;
-use opcua::types::{
-    DataTypeId, DataValue, DateTime, NodeId, ObjectId, StatusCode, TimestampsToReturn, VariableId,
-};
+use opcua::types::{DataTypeId, DataValue, DateTime, NodeId, ObjectId, StatusCode, TimestampsToReturn, VariableId};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
 
