@@ -311,6 +311,18 @@ async fn a_server_that_is_not_there_is_unreachable_at_once() {
 }
 
 #[tokio::test]
+async fn every_address_of_a_name_is_tried() {
+    let server = server([("Good", 1_i64)]).await; // on 127.0.0.1; `localhost` may mean ::1 first
+    let mut driver = Client::new(config(&format!("opc.tcp://localhost:{}", server.port()), &["Good"]));
+    soon(driver.connect()).await.expect("found by name");
+    soon(driver.close()).await;
+
+    let mut driver = Client::new(config("opc.tcp://no-such-host.invalid:4840", &["Good"]));
+    let error = soon(driver.connect()).await.expect_err("no such name");
+    assert!(matches!(&error, LinkError::Unreachable(why) if why.contains("no-such-host.invalid")), "{error}");
+}
+
+#[tokio::test]
 async fn a_port_that_never_answers_is_given_up_in_time() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("bound");
