@@ -379,6 +379,17 @@ async fn no_session_stays_behind() {
 }
 
 #[tokio::test]
+async fn a_connect_that_is_given_up_leaves_no_session() {
+    let server = server([("Good", 1_i64)]).await;
+    for millis in 0..25 {
+        let mut driver = Client::new(config(&server.endpoint(), &["Good"]));
+        let _ = tokio::time::timeout(Duration::from_millis(millis), driver.connect()).await;
+        soon(driver.close()).await;
+    }
+    until("the sessions are gone", || server.sessions() == 0).await;
+}
+
+#[tokio::test]
 async fn a_subscription_that_falls_silent_ends_the_link() {
     // A proxy that passes everything on until it is told to swallow what the server says.
     let server = server([("Good", 1_i64)]).await;

@@ -3,6 +3,9 @@
 //! The library's own way tries the first address only, so that `localhost` fails where it means `::1`
 //! first and the server listens on 127.0.0.1.
 
+use std::io;
+use std::sync::Arc;
+
 use opcua::client::ConnectionSource;
 use opcua::client::transport::{
     Connector, RequestRecv, SecureChannelState, StreamConnection, StreamConnector, TcpTransport, TransportConfiguration,
@@ -10,8 +13,6 @@ use opcua::client::transport::{
 use opcua::core::comms::tcp_codec::TcpCodec;
 use opcua::core::comms::url::{hostname_port_from_url, is_opc_ua_binary_url};
 use opcua::types::{DecodingOptions, EndpointDescription, Error, StatusCode};
-use std::io;
-use std::sync::Arc;
 use tokio::io::{ReadHalf, WriteHalf};
 use tokio::net::{TcpStream, lookup_host};
 use tokio_util::codec::FramedRead;
