@@ -57,6 +57,7 @@ pub(super) struct Link {
     /// by itself after a loss; it must not be polled any more then. (Never locked: the mutex only makes
     /// a stream that is not `Sync` part of a driver that is.)
     events: Mutex<Events>,
+    up: bool,
     over: bool,
     inbox: mpsc::Receiver<Notice>,
     outbox: mpsc::Sender<Notice>,
@@ -74,6 +75,7 @@ impl Link {
         Ok(Self {
             session,
             events: Mutex::new(events),
+            up: false,
             over: false,
             inbox,
             outbox,
@@ -236,6 +238,10 @@ impl Link {
             Some(Ok(SessionPollResult::Subscription(SubscriptionActivity::PublishFailed(
                 code @ (StatusCode::BadNoSubscription | StatusCode::BadSubscriptionIdInvalid),
             )))) => broken("the server has dropped the subscription", code),
+            Some(Ok(SessionPollResult::Reconnected(_))) => {
+                self.up = true;
+                Ok(())
+            }
             Some(Ok(_)) if self.inbox.len() == INBOX => {
                 Err(LinkError::Broken(format!("more than {INBOX} messages came before they could be taken")))
             }
@@ -245,17 +251,18 @@ impl Link {
 
     /// Says goodbye and leaves nothing behind at the server, if it can be reached at all.
     pub(super) async fn close(mut self) {
-        if self.over {
-            return;
-        }
-        let session = self.session.clone();
         let goodbye = async {
+            // A session that is half made has a place at the server too: made whole, it can be closed.
+            while !self.up && !self.over {
+                let _ = self.step().await;
+            }
+            let session = self.session.clone();
             let disconnect = session.disconnect();
             tokio::pin!(disconnect);
-            loop {
+            while !self.over {
                 tokio::select! {
                     _ = &mut disconnect => return,
-                    step = self.step() => if step.is_err() && self.over { return },
+                    _ = self.step() => {}
                 }
             }
         };

@@ -9,6 +9,7 @@
 
 mod config;
 mod convert;
+mod dial;
 mod endpoint;
 mod link;
 
@@ -69,6 +70,7 @@ impl Client {
             }
         }
         refused.extend(link.watch(subscription, wants, a_call).await?);
+        refused.sort_by_key(|(handle, _)| *handle);
 
         info!(tags = self.items.len() - refused.len(), refused = refused.len(), "subscribed");
         let now = Time::now();

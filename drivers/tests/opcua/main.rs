@@ -1,27 +1,15 @@
 //! The OPC UA driver against a real server in process.
 
-use std::collections::HashMap;
-use std::future::Future;
-use std::sync::Arc;
+mod rig;
+
 use std::time::Duration;
 
-use gemba_drivers::opcua::{Client, Config, Identity, Security, Station, Tag};
-use gemba_drivers::sim::opcua::OpcuaServer;
-use gemba_drivers::supervisor::supervise;
-use gemba_drivers::{
-    Batch, Driver, LinkError, LinkPhase, LinkState, Outlet, OwnStatus, Reading, Status, TagId, Time, Validity, Value,
-};
+use gemba_drivers::opcua::{Client, Station};
+use gemba_drivers::{Driver, LinkError, LinkPhase, OwnStatus, Reading, Status, TagId, Time, Validity, Value};
 use opcua::types::{
     Array, DataValue, DateTime, Guid, LocalizedText, Range, StatusCode, VariableId, Variant, VariantScalarTypeId,
 };
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
-
-const NAMESPACE: &str = "urn:fab-2:aoi";
-const DEADLINE: Duration = Duration::from_secs(20);
-/// Sub-second digits down to the 100 ns that OPC UA has.
-const NOON: Time = Time(1_795_000_000_123_456_700);
+use rig::{NOON, Supervised, config, outlet, proxy, server, soon, tag, until};
 
 #[tokio::test]
 async fn values_come_with_the_sources_time_to_the_100_ns() {
@@ -311,6 +299,18 @@ async fn a_server_that_is_not_there_is_unreachable_at_once() {
 }
 
 #[tokio::test]
+async fn every_address_of_a_name_is_tried() {
+    let server = server([("Good", 1_i64)]).await; // on 127.0.0.1; `localhost` may mean ::1 first
+    let mut driver = Client::new(config(&format!("opc.tcp://localhost:{}", server.port()), &["Good"]));
+    soon(driver.connect()).await.expect("found by name");
+    soon(driver.close()).await;
+
+    let mut driver = Client::new(config("opc.tcp://no-such-host.invalid:4840", &["Good"]));
+    let error = soon(driver.connect()).await.expect_err("no such name");
+    assert!(matches!(&error, LinkError::Unreachable(why) if why.contains("no-such-host.invalid")), "{error}");
+}
+
+#[tokio::test]
 async fn a_port_that_never_answers_is_given_up_in_time() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("bound");
@@ -367,6 +367,17 @@ async fn no_session_stays_behind() {
 }
 
 #[tokio::test]
+async fn a_connect_that_is_given_up_leaves_no_session() {
+    let server = server([("Good", 1_i64)]).await;
+    for millis in 0..25 {
+        let mut driver = Client::new(config(&server.endpoint(), &["Good"]));
+        let _ = tokio::time::timeout(Duration::from_millis(millis), driver.connect()).await;
+        soon(driver.close()).await;
+    }
+    until("the sessions are gone", || server.sessions() == 0).await;
+}
+
+#[tokio::test]
 async fn a_subscription_that_falls_silent_ends_the_link() {
     // A proxy that passes everything on until it is told to swallow what the server says.
     let server = server([("Good", 1_i64)]).await;
@@ -412,129 +423,4 @@ async fn a_server_clock_is_a_text_tag() {
     let Value::Text(text) = link.next_of(TagId(0)).await.value else { panic!("a text") };
     text.parse::<Time>().expect("RFC 3339");
     link.stop().await;
-}
-
-async fn server<'a, V: Into<Variant>>(nodes: impl IntoIterator<Item = (&'a str, V)>) -> OpcuaServer {
-    OpcuaServer::start_at(NAMESPACE, nodes, NOON - Duration::from_secs(60)).await.expect("a port")
-}
-
-fn tag(id: u32, node: &str) -> Tag {
-    Tag { id: TagId(id), node: node.parse().expect("a node") }
-}
-
-/// One station, its tags numbered from 0.
-fn config(endpoint: &str, names: &[&str]) -> Config {
-    let tags = (0..).zip(names).map(|(id, name)| tag(id, &format!("nsu={NAMESPACE};s={name}"))).collect();
-    Config {
-        endpoint: endpoint.to_owned(),
-        security: Security::None,
-        identity: Identity::Anonymous,
-        timeout: Duration::from_secs(5),
-        stations: vec![Station { name: "aoi-1".into(), publish: Duration::from_millis(50), tags }],
-    }
-}
-
-fn outlet() -> (Outlet, mpsc::Receiver<Batch>, watch::Receiver<LinkState>) {
-    let (sender, batches) = mpsc::channel(4);
-    let (state, states) = watch::channel(LinkState::new(Time::now()));
-    (Outlet::new(sender, Arc::new(state)), batches, states)
-}
-
-/// A driver under the real supervisor, with a real bounded channel.
-struct Supervised {
-    batches: mpsc::Receiver<Batch>,
-    rest: std::collections::VecDeque<Reading>,
-    states: watch::Receiver<LinkState>,
-    stop: CancellationToken,
-    task: JoinHandle<()>,
-}
-
-impl Supervised {
-    fn start(config: Config) -> Self {
-        let (outlet, batches, states) = outlet();
-        let stop = CancellationToken::new();
-        let name = config.endpoint.clone();
-        let task = tokio::spawn(supervise(Client::new(config), name, outlet, stop.clone()));
-        Self { batches, rest: std::collections::VecDeque::new(), states, stop, task }
-    }
-
-    fn state(&self) -> LinkState {
-        self.states.borrow().clone()
-    }
-
-    fn waiting(&self) -> usize {
-        self.batches.len()
-    }
-
-    async fn batch(&mut self) -> Batch {
-        soon(self.batches.recv()).await.expect("the link goes on")
-    }
-
-    async fn next_of(&mut self, tag: TagId) -> Reading {
-        loop {
-            match self.rest.pop_front() {
-                Some(reading) if reading.tag == tag => return reading,
-                Some(_) => {}
-                None => {
-                    let batch = self.batch().await;
-                    self.rest.extend(batch.readings);
-                }
-            }
-        }
-    }
-
-    async fn first_of_each(&mut self, tags: usize) -> HashMap<TagId, Reading> {
-        let mut came = HashMap::new();
-        while came.len() < tags {
-            for reading in self.batch().await.readings {
-                came.entry(reading.tag).or_insert(reading);
-            }
-        }
-        came
-    }
-
-    async fn stop(self) {
-        self.stop.cancel();
-        soon(self.task).await.expect("it ended well");
-    }
-}
-
-async fn soon<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(DEADLINE, what).await.expect("in time")
-}
-
-async fn until(what: &str, done: impl Fn() -> bool) {
-    let waiting = async {
-        while !done() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    assert!(tokio::time::timeout(DEADLINE, waiting).await.is_ok(), "never: {what}");
-}
-
-/// A TCP proxy to `port`; while the switch is on it swallows what the server says.
-async fn proxy(port: u16) -> (watch::Sender<bool>, std::net::SocketAddr) {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("bound");
-    let (switch, swallow) = watch::channel(false);
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            let server = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.expect("the server is there");
-            let (mut from_client, mut to_client) = client.into_split();
-            let (mut from_server, mut to_server) = server.into_split();
-            tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
-            let swallow = swallow.clone();
-            tokio::spawn(async move {
-                let mut buffer = vec![0; 64 << 10];
-                while let Ok(read @ 1..) = from_server.read(&mut buffer).await {
-                    let on = *swallow.borrow();
-                    if !on && to_client.write_all(&buffer[..read]).await.is_err() {
-                        break;
-                    }
-                }
-            });
-        }
-    });
-    (switch, address)
 }
