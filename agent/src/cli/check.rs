@@ -47,7 +47,7 @@ fn summary(name: &str, config: &Config) -> String {
         count(config.links.len(), "link"),
     );
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(["station", "protocol", "endpoint", "tags", "computed"]);
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(["station", "protocol", "endpoint", "tags", "computed"]);
     for station in &config.stations {
         let link = &config.links[station.link];
         table.add_row([
@@ -65,7 +65,11 @@ fn summary(name: &str, config: &Config) -> String {
     let zone = config.timezone.iana_name().unwrap_or("UTC");
     let upstream = if config.upstream.is_some() { "OTLP over HTTP" } else { "none: everything stays in the spool" };
     // Writing into a string cannot fail.
-    let _ = write!(text, "{table}\n\nshifts    {shifts} ({zone})\nupstream  {upstream}\nspool     {}\n", config.spool.path.display());
+    let _ = write!(
+        text,
+        "{table}\n\nshifts    {shifts} ({zone})\nupstream  {upstream}\nspool     {}\n",
+        config.spool.path.display()
+    );
     text
 }
 
@@ -123,7 +127,10 @@ mod tests {
         assert_eq!(of(&format!("oee: {{ {state} }}")), "availability");
         assert_eq!(of("oee: { total: { tag: t } }"), "quality (assumed 1)");
         assert_eq!(of("oee: { reject: { tag: r } }"), "parts (of one kind only)");
-        assert_eq!(of(&format!("oee: {{ {state}, total: {{ tag: t }}, reject: {{ tag: r }} }}")), "availability, quality");
+        assert_eq!(
+            of(&format!("oee: {{ {state}, total: {{ tag: t }}, reject: {{ tag: r }} }}")),
+            "availability, quality"
+        );
         assert_eq!(
             of(&format!("oee: {{ {state}, good: {{ tag: t }}, reject: {{ tag: r }}, ideal_cycle_time: 1s }}")),
             "oee, availability, performance, quality"

@@ -23,8 +23,8 @@ use std::time::Duration;
 
 use gemba_drivers::{TagId, modbus, mqtt, opcua};
 
-pub use self::error::{ConfigError, Finding};
 use self::error::Report;
+pub use self::error::{ConfigError, Finding};
 use self::section::Shape;
 use crate::model::{OeeSpec, ShiftSpec};
 
@@ -103,9 +103,8 @@ fn files(path: &Path, report: &mut Report) -> Vec<PathBuf> {
     if !path.is_dir() {
         return vec![path.to_owned()];
     }
-    let listed = std::fs::read_dir(path).and_then(|entries| {
-        entries.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<_>>>()
-    });
+    let listed = std::fs::read_dir(path)
+        .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<_>>>());
     let mut files = listed.unwrap_or_else(|error| {
         report.about(&path.display().to_string(), format!("cannot be read: {error}"));
         Vec::new()
@@ -126,7 +125,7 @@ fn utf8<'a>(name: &str, bytes: &'a [u8], report: &mut Report) -> Option<&'a str>
             let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;
             let whole = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
             let place = error::Place { file: name.into(), line: whole(line), column: whole(column) };
-            report.add(&place, "", "this is no UTF-8 text");
+            report.add(&place, "", "not UTF-8 text");
         })
         .ok()
 }

@@ -259,7 +259,9 @@ fn endpoint<'a>(scalar: &'a Scalar, protocol: &str, scheme: &str, example: &str)
                 return Err(format!("`{text}` is no {protocol} endpoint; did you mean `{scheme}://{rest}`?"));
             }
             if ["http", "https"].contains(&said) {
-                return Err(format!("`{text}` is no {protocol} endpoint; {article} {protocol} one looks like `{example}`"));
+                return Err(format!(
+                    "`{text}` is no {protocol} endpoint; {article} {protocol} one looks like `{example}`"
+                ));
             }
             Ok(text)
         }
@@ -272,7 +274,8 @@ fn endpoint<'a>(scalar: &'a Scalar, protocol: &str, scheme: &str, example: &str)
 
 fn host_is_sane(text: &str, host: &str) -> Result<(), String> {
     let sane = !host.is_empty() && host.chars().all(|c| c.is_alphanumeric() || "-._:%".contains(c));
-    let address = !host.contains(':') || host.split('%').next().is_some_and(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok());
+    let address =
+        !host.contains(':') || host.split('%').next().is_some_and(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok());
     if sane && address { Ok(()) } else { Err(format!("`{text}`: `{host}` is no host name or address")) }
 }
 

@@ -164,7 +164,11 @@ impl Shape for Station {
         };
         expect_map(source, report)?;
         let Some(protocol) = source.get("type") else {
-            report.add(&source.place, &source.path, format!("the key `type` is missing: {}", <OneOf<Protocol> as Leaf>::FORM));
+            report.add(
+                &source.place,
+                &source.path,
+                format!("the key `type` is missing: {}", <OneOf<Protocol> as Leaf>::FORM),
+            );
             return None;
         };
         Some(match OneOf::<Protocol>::read(protocol, report)?.0 {

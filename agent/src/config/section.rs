@@ -120,7 +120,11 @@ impl<T: Shape> Shape for Vec<At<T>> {
             Kind::Empty => Some(Self::new()),
             Kind::Broken => None,
             Kind::Scalar(_) | Kind::Map(_) => {
-                report.add(&node.place, &node.path, format!("expected a list, each entry led by `-`; found {}", node.what()));
+                report.add(
+                    &node.place,
+                    &node.path,
+                    format!("expected a list, each entry led by `-`; found {}", node.what()),
+                );
                 None
             }
         }
@@ -144,7 +148,11 @@ impl<V: Shape> Shape for Entries<V> {
             Kind::Empty => Some(Self(Vec::new())),
             Kind::Broken => None,
             Kind::Scalar(_) | Kind::List(_) => {
-                report.add(&node.place, &node.path, format!("expected a section of `key: value`, found {}", node.what()));
+                report.add(
+                    &node.place,
+                    &node.path,
+                    format!("expected a section of `key: value`, found {}", node.what()),
+                );
                 None
             }
         }
@@ -161,7 +169,12 @@ pub(super) fn join(path: &str, key: &str) -> String {
 }
 
 /// Reports each key of `node` that is not among `allowed`; `hint` may know where it belongs.
-pub(super) fn refuse_unknown(node: &Node, allowed: &[&str], hint: &dyn Fn(&str) -> Option<String>, report: &mut Report) {
+pub(super) fn refuse_unknown(
+    node: &Node,
+    allowed: &[&str],
+    hint: &dyn Fn(&str) -> Option<String>,
+    report: &mut Report,
+) {
     let Kind::Map(entries) = &node.kind else { return };
     for (key, value) in entries {
         let word = key.scalar.text.as_str();

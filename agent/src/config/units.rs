@@ -53,7 +53,12 @@ impl<const MIN: u64, const MAX: u64> Leaf for Span<MIN, MAX> {
         let nanos = quantity(&scalar.text, &TIME, "duration", "250ms")?;
         let (min, max) = (u128::from(MIN) * 1_000_000, u128::from(MAX) * 1_000_000);
         if !(min..=max).contains(&nanos) {
-            return Err(format!("`{}` is out of range: from {} to {}", scalar.text, show(min, &TIME[1..]), show(max, &TIME[1..])));
+            return Err(format!(
+                "`{}` is out of range: from {} to {}",
+                scalar.text,
+                show(min, &TIME[1..]),
+                show(max, &TIME[1..])
+            ));
         }
         let nanos = u64::try_from(nanos).map_err(|_| format!("`{}` is too long", scalar.text))?;
         Ok(Self(Duration::from_nanos(nanos)))
@@ -105,7 +110,9 @@ impl Leaf for Rate {
             let digits: String = number.trim().chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
             let meant = TIME[2..].iter().find(|unit| unit.name == per.trim() || unit.also.contains(&per.trim()));
             return Err(match meant {
-                Some(unit) if is_decimal(&digits) => format!("`{text}` is no rate; did you mean `{digits}/{}`?", unit.name),
+                Some(unit) if is_decimal(&digits) => {
+                    format!("`{text}` is no rate; did you mean `{digits}/{}`?", unit.name)
+                }
                 _ => format!("`{text}` is no rate; write it as `2.5/s`, `60/min`, `100/h` or `1000/d`"),
             });
         };
@@ -229,7 +236,10 @@ mod tests {
             ("", "`` is no duration; write it as `250ms`"),
             ("400d", "`400d` is out of range: from `0` to `366d`"),
             ("999999999999999999999999999999999999d", "`999999999999999999999999999999999999d` is too much"),
-            ("99999999999999999999999999999999999999999999s", "`99999999999999999999999999999999999999999999s` is too much"),
+            (
+                "99999999999999999999999999999999999999999999s",
+                "`99999999999999999999999999999999999999999999s` is too much",
+            ),
         ] {
             assert_eq!(duration(text), Err(message.to_owned()), "{text}");
         }
@@ -261,7 +271,10 @@ mod tests {
         assert_eq!(rate("60/m"), Err("`60/m` is no rate; did you mean `60/min`?".to_owned()));
         assert_eq!(rate("150 parts/h"), Err("`150 parts/h` is no rate; did you mean `150/h`?".to_owned()));
         assert_eq!(rate("2.5"), Err("`2.5` is no rate; write it as `2.5/s` or `60/min`".to_owned()));
-        assert_eq!(rate("1/ms"), Err("`1/ms` is no rate; write it as `2.5/s`, `60/min`, `100/h` or `1000/d`".to_owned()));
+        assert_eq!(
+            rate("1/ms"),
+            Err("`1/ms` is no rate; write it as `2.5/s`, `60/min`, `100/h` or `1000/d`".to_owned())
+        );
         assert_eq!(rate("0/s"), Err("`0/s` is out of range: a rate is above zero".to_owned()));
     }
 

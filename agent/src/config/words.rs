@@ -106,7 +106,9 @@ impl Leaf for Hidden {
     const FORM: &'static str = "text, or `${env:NAME}`, or `${file:/path}`";
 
     fn parse(scalar: &Scalar) -> Result<Self, String> {
-        text(scalar).map(|text| Self(text.to_owned())).map_err(|_| "is a number or truth value to YAML; put it in quotes".to_owned())
+        text(scalar)
+            .map(|text| Self(text.to_owned()))
+            .map_err(|_| "is a number or truth value to YAML; put it in quotes".to_owned())
     }
 
     fn schema() -> Value {
@@ -243,7 +245,7 @@ impl<W: Word> Leaf for OneOf<W> {
         let words = || all.iter().map(|(word, _)| *word);
         Err(match suggest::nearest(text, words()) {
             Some(word) => format!("`{text}` is no {}; did you mean `{word}`?", W::WHAT),
-            None => format!("`{text}` is no {}; one of {}", W::WHAT, suggest::list(words())),
+            None => format!("`{text}` is no {}; write {}", W::WHAT, suggest::list(words())),
         })
     }
 
@@ -365,7 +367,8 @@ impl Leaf for Zone {
         jiff::tz::TimeZone::get(text).map(Self).map_err(|_| {
             let names: Vec<_> = jiff::tz::db().available().map(|name| name.to_string()).collect();
             // `Berlin` alone is the end of a name, not a slip of the finger.
-            let city = names.iter().find(|name| name.rsplit('/').next().is_some_and(|city| city.eq_ignore_ascii_case(text)));
+            let city =
+                names.iter().find(|name| name.rsplit('/').next().is_some_and(|city| city.eq_ignore_ascii_case(text)));
             match city.map(String::as_str).or_else(|| suggest::nearest(text, names.iter().map(String::as_str))) {
                 Some(name) => format!("`{text}` is no IANA time zone; did you mean `{name}`?"),
                 None => format!("`{text}` is no IANA time zone; write it as `Europe/Berlin`"),
@@ -394,7 +397,9 @@ impl Leaf for Listen {
                     format!("`{text}` is no IP address with a port; did you mean `127.0.0.1:{port}`?")
                 }
                 ("" | "*", Ok(port)) => {
-                    format!("`{text}` has no IP address; write `127.0.0.1:{port}`, or `0.0.0.0:{port}` for every interface")
+                    format!(
+                        "`{text}` has no IP address; write `127.0.0.1:{port}`, or `0.0.0.0:{port}` for every interface"
+                    )
                 }
                 _ => format!("`{text}` is no IP address with a port; write it as `127.0.0.1:8080`"),
             }

@@ -10,9 +10,10 @@ use gemba_drivers::{modbus, mqtt, opcua};
 use super::oee::Resolved;
 use super::{TagFacts, Who};
 use crate::config::error::{Place, Report};
+use crate::config::protocols::Payload;
 use crate::config::raw;
 use crate::config::section::{At, join};
-use crate::config::protocols::Payload;
+use crate::config::suggest;
 use crate::config::words::{OneOf, one_of_names};
 use crate::config::{Link, Source};
 
@@ -29,8 +30,16 @@ struct Draft {
 
 /// A driver's configuration in the making, with the options that belong to the link as a whole.
 enum Wire {
-    Modbus { config: modbus::Config, timeout: Agreed<Duration> },
-    Opcua { config: opcua::Config, identity: (String, u16, String), security: Agreed<opcua::Security>, timeout: Agreed<Duration> },
+    Modbus {
+        config: modbus::Config,
+        timeout: Agreed<Duration>,
+    },
+    Opcua {
+        config: opcua::Config,
+        identity: (String, u16, String),
+        security: Agreed<opcua::Security>,
+        timeout: Agreed<Duration>,
+    },
     Mqtt(Box<MqttDraft>),
 }
 
@@ -76,7 +85,14 @@ impl<T: PartialEq> Agreed<T> {
         self.put(who, at, value, true, report);
     }
 
-    fn put<U>(&mut self, who: &Who, at: &Option<At<U>>, value: impl FnOnce(&U) -> T, secret: bool, report: &mut Report) {
+    fn put<U>(
+        &mut self,
+        who: &Who,
+        at: &Option<At<U>>,
+        value: impl FnOnce(&U) -> T,
+        secret: bool,
+        report: &mut Report,
+    ) {
         let Some(at) = at else { return };
         let value = value(&at.value);
         let Some(said) = &self.said else {
@@ -118,7 +134,10 @@ impl Links {
         let source = &station.source.as_ref()?.value.0;
         source.r#type.as_ref()?;
         if let Some(unit) = source.unit.as_ref().filter(|unit| (248..=254).contains(&unit.0)) {
-            unit.wrong(report, format!("`{}` is a reserved unit identifier; 1 to 247, or 255 for the device itself", unit.shown));
+            unit.wrong(
+                report,
+                format!("`{}` is a reserved unit identifier; 1 to 247, or 255 for the device itself", unit.shown),
+            );
         }
         let written = source.endpoint.as_ref()?;
         let endpoint = modbus_lower(&written.0);
@@ -151,9 +170,10 @@ impl Links {
         let source = &station.source.as_ref()?.value.0;
         source.r#type.as_ref()?;
         let written = source.endpoint.as_ref()?;
-        let found = self.0.iter().position(
-            |link| matches!(&link.wire, Wire::Opcua { identity, .. } if *identity == written.identity),
-        );
+        let found = self
+            .0
+            .iter()
+            .position(|link| matches!(&link.wire, Wire::Opcua { identity, .. } if *identity == written.identity));
         let index = self.join(found, who, written, &written.url, || Wire::Opcua {
             config: opcua::Config {
                 endpoint: written.url.clone(),
@@ -202,7 +222,8 @@ impl Links {
         let found = self.0.iter().position(|link| {
             matches!(&link.wire, Wire::Mqtt(draft) if draft.config.endpoint == endpoint && draft.config.client_id == client_id)
         });
-        let index = self.join(found, who, written, &endpoint, || Wire::Mqtt(Box::new(MqttDraft::new(endpoint.clone(), client_id))));
+        let index = self
+            .join(found, who, written, &endpoint, || Wire::Mqtt(Box::new(MqttDraft::new(endpoint.clone(), client_id))));
         let Wire::Mqtt(draft) = &mut self.0[index].wire else { return None };
         draft.version.say(who, &source.version, |version| version.0, report);
         draft.clean_session.say(who, &source.clean_session, |flag| flag.0, report);
@@ -226,8 +247,7 @@ impl Links {
     ) -> usize {
         let index = found.unwrap_or_else(|| {
             // What was filled in may be a secret: then the endpoint is shown as it is written.
-            let endpoint =
-                if written.shown.contains("${") { written.shown.to_string() } else { endpoint.to_string() };
+            let endpoint = if written.shown.contains("${") { written.shown.to_string() } else { endpoint.to_string() };
             self.0.push(Draft { endpoint, stations: Vec::new(), wire: wire() });
             self.0.len() - 1
         });
@@ -294,10 +314,10 @@ impl MqttDraft {
             keep_alive: self.keep_alive.value,
             timeout: self.timeout.value,
             max_payload: usize::try_from(self.max_payload.value).unwrap_or(usize::MAX),
-            credentials: self.username.value.map(|username| mqtt::Credentials {
-                username,
-                password: self.password.value.unwrap_or_default(),
-            }),
+            credentials: self
+                .username
+                .value
+                .map(|username| mqtt::Credentials { username, password: self.password.value.unwrap_or_default() }),
             ca_file: self.ca_file.value,
             ..self.config
         }
@@ -323,18 +343,30 @@ fn modbus_tags(station: &raw::ModbusStation, facts: &[TagFacts], report: &mut Re
         let address = written.value.0;
         let Some(data_type) = facts.data_type else {
             if !report.knows(&join(&tag.path, "as")) {
-                tag.wrong(report, format!("the key `as` is missing: how are the registers read? One of {}", DataType::NAMES.join(", ")));
+                tag.wrong(
+                    report,
+                    format!(
+                        "the key `as` is missing: how are the registers read? Write {}",
+                        suggest::list(DataType::NAMES)
+                    ),
+                );
             }
             continue;
         };
         if address.table.is_bits() && data_type != DataType::Bool {
             if let Some(said) = &options.r#as {
-                said.wrong(report, format!("`{}` is read from registers; `{}` is a single bit, so `bool`", said.shown, written.shown));
+                said.wrong(
+                    report,
+                    format!("`{}` is read from registers; `{}` is a single bit, so `bool`", said.shown, written.shown),
+                );
             }
             continue;
         }
         if u32::from(address.offset) + u32::from(data_type.width()) > 65_536 {
-            written.wrong(report, format!("`{}` with {} registers goes beyond the last one, 65535", written.shown, data_type.width()));
+            written.wrong(
+                report,
+                format!("`{}` with {} registers goes beyond the last one, 65535", written.shown, data_type.width()),
+            );
             continue;
         }
         tags.push(modbus::Tag { id: facts.id, address, data_type });
@@ -349,7 +381,9 @@ fn mqtt_topics(
     oee: &Resolved,
     report: &mut Report,
 ) -> Vec<mqtt::Topic> {
-    let Some(list) = station.source.as_ref().and_then(|source| source.value.0.topics.as_ref()) else { return Vec::new() };
+    let Some(list) = station.source.as_ref().and_then(|source| source.value.0.topics.as_ref()) else {
+        return Vec::new();
+    };
     if list.is_empty() {
         list.wrong(report, "there is no topic; a station subscribes to at least one");
         return Vec::new();
@@ -359,7 +393,10 @@ fn mqtt_topics(
     for filter in filters() {
         match known.iter().find(|earlier| earlier.value == filter.value) {
             Some(earlier) => {
-                filter.wrong(report, format!("`{}` is already a topic of this station at {}", filter.shown, earlier.place));
+                filter.wrong(
+                    report,
+                    format!("`{}` is already a topic of this station at {}", filter.shown, earlier.place),
+                );
             }
             None => known.push(filter),
         }
@@ -369,18 +406,25 @@ fn mqtt_topics(
         let Some(wanted) = &tag.value.0.topic else { continue };
         if !filters().any(|filter| filter.value == wanted.value) {
             let names = filters().map(|filter| &*filter.shown);
-            wanted.wrong(report, format!("`{}` is no topic of this station{}", wanted.shown, one_of_names(&wanted.shown, names)));
+            wanted.wrong(
+                report,
+                format!("`{}` is no topic of this station{}", wanted.shown, one_of_names(&wanted.shown, names)),
+            );
         }
     }
     let mut topics = Vec::with_capacity(list.len());
     for topic in &list.value {
-        let (Some(filter), Some(OneOf(Payload::Json))) = (&topic.topic, topic.payload.as_ref().map(|payload| payload.value))
+        let (Some(filter), Some(OneOf(Payload::Json))) =
+            (&topic.topic, topic.payload.as_ref().map(|payload| payload.value))
         else {
             continue;
         };
         let mine = |wanted: &Option<At<_>>| wanted.as_ref().is_none_or(|wanted| wanted.value == filter.value);
         if !tags.is_empty() && !tags.iter().any(|(tag, _)| mine(&tag.value.0.topic)) {
-            filter.wrong(report, format!("no tag is read from `{}`; give a tag this `topic`, or leave the topic out", filter.shown));
+            filter.wrong(
+                report,
+                format!("no tag is read from `{}`; give a tag this `topic`, or leave the topic out", filter.shown),
+            );
         }
         let time = topic.time.as_ref().and_then(|time| {
             let payload = &time.value;

@@ -157,19 +157,22 @@ impl Plant {
     fn station(&mut self, station: &At<raw::Station>, report: &mut Report) {
         match &station.value {
             raw::Station::Modbus(raw) => {
-                let (who, facts) = self.begin(&raw.name, raw.tags.as_ref().map(|tags| Common::of(tags, |tag| &tag.0)), report);
+                let (who, facts) =
+                    self.begin(&raw.name, raw.tags.as_ref().map(|tags| Common::of(tags, |tag| &tag.0)), report);
                 let oee = oee::resolve(raw.oee.as_ref(), &facts, report);
                 let link = self.links.modbus(&who, raw, &facts, report);
                 self.end(who, &facts, oee, link);
             }
             raw::Station::Opcua(raw) => {
-                let (who, facts) = self.begin(&raw.name, raw.tags.as_ref().map(|tags| Common::of(tags, |tag| &tag.0)), report);
+                let (who, facts) =
+                    self.begin(&raw.name, raw.tags.as_ref().map(|tags| Common::of(tags, |tag| &tag.0)), report);
                 let oee = oee::resolve(raw.oee.as_ref(), &facts, report);
                 let link = self.links.opcua(&who, raw, &facts, report);
                 self.end(who, &facts, oee, link);
             }
             raw::Station::Mqtt(raw) => {
-                let (who, facts) = self.begin(&raw.name, raw.tags.as_ref().map(|tags| Common::of(tags, |tag| &tag.0)), report);
+                let (who, facts) =
+                    self.begin(&raw.name, raw.tags.as_ref().map(|tags| Common::of(tags, |tag| &tag.0)), report);
                 let oee = oee::resolve(raw.oee.as_ref(), &facts, report);
                 let link = self.links.mqtt(&who, raw, &facts, &oee, self.line.as_deref(), report);
                 self.end(who, &facts, oee, link);
@@ -178,7 +181,12 @@ impl Plant {
     }
 
     /// Takes the station's name and its tags' names; numbers the tags.
-    fn begin(&mut self, name: &Option<At<Name>>, tags: Option<Common<'_>>, report: &mut Report) -> (Who, Vec<TagFacts>) {
+    fn begin(
+        &mut self,
+        name: &Option<At<Name>>,
+        tags: Option<Common<'_>>,
+        report: &mut Report,
+    ) -> (Who, Vec<TagFacts>) {
         let index = self.stations.len();
         if let Some(name) = name {
             self.names.take(&name.value.0, name, "a station", report);
@@ -200,8 +208,11 @@ impl Plant {
             match (tag.name, tag.metric) {
                 (_, Some(metric)) => metrics.take(&metric.value.0, metric, "a metric of this station", report),
                 (Some(name), None) if !is_metric_name(&format!("factory.tag.{}", name.value.0)) => {
-                    let fitting: String =
-                        name.shown.chars().map(|c| if c.is_ascii_alphanumeric() || "_.-/".contains(c) { c } else { '_' }).collect();
+                    let fitting: String = name
+                        .shown
+                        .chars()
+                        .map(|c| if c.is_ascii_alphanumeric() || "_.-/".contains(c) { c } else { '_' })
+                        .collect();
                     name.wrong(
                         report,
                         format!(

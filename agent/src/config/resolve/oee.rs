@@ -65,7 +65,10 @@ impl<'a> Roles<'a> {
     fn tag(&mut self, role: &'static str, name: &At<Name>, report: &mut Report) -> Option<&'a TagFacts> {
         let Some(tag) = self.tags.iter().find(|tag| tag.name == name.value.0) else {
             let names = self.tags.iter().map(|tag| &*tag.shown).filter(|name| !name.is_empty());
-            name.wrong(report, format!("`{}` is no tag of this station{}", name.shown, one_of_names(&name.shown, names)));
+            name.wrong(
+                report,
+                format!("`{}` is no tag of this station{}", name.shown, one_of_names(&name.shown, names)),
+            );
             return None;
         };
         if let Some((_, other)) = self.taken.iter().find(|(taken, _)| *taken == tag.id) {
@@ -89,14 +92,16 @@ impl<'a> Roles<'a> {
                 Ok((value, _)) if entries.iter().any(|(known, _)| *known == value) => {
                     format!("the value `{value}` is already in the map")
                 }
-                Ok((value, kind)) => match tag.and_then(|tag| tag.data_type).and_then(|of| never_comes(of, &value, kind)) {
-                    Some(message) => message,
-                    None => {
-                        text |= kind == KeyKind::Text;
-                        entries.push((value, state.0));
-                        continue;
+                Ok((value, kind)) => {
+                    match tag.and_then(|tag| tag.data_type).and_then(|of| never_comes(of, &value, kind)) {
+                        Some(message) => message,
+                        None => {
+                            text |= kind == KeyKind::Text;
+                            entries.push((value, state.0));
+                            continue;
+                        }
                     }
-                },
+                }
             };
             report.add(&key.place, &state.path, wrong);
         }
@@ -107,7 +112,10 @@ impl<'a> Roles<'a> {
         let name = raw.tag.as_ref()?;
         let tag = self.tag(role, name, report)?;
         if tag.data_type == Some(modbus::DataType::Bool) {
-            name.wrong(report, format!("`{}` is a `bool`, which cannot count; read it as a number, such as `u32`", name.shown));
+            name.wrong(
+                report,
+                format!("`{}` is a `bool`, which cannot count; read it as a number, such as `u32`", name.shown),
+            );
         }
         Some(CounterSpec {
             tag: tag.id,
@@ -144,7 +152,8 @@ fn device_value(key: &Key) -> Result<(String, KeyKind), String> {
                 ));
             }
             _ if is_number(text) => {
-                let number = number.ok_or_else(|| format!("`{text}` is no decimal number; put it in quotes if it is text"))?;
+                let number =
+                    number.ok_or_else(|| format!("`{text}` is no decimal number; put it in quotes if it is text"))?;
                 return Ok((number.to_string(), KeyKind::Number));
             }
             _ => {}
@@ -162,7 +171,8 @@ fn device_value(key: &Key) -> Result<(String, KeyKind), String> {
 fn never_comes(of: modbus::DataType, value: &str, kind: KeyKind) -> Option<String> {
     use modbus::DataType;
     if of == DataType::Bool {
-        return (kind != KeyKind::Truth).then(|| format!("`{value}` never comes from a `bool`; write `true` or `false`"));
+        return (kind != KeyKind::Truth)
+            .then(|| format!("`{value}` never comes from a `bool`; write `true` or `false`"));
     }
     if kind != KeyKind::Number {
         return Some(format!("`{value}` never comes from a Modbus register; its values are numbers"));

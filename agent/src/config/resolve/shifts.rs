@@ -32,7 +32,11 @@ pub(super) fn resolve(shifts: &[At<raw::Shift>], report: &mut Report) -> Vec<Shi
                 let (name, earlier_name) = (shown(raw), shown(earlier_raw));
                 raw.wrong(
                     report,
-                    format!("shift `{name}` overlaps shift `{earlier_name}` ({}) from {} on", earlier_raw.place, moment(at)),
+                    format!(
+                        "shift `{name}` overlaps shift `{earlier_name}` ({}) from {} on",
+                        earlier_raw.place,
+                        moment(at)
+                    ),
                 );
             }
         }
@@ -61,14 +65,26 @@ fn shift(raw: &raw::Shift, report: &mut Report) -> Option<ShiftSpec> {
         if finish > length {
             pause.wrong(
                 report,
-                format!("the break from {} to {} is not inside the shift from {} to {}", wall(from), wall(to), wall(start), wall(end)),
+                format!(
+                    "the break from {} to {} is not inside the shift from {} to {}",
+                    wall(from),
+                    wall(to),
+                    wall(start),
+                    wall(end)
+                ),
             );
             continue;
         }
         if let Some((.., other)) = breaks.iter().find(|(b, f, ..)| begin < *f && *b < finish) {
             pause.wrong(
                 report,
-                format!("the break from {} to {} overlaps the one from {} to {}", wall(from), wall(to), wall(other.0), wall(other.1)),
+                format!(
+                    "the break from {} to {} overlaps the one from {} to {}",
+                    wall(from),
+                    wall(to),
+                    wall(other.0),
+                    wall(other.1)
+                ),
             );
             continue;
         }
