@@ -451,6 +451,39 @@ fn the_schema_says_what_loading_says() {
     }
 }
 
+/// Every key of the schema, with its default if it has one.
+fn keys(schema: &serde_json::Value, into: &mut Vec<(String, Option<String>)>) {
+    match schema {
+        serde_json::Value::Object(held) => {
+            if let Some(serde_json::Value::Object(properties)) = held.get("properties") {
+                for (key, property) in properties {
+                    let default =
+                        property.get("default").map(|value| value.as_str().map_or(value.to_string(), str::to_owned));
+                    into.push((key.clone(), default));
+                }
+            }
+            held.values().for_each(|value| keys(value, into));
+        }
+        serde_json::Value::Array(items) => items.iter().for_each(|item| keys(item, into)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_reference_page_names_every_key_and_default() {
+    let page = include_str!("../../docs/configuration.md");
+    let mut known = Vec::new();
+    keys(&gemba::config::schema(), &mut known);
+    assert!(known.len() > 60);
+    for (key, default) in known {
+        let row = page.lines().find(|line| match &default {
+            None => line.contains(&key),
+            Some(default) => line.starts_with('|') && line.contains(&key) && line.contains(&format!("`{default}`")),
+        });
+        assert!(row.is_some(), "docs/configuration.md lacks `{key}` with default {default:?}");
+    }
+}
+
 proptest! {
     #[test]
     fn no_text_panics(text in ".{0,400}") {

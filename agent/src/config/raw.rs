@@ -126,9 +126,9 @@ section! {
 /// A station; what its source and tags may say depends on the source's `type`.
 #[derive(Debug)]
 pub(super) enum Station {
-    Modbus(ModbusStation),
-    Opcua(OpcuaStation),
-    Mqtt(MqttStation),
+    Modbus(Box<ModbusStation>),
+    Opcua(Box<OpcuaStation>),
+    Mqtt(Box<MqttStation>),
 }
 
 macro_rules! station {
@@ -172,9 +172,9 @@ impl Shape for Station {
             return None;
         };
         Some(match OneOf::<Protocol>::read(protocol, report)?.0 {
-            Protocol::Modbus => Self::Modbus(ModbusStation::read(node, report)?),
-            Protocol::Opcua => Self::Opcua(OpcuaStation::read(node, report)?),
-            Protocol::Mqtt => Self::Mqtt(MqttStation::read(node, report)?),
+            Protocol::Modbus => Self::Modbus(Box::new(ModbusStation::read(node, report)?)),
+            Protocol::Opcua => Self::Opcua(Box::new(OpcuaStation::read(node, report)?)),
+            Protocol::Mqtt => Self::Mqtt(Box::new(MqttStation::read(node, report)?)),
         })
     }
 
@@ -187,15 +187,15 @@ impl Shape for Station {
             },
             // An editor then complains about the protocol that was meant, not about all three.
             "allOf": [
-                when(Protocol::Modbus, ModbusStation::schema()),
-                when(Protocol::Opcua, OpcuaStation::schema()),
-                when(Protocol::Mqtt, MqttStation::schema()),
+                when(Protocol::Modbus, &ModbusStation::schema()),
+                when(Protocol::Opcua, &OpcuaStation::schema()),
+                when(Protocol::Mqtt, &MqttStation::schema()),
             ],
         })
     }
 }
 
-fn when(protocol: Protocol, schema: Value) -> Value {
+fn when(protocol: Protocol, schema: &Value) -> Value {
     let source = json!({ "required": ["type"], "properties": { "type": { "const": protocol.word() } } });
     json!({ "if": { "required": ["source"], "properties": { "source": source } }, "then": schema })
 }

@@ -16,10 +16,11 @@ use crate::model::State;
 /// YAML 1.1 tools, which people use to write configuration, turn an unquoted `no` into false and `010` into 8.
 pub(super) fn text(scalar: &Scalar) -> Result<&str, String> {
     let text = scalar.text.as_str();
-    if scalar.plain && scalar.template.is_none() {
-        if let Some(kind) = yaml_kind(text) {
-            return Err(format!("`{text}` is a {kind} to YAML; put it in quotes: \"{text}\""));
-        }
+    if scalar.plain
+        && scalar.template.is_none()
+        && let Some(kind) = yaml_kind(text)
+    {
+        return Err(format!("`{text}` is a {kind} to YAML; put it in quotes: \"{text}\""));
     }
     Ok(text)
 }
@@ -281,7 +282,7 @@ impl<const END: bool> Leaf for WallTime<END> {
         }
         if let Ok(minutes) = text.parse::<u32>() {
             // 06:00 without quotes is a number to base 60 in YAML 1.1.
-            return Err(if scalar.plain && minutes >= 60 && minutes < 24 * 60 {
+            return Err(if scalar.plain && (60..24 * 60).contains(&minutes) {
                 let meant = format!("\"{:02}:{:02}\"", minutes / 60, minutes % 60);
                 format!("`{text}` is a number, as YAML 1.1 tools make of a time without quotes; did you mean {meant}?")
             } else {
@@ -349,8 +350,8 @@ fn day(text: &str) -> Result<usize, String> {
     DAYS.iter().position(|day| *day == text).ok_or_else(|| {
         let lower = text.to_lowercase();
         match DAYS.iter().find(|day| lower.starts_with(**day)) {
-            Some(day) => format!("`{text}` is no day; did you mean `{day}`?"),
-            None => format!("`{text}` is no day; one of {}, or a range such as `mon-fri`", suggest::list(DAYS)),
+            Some(day) if !text.contains('-') => format!("`{text}` is no day; did you mean `{day}`?"),
+            _ => format!("`{text}` is no day; one of {}, or a range such as `mon-fri`", suggest::list(DAYS)),
         }
     })
 }
