@@ -4,6 +4,7 @@
 //! (`substitute`), options are read from it as they are declared (`raw`, `section`), and their meaning
 //! is worked out (`resolve`). Each step reports everything that is wrong and goes on.
 
+mod calendar;
 mod error;
 mod protocols;
 mod raw;

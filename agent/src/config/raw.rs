@@ -6,6 +6,7 @@
 use gemba_drivers::{modbus, mqtt, opcua};
 use serde_json::{Value, json};
 
+use super::calendar::{Days, WallTime, Zone};
 use super::error::Report;
 use super::protocols::{
     Address, BaseUrl, Compression, Filter, JsonPath, ModbusEndpoint, MqttEndpoint, NodeId, OpcuaEndpoint, Payload,
@@ -14,9 +15,7 @@ use super::protocols::{
 use super::section::{At, Entries, Leaf, Shape, expect_map, section};
 use super::tree::{Kind, Node};
 use super::units::{Rate, Size, Span};
-use super::words::{
-    Days, FilePath, Flag, Fraction, Hidden, Listen, Metric, Name, OneOf, Text, Ucum, WallTime, Whole, Zone,
-};
+use super::words::{FilePath, Flag, Fraction, Hidden, Listen, Metric, Name, OneOf, Text, Ucum, Whole};
 use crate::model::State;
 
 const SECOND: u64 = 1_000;

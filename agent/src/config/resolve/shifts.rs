@@ -5,10 +5,10 @@ use std::sync::Arc;
 use jiff::civil;
 
 use super::Names;
+use crate::config::calendar::DAYS;
 use crate::config::error::Report;
 use crate::config::raw;
 use crate::config::section::At;
-use crate::config::words::DAYS;
 use crate::model::ShiftSpec;
 
 const DAY: i64 = 86_400;
