@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use gemba::config::{Config, Source};
+use gemba::config::{Config, Link, Source};
+use gemba::model::State;
+use gemba_drivers::{TagId, modbus, mqtt, opcua};
+use jiff::civil::time;
 use proptest::prelude::*;
 
 fn folder(name: &str) -> PathBuf {
@@ -25,7 +28,30 @@ fn name(path: &Path) -> &str {
     path.file_name().and_then(|name| name.to_str()).expect("a UTF-8 name")
 }
 
-/// Each file in tests/config/bad begins with the messages it must give, all of them, each after `#! `.
+fn load(text: &str) -> Config {
+    Config::from_str("test.yaml", text).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn refused(text: &str) -> String {
+    Config::from_str("test.yaml", text).expect_err("refused").to_string()
+}
+
+fn modbus(link: &Link) -> &modbus::Config {
+    let Source::Modbus(config) = &link.source else { panic!("{link:?}") };
+    config
+}
+
+fn opcua(link: &Link) -> &opcua::Config {
+    let Source::Opcua(config) = &link.source else { panic!("{link:?}") };
+    config
+}
+
+fn mqtt(link: &Link) -> &mqtt::Config {
+    let Source::Mqtt(config) = &link.source else { panic!("{link:?}") };
+    config
+}
+
+/// Each file in tests/config/bad ends with the messages it must give, all of them, each after `#! `.
 #[test]
 fn every_mistake_is_told_in_full() {
     let mut wrong = Vec::new();
@@ -41,4 +67,440 @@ fn every_mistake_is_told_in_full() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_example_loads() {
+    for path in yaml_files(&folder("../config")) {
+        Config::load(&path).unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+#[test]
+fn the_reference_line_means_what_it_says() {
+    let config = Config::load(&folder("../config/line.yaml")).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!((config.site.as_ref(), config.line.as_ref()), ("fab-2", "smt-1"));
+    assert_eq!(config.timezone.iana_name(), Some("Europe/Berlin"));
+    assert_eq!(config.http.listen, "127.0.0.1:8080".parse().expect("an address"));
+
+    let upstream = config.upstream.as_ref().expect("there is one");
+    assert_eq!(upstream.endpoint, "http://127.0.0.1:4318");
+    assert!(upstream.gzip);
+    assert_eq!(upstream.timeout, Duration::from_secs(10));
+    let headers: Vec<_> = upstream.headers.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
+    assert_eq!(headers, [("x-plant", "fab-2")]);
+
+    assert_eq!(config.spool.path, Path::new("./data/spool"));
+    assert_eq!((config.spool.max_size, config.spool.keep_free), (512 << 20, 64 << 20));
+    assert_eq!((config.spool.sync, config.spool.keep), (Duration::from_millis(250), Duration::ZERO));
+
+    let shifts: Vec<_> = config.shifts.iter().map(|shift| (shift.name.as_ref(), shift.start, shift.end)).collect();
+    let (six, two, ten) = (time(6, 0, 0, 0), time(14, 0, 0, 0), time(22, 0, 0, 0));
+    assert_eq!(shifts, [("early", six, two), ("late", two, ten), ("night", ten, six)]);
+    assert_eq!(config.shifts[0].breaks, [(time(10, 0, 0, 0), time(10, 30, 0, 0))]);
+    assert_eq!(config.shifts[0].days, [true; 7]);
+
+    assert_eq!(config.tags.iter().map(|tag| tag.id.0).collect::<Vec<_>>(), (0..11).collect::<Vec<_>>());
+    let stations: Vec<_> =
+        config.stations.iter().map(|station| (station.name.as_ref(), station.tags.clone(), station.link)).collect();
+    assert_eq!(stations, [("printer-1", 0..4, 0), ("aoi-1", 4..8, 1), ("oven-1", 8..11, 2)]);
+    let text: Vec<_> = config.tags.iter().filter(|tag| tag.text).map(|tag| tag.id.0).collect();
+    assert_eq!(text, [4, 8]);
+    assert_eq!(config.tags[3].unit.as_deref(), Some("N"));
+    assert_eq!(config.tags[0].unit, None);
+
+    let printer = config.stations[0].oee.as_ref().expect("computed");
+    assert_eq!(printer.ideal_cycle_time, Some(Duration::from_millis(1200)));
+    let state = printer.state.as_ref().expect("a state");
+    assert_eq!(state.tag, TagId(0));
+    let words: Vec<_> = state.map.iter().map(|(value, state)| (value.as_str(), *state)).collect();
+    assert_eq!(
+        words,
+        [
+            ("1", State::Producing),
+            ("2", State::Starved),
+            ("3", State::Blocked),
+            ("4", State::Setup),
+            ("5", State::Down)
+        ]
+    );
+    assert_eq!(printer.total.as_ref().map(|counter| counter.tag), Some(TagId(1)));
+    assert_eq!(printer.good, None);
+    assert_eq!(printer.min_coverage.to_bits(), 0.5_f64.to_bits());
+
+    let link = modbus(&config.links[0]);
+    assert_eq!(link.endpoint, modbus::Endpoint::Tcp { host: "127.0.0.1".to_owned(), port: 5020 });
+    assert_eq!((link.timeout, link.groups[0].poll), (Duration::from_secs(2), Duration::from_millis(200)));
+    assert_eq!(link.groups[0].tags[3].address.to_string(), "input:10");
+    assert_eq!(link.groups[0].tags[3].data_type, modbus::DataType::F32);
+
+    let link = opcua(&config.links[1]);
+    assert_eq!(link.endpoint, "opc.tcp://127.0.0.1:4840");
+    assert_eq!((link.timeout, link.stations[0].publish), (Duration::from_secs(5), Duration::from_millis(250)));
+    assert_eq!(link.stations[0].tags[0].node.to_string(), "nsu=urn:fab-2:aoi;s=State");
+
+    let link = mqtt(&config.links[2]);
+    assert_eq!(
+        (link.client_id.as_str(), link.version, link.clean_session),
+        ("gemba-smt-1", mqtt::Version::V311, false)
+    );
+    assert_eq!((link.keep_alive, link.timeout), (Duration::from_secs(30), Duration::from_secs(5)));
+    assert_eq!((link.max_payload, link.topics[0].qos), (256 << 10, 1));
+    let numeric: Vec<_> = link.topics[0].tags.iter().map(|tag| (tag.id.0, tag.numeric, tag.required)).collect();
+    assert_eq!(numeric, [(8, false, false), (9, true, false), (10, false, false)]);
+    assert_eq!(
+        config.links.iter().map(|link| link.endpoint.as_str()).collect::<Vec<_>>(),
+        ["tcp://127.0.0.1:5020", "opc.tcp://127.0.0.1:4840", "mqtt://127.0.0.1:1883"]
+    );
+}
+
+/// As little as there can be: everything else has a default.
+const LEAST: &str = r#"
+site: s
+line: l
+timezone: UTC
+stations:
+  - name: a
+    source: { type: mqtt, endpoint: mqtts://broker, topics: [{ topic: a/b }] }
+    tags: [{ name: t, path: $.t }]
+"#;
+
+#[test]
+fn defaults_are_as_documented() {
+    let config = load(LEAST);
+    assert_eq!(config.http.listen.to_string(), "127.0.0.1:8080");
+    assert!(config.upstream.is_none() && config.shifts.is_empty());
+    assert_eq!(config.spool.max_size, 512 << 20);
+    let link = mqtt(&config.links[0]);
+    assert_eq!((link.endpoint.port, link.endpoint.tls, link.client_id.as_str()), (8883, true, "gemba-l"));
+    assert!(config.stations[0].oee.is_none());
+}
+
+#[test]
+fn stations_at_one_endpoint_share_a_link() {
+    let config = load(
+        r#"
+site: s
+line: l
+timezone: UTC
+stations:
+  - name: a
+    source: { type: modbus, endpoint: "tcp://gw:502", unit: 1 }
+    tags: [{ name: t, address: "coil:0" }]
+  - name: b
+    source: { type: mqtt, endpoint: "mqtt://broker", client_id: x, topics: [{ topic: b }] }
+    tags: [{ name: t, path: $.t }]
+  - name: c
+    source: { type: modbus, endpoint: tcp://GW, unit: 2, timeout: 7s }
+    tags: [{ name: t, address: "holding:3", as: i16 }]
+  - name: d
+    source: { type: mqtt, endpoint: "mqtt://broker:1883", client_id: x, username: u, password: p, topics: [{ topic: d }] }
+    tags: [{ name: t, path: $.t }]
+  - name: e
+    source: { type: mqtt, endpoint: "mqtt://broker", client_id: y, topics: [{ topic: e }] }
+    tags: [{ name: t, path: $.t }]
+"#,
+    );
+    assert_eq!(
+        config.links.iter().map(|link| link.stations.clone()).collect::<Vec<_>>(),
+        [vec![0, 2], vec![1, 3], vec![4]]
+    );
+    assert_eq!(config.stations.iter().map(|station| station.link).collect::<Vec<_>>(), [0, 1, 0, 1, 2]);
+    // The one that says so speaks for both.
+    assert_eq!(modbus(&config.links[0]).timeout, Duration::from_secs(7));
+    assert_eq!(modbus(&config.links[0]).groups.iter().map(|group| group.unit).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(modbus(&config.links[0]).groups[0].tags[0].data_type, modbus::DataType::Bool);
+    let broker = mqtt(&config.links[1]);
+    assert_eq!(broker.credentials.as_ref().map(|known| known.password.as_str()), Some("p"));
+    assert_eq!(broker.topics.iter().map(|topic| topic.station.as_ref()).collect::<Vec<_>>(), ["b", "d"]);
+    assert!(mqtt(&config.links[2]).credentials.is_none());
+}
+
+#[test]
+fn a_tag_is_read_from_its_topic_or_from_all() {
+    let config = load(
+        r#"
+site: s
+line: l
+timezone: UTC
+stations:
+  - name: a
+    source:
+      type: mqtt
+      endpoint: mqtt://h
+      version: 5
+      topics: [{ topic: x/+, qos: 2, time: { path: $.t, as: rfc3339 } }, { topic: y/#, qos: 0 }]
+    tags: [{ name: both, path: $.b }, { name: one, path: $.o, topic: y/#, required: true, metric: plant.one }]
+"#,
+    );
+    let link = mqtt(&config.links[0]);
+    assert_eq!(link.version, mqtt::Version::V5);
+    let topics: Vec<_> = link
+        .topics
+        .iter()
+        .map(|topic| (topic.filter.as_str(), topic.qos, topic.tags.iter().map(|tag| tag.id.0).collect::<Vec<_>>()))
+        .collect();
+    assert_eq!(topics, [("x/+", 2, vec![0]), ("y/#", 0, vec![0, 1])]);
+    assert_eq!(link.topics[0].time.as_ref().map(|time| time.format), Some(mqtt::TimeFormat::Rfc3339));
+    assert!(link.topics[1].tags[1].required);
+    assert_eq!(config.tags[1].metric.as_deref(), Some("plant.one"));
+}
+
+#[test]
+fn state_maps_take_numbers_booleans_and_text() {
+    let text_of = |map: &str| {
+        let text = LEAST.replace(
+            "[{ name: t, path: $.t }]",
+            &format!("[{{ name: t, path: $.t }}]\n    oee: {{ state: {{ tag: t, map: {map} }} }}"),
+        );
+        let config = load(&text);
+        let state = config.stations[0].oee.as_ref().and_then(|oee| oee.state.clone()).expect("a state");
+        (state.map.into_iter().map(|(value, _)| value).collect::<Vec<_>>(), config.tags[0].text)
+    };
+    assert_eq!(text_of("{ 1: producing, 2.0: down, -3: idle }"), (vec!["1".into(), "2".into(), "-3".into()], false));
+    assert_eq!(text_of("{ true: producing, False: down }"), (vec!["true".into(), "false".into()], false));
+    assert_eq!(text_of(r#"{ "on": producing, off line: down }"#), (vec!["on".into(), "off line".into()], true));
+    assert_eq!(text_of(r#"{ "01": producing }"#), (vec!["01".into()], true));
+    assert_eq!(text_of(r#"{ "1": producing }"#), (vec!["1".into()], false));
+}
+
+#[test]
+fn shifts_wrap_around_midnight_and_the_week() {
+    let with = |shifts: &str| format!("{LEAST}shifts:\n{shifts}");
+    let config = load(&with(
+        r#"  - { name: night, days: sun-thu, start: "22:00", end: "06:00", breaks: [{ start: "01:00", end: "01:30" }, { start: "23:30", end: "00:30" }] }
+  - { name: day, days: "mon,wed,fri", start: 06:00, end: "18:00" }
+  - { name: saturday, days: sat, start: "00:00", end: "24:00" }
+"#,
+    ));
+    assert_eq!(config.shifts[0].days, [true, true, true, true, false, false, true]);
+    assert_eq!(config.shifts[1].days, [true, false, true, false, true, false, false]);
+    // In the order in which they come, also across midnight.
+    assert_eq!(config.shifts[0].breaks[0], (time(23, 30, 0, 0), time(0, 30, 0, 0)));
+    assert_eq!(config.shifts[2].end, time(0, 0, 0, 0));
+    assert_eq!(
+        refused(&with(
+            "  - { name: a, days: sun, start: \"22:00\", end: \"06:00\" }\n  - { name: b, days: mon, start: \"05:00\", end: \"09:00\" }\n"
+        )),
+        "test.yaml:11:5: shifts[1]: shift `b` overlaps shift `a` (test.yaml:10:5) from mon 05:00 on"
+    );
+}
+
+#[test]
+fn what_is_filled_in_is_used_and_never_shown() {
+    let secrets = tempfile::tempdir().expect("a folder");
+    let file = secrets.path().join("password");
+    std::fs::write(&file, "hunter2\n").expect("written");
+    let text = format!(
+        r#"
+site: s
+line: l
+timezone: UTC
+upstream: {{ otlp: {{ endpoint: "http://${{file:{0}}}:4318", headers: {{ authorization: "Bearer ${{file:{0}}}" }} }} }}
+stations:
+  - name: a
+    source: {{ type: mqtt, endpoint: "mqtt://${{file:{0}}}.example", username: "${{env:CARGO_PKG_NAME}}", password: "${{file:{0}}}", client_id: "x-${{file:{0}}}", topics: [{{ topic: t }}] }}
+    tags: [{{ name: t, path: $.t }}]
+"#,
+        file.display()
+    );
+    let config = load(&text);
+    let upstream = config.upstream.as_ref().expect("there is one");
+    assert_eq!(upstream.headers[0].1.expose(), "Bearer hunter2");
+    assert_eq!(upstream.endpoint, "http://hunter2:4318");
+    let link = mqtt(&config.links[0]);
+    assert_eq!(link.endpoint.host, "hunter2.example");
+    let credentials = link.credentials.as_ref().expect("given");
+    assert_eq!((credentials.username.as_str(), credentials.password.as_str()), ("gemba", "hunter2"));
+    assert_eq!(config.links[0].endpoint, format!("mqtt://${{file:{}}}.example", file.display()));
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("hunter2") && shown.contains("***"), "{shown}");
+
+    // The same in every place where it does not fit.
+    let file = file.display();
+    let wrong = format!(
+        r#"
+site: s
+line: l
+timezone: "${{file:{file}}}"
+http: {{ listen: "${{file:{file}}}" }}
+upstream: {{ otlp: {{ endpoint: "${{file:{file}}}", timeout: "${{file:{file}}}", compression: "${{file:{file}}}" }} }}
+spool: {{ max_size: "${{file:{file}}}" }}
+shifts: [{{ name: a, days: "${{file:{file}}}", start: "${{file:{file}}}", end: "07:00" }}]
+stations:
+  - name: a
+    source: {{ type: "${{file:{file}}}" }}
+  - name: b
+    source: {{ type: opcua, endpoint: "${{file:{file}}}", security: "${{file:{file}}}" }}
+    tags: [{{ name: t, node: "${{file:{file}}}", metric: "1${{file:{file}}}", unit: "${{file:{file}}} x" }}]
+    oee: {{ min_coverage: "${{file:{file}}}", total: {{ tag: "${{file:{file}}}", modulus: "${{file:{file}}}", max_rate: "${{file:{file}}}" }} }}
+  - name: c
+    source: {{ type: mqtt, endpoint: "${{file:{file}}}", clean_session: "${{file:{file}}}", topics: [{{ topic: "a#${{file:{file}}}" }}] }}
+    tags: [{{ name: t, path: "${{file:{file}}}" }}]
+"#
+    );
+    let message = refused(&wrong);
+    assert_eq!(message.lines().count(), 22, "{message}");
+    assert!(!message.contains("hunter2"), "{message}");
+}
+
+#[test]
+fn a_folder_is_put_together() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("written");
+    let station = |name: &str| {
+        format!(
+            "stations:\n  - name: {name}\n    source: {{ type: modbus, endpoint: tcp://h }}\n    tags: [{{ name: t, address: 'coil:0' }}]\n"
+        )
+    };
+    write("10-line.yaml", "site: s\nline: l\ntimezone: UTC\nupstream: { otlp: { endpoint: http://c } }\n");
+    write("20-b.yaml", &station("b"));
+    write("15-a.yaml", &format!("{}upstream: {{ otlp: {{ timeout: 3s }} }}\n", station("a")));
+    write("90-empty.yaml", "# nothing\n");
+    write("notes.txt", "no YAML: [");
+    let config = Config::load(folder.path()).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.stations.iter().map(|station| station.name.as_ref()).collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(config.upstream.expect("there is one").timeout, Duration::from_secs(3));
+    assert_eq!(config.links.len(), 1);
+
+    write("30-again.yaml", &format!("{}site: t\n", station("a")));
+    let message = Config::load(folder.path()).expect_err("refused").to_string();
+    let at = folder.path().display();
+    assert_eq!(
+        message,
+        format!(
+            "{at}/30-again.yaml:2:11: stations[0].name: `a` is already the name of a station at {at}/15-a.yaml:2:11\n\
+             {at}/30-again.yaml:5:7: site: is already set at {at}/10-line.yaml:1:7"
+        )
+    );
+}
+
+#[test]
+fn what_cannot_be_read_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path().display();
+    let message = |path: &Path| Config::load(path).expect_err("refused").to_string();
+    assert_eq!(message(folder.path()), format!("{at}: holds no file named `*.yaml`"));
+    let missing = folder.path().join("missing.yaml");
+    assert_eq!(message(&missing), format!("{at}/missing.yaml: cannot be read: No such file or directory (os error 2)"));
+    let latin = folder.path().join("latin.yaml");
+    std::fs::write(&latin, b"site: s\nline: Gr\xf6\xdfe\n").expect("written");
+    assert_eq!(message(&latin), format!("{at}/latin.yaml:2:9: not UTF-8 text"));
+}
+
+#[test]
+fn anchors_and_merge_keys_work() {
+    let config = load(
+        r#"
+site: &s s
+line: *s
+timezone: UTC
+stations:
+  - name: a
+    source: &plc { type: modbus, endpoint: tcp://h, poll: 2s }
+    tags: &tags [{ name: t, address: "coil:0" }]
+  - name: b
+    source: { <<: *plc, unit: 2 }
+    tags: *tags
+"#,
+    );
+    assert_eq!(config.line.as_ref(), "s");
+    assert_eq!(modbus(&config.links[0]).groups[1].poll, Duration::from_secs(2));
+    assert_eq!(config.tags.len(), 2);
+}
+
+#[test]
+fn the_schema_says_what_loading_says() {
+    let schema = gemba::config::schema();
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    jsonschema::meta::validate(&schema).expect("a schema");
+    let validator = jsonschema::validator_for(&schema).expect("a schema");
+    // As YAML 1.2 has it: `N` is the newton.
+    let strict = || serde_saphyr::options! { strict_booleans: true };
+    let json = |text: &str| serde_saphyr::from_str_with_options::<serde_json::Value>(text, strict()).expect("YAML");
+
+    let line = json(include_str!("../../config/line.yaml"));
+    assert!(
+        validator.is_valid(&line),
+        "{:?}",
+        validator.iter_errors(&line).map(|error| error.to_string()).collect::<Vec<_>>()
+    );
+    assert!(validator.is_valid(&json(LEAST)));
+    for (from, to) in [
+        ("site: fab-2", "sites: fab-2"),
+        ("poll: 200ms", "publish: 200ms"),
+        ("poll: 200ms", "poll: 200"),
+        ("poll: 200ms", "poll: 20 sec"),
+        ("unit: 1\n", "unit: 0\n"),
+        ("type: modbus", "type: modbsu"),
+        ("address: \"holding:0\"", "address: \"hold:0\""),
+        ("publish: 250ms", "unit: 1"),
+        ("opc.tcp://", "tcp://"),
+        ("qos: 1", "qos: 3"),
+        ("path: \"$.state\"", "node: \"i=1\""),
+        ("running: producing", "running: runing"),
+        ("days: mon-sun", "days: monday"),
+        ("\"06:00\"", "\"25:00\""),
+        ("max_size: 512MiB", "max_size: 512M"),
+        ("timezone: Europe/Berlin", ""),
+        ("compression: gzip", "compression: zstd"),
+    ] {
+        let text = include_str!("../../config/line.yaml").replacen(from, to, 1);
+        assert!(!validator.is_valid(&json(&text)), "the schema takes `{to}`");
+        assert!(Config::from_str("line.yaml", &text).is_err(), "loading takes `{to}`");
+    }
+}
+
+/// Every key of the schema, with its default if it has one.
+fn keys(schema: &serde_json::Value, into: &mut Vec<(String, Option<String>)>) {
+    match schema {
+        serde_json::Value::Object(held) => {
+            if let Some(serde_json::Value::Object(properties)) = held.get("properties") {
+                for (key, property) in properties {
+                    let default =
+                        property.get("default").map(|value| value.as_str().map_or(value.to_string(), str::to_owned));
+                    into.push((key.clone(), default));
+                }
+            }
+            held.values().for_each(|value| keys(value, into));
+        }
+        serde_json::Value::Array(items) => items.iter().for_each(|item| keys(item, into)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_reference_page_names_every_key_and_default() {
+    let page = include_str!("../../docs/configuration.md");
+    let mut known = Vec::new();
+    keys(&gemba::config::schema(), &mut known);
+    assert!(known.len() > 60);
+    for (key, default) in known {
+        let row = page.lines().find(|line| match &default {
+            None => line.contains(&key),
+            Some(default) => line.starts_with('|') && line.contains(&key) && line.contains(&format!("`{default}`")),
+        });
+        assert!(row.is_some(), "docs/configuration.md lacks `{key}` with default {default:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in ".{0,400}") {
+        let _ = Config::from_str("any.yaml", &text);
+    }
+
+    #[test]
+    fn no_bytes_put_into_the_reference_line_panic(at in 0_usize..2700, text in r#"[\[\]{}:,&*#!|>'"%@`$ \n\t\PCa-z0-9.-]{1,6}"#, cut in 0_usize..40) {
+        let line = include_str!("../../config/line.yaml");
+        let at = (0..=at.min(line.len())).rev().find(|at| line.is_char_boundary(*at)).unwrap_or(0);
+        let end = (at..=(at + cut).min(line.len())).rev().find(|end| line.is_char_boundary(*end)).unwrap_or(at);
+        let text = format!("{}{text}{}", &line[..at], &line[end..]);
+        if let Err(error) = Config::from_str("any.yaml", &text) {
+            prop_assert!(!error.findings.is_empty());
+            for finding in error.findings {
+                prop_assert!(finding.line >= 1 && finding.column >= 1, "{finding}");
+            }
+        }
+    }
 }

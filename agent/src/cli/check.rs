@@ -47,7 +47,7 @@ fn summary(name: &str, config: &Config) -> String {
         count(config.links.len(), "link"),
     );
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(["station", "protocol", "endpoint", "tags", "computed"]);
+    table.load_style(presets::NOTHING).set_header(["station", "protocol", "endpoint", "tags", "computed"]);
     for station in &config.stations {
         let link = &config.links[station.link];
         table.add_row([
@@ -58,6 +58,7 @@ fn summary(name: &str, config: &Config) -> String {
             &computed(station.oee.as_ref()),
         ]);
     }
+    let table = table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n");
     let shifts = match config.shifts.as_slice() {
         [] => "none: each day is one period".to_owned(),
         shifts => shifts.iter().map(|shift| shift.name.as_ref()).collect::<Vec<_>>().join(", "),
@@ -108,7 +109,18 @@ mod tests {
     #[test]
     fn the_reference_line_is_summed_up() {
         let line = config(include_str!("../../../config/line.yaml"));
-        insta::assert_snapshot!(summary("config/line.yaml", &line), @"");
+        insta::assert_snapshot!(summary("config/line.yaml", &line), @r"
+        config/line.yaml is fine: 3 stations, 11 tags, 3 links
+
+         station    protocol  endpoint                  tags  computed
+         printer-1  Modbus    tcp://127.0.0.1:5020      4     oee, availability, performance, quality
+         aoi-1      OPC UA    opc.tcp://127.0.0.1:4840  4     oee, availability, performance, quality
+         oven-1     MQTT      mqtt://127.0.0.1:1883     3     oee, availability, performance, quality (assumed 1)
+
+        shifts    early, late, night (Europe/Berlin)
+        upstream  OTLP over HTTP
+        spool     ./data/spool
+        ");
     }
 
     #[test]

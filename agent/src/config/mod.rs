@@ -4,6 +4,7 @@
 //! (`substitute`), options are read from it as they are declared (`raw`, `section`), and their meaning
 //! is worked out (`resolve`). Each step reports everything that is wrong and goes on.
 
+mod calendar;
 mod error;
 mod protocols;
 mod raw;
@@ -125,7 +126,7 @@ fn utf8<'a>(name: &str, bytes: &'a [u8], report: &mut Report) -> Option<&'a str>
             let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;
             let whole = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
             let place = error::Place { file: name.into(), line: whole(line), column: whole(column) };
-            report.add(&place, "", "this is no UTF-8 text");
+            report.add(&place, "", "not UTF-8 text");
         })
         .ok()
 }

@@ -384,7 +384,8 @@ impl Leaf for BaseUrl {
             _ => return wrong(&format!("did you mean `http://{text}`?")),
         };
         if url.query().is_some() || url.fragment().is_some() {
-            return wrong("it ends with the path");
+            // A query may hold a token: it is not quoted.
+            return Err("an OTLP endpoint has no `?` and no `#`; put tokens into `headers`".to_owned());
         }
         let base = text.trim_end_matches('/');
         if let Some(base) = ["/v1/metrics", "/v1/logs", "/v1/traces"].iter().find_map(|end| base.strip_suffix(end)) {

@@ -6,6 +6,7 @@
 use gemba_drivers::{modbus, mqtt, opcua};
 use serde_json::{Value, json};
 
+use super::calendar::{Days, WallTime, Zone};
 use super::error::Report;
 use super::protocols::{
     Address, BaseUrl, Compression, Filter, JsonPath, ModbusEndpoint, MqttEndpoint, NodeId, OpcuaEndpoint, Payload,
@@ -14,9 +15,7 @@ use super::protocols::{
 use super::section::{At, Entries, Leaf, Shape, expect_map, section};
 use super::tree::{Kind, Node};
 use super::units::{Rate, Size, Span};
-use super::words::{
-    Days, FilePath, Flag, Fraction, Hidden, Listen, Metric, Name, OneOf, Text, Ucum, WallTime, Whole, Zone,
-};
+use super::words::{FilePath, Flag, Fraction, Hidden, Listen, Metric, Name, OneOf, Text, Ucum, Whole};
 use crate::model::State;
 
 const SECOND: u64 = 1_000;
@@ -126,9 +125,9 @@ section! {
 /// A station; what its source and tags may say depends on the source's `type`.
 #[derive(Debug)]
 pub(super) enum Station {
-    Modbus(ModbusStation),
-    Opcua(OpcuaStation),
-    Mqtt(MqttStation),
+    Modbus(Box<ModbusStation>),
+    Opcua(Box<OpcuaStation>),
+    Mqtt(Box<MqttStation>),
 }
 
 macro_rules! station {
@@ -172,9 +171,9 @@ impl Shape for Station {
             return None;
         };
         Some(match OneOf::<Protocol>::read(protocol, report)?.0 {
-            Protocol::Modbus => Self::Modbus(ModbusStation::read(node, report)?),
-            Protocol::Opcua => Self::Opcua(OpcuaStation::read(node, report)?),
-            Protocol::Mqtt => Self::Mqtt(MqttStation::read(node, report)?),
+            Protocol::Modbus => Self::Modbus(Box::new(ModbusStation::read(node, report)?)),
+            Protocol::Opcua => Self::Opcua(Box::new(OpcuaStation::read(node, report)?)),
+            Protocol::Mqtt => Self::Mqtt(Box::new(MqttStation::read(node, report)?)),
         })
     }
 
@@ -187,15 +186,15 @@ impl Shape for Station {
             },
             // An editor then complains about the protocol that was meant, not about all three.
             "allOf": [
-                when(Protocol::Modbus, ModbusStation::schema()),
-                when(Protocol::Opcua, OpcuaStation::schema()),
-                when(Protocol::Mqtt, MqttStation::schema()),
+                when(Protocol::Modbus, &ModbusStation::schema()),
+                when(Protocol::Opcua, &OpcuaStation::schema()),
+                when(Protocol::Mqtt, &MqttStation::schema()),
             ],
         })
     }
 }
 
-fn when(protocol: Protocol, schema: Value) -> Value {
+fn when(protocol: Protocol, schema: &Value) -> Value {
     let source = json!({ "required": ["type"], "properties": { "type": { "const": protocol.word() } } });
     json!({ "if": { "required": ["source"], "properties": { "source": source } }, "then": schema })
 }

@@ -131,7 +131,7 @@ impl<T: Shape> Shape for Vec<At<T>> {
     }
 
     fn schema() -> Value {
-        json!({ "type": ["array", "null"], "items": T::schema() })
+        json!({ "type": "array", "items": T::schema() })
     }
 }
 
@@ -159,7 +159,7 @@ impl<V: Shape> Shape for Entries<V> {
     }
 
     fn schema() -> Value {
-        json!({ "type": ["object", "null"], "additionalProperties": V::schema() })
+        json!({ "type": "object", "additionalProperties": V::schema() })
     }
 }
 

@@ -22,7 +22,8 @@ pub(super) fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a s
 /// How many slips a word of this length may hold and still be recognised.
 fn slips(length: usize) -> usize {
     match length {
-        0..=4 => 1,
+        0..=1 => 0,
+        2..=4 => 1,
         5..=8 => 2,
         _ => length / 3,
     }

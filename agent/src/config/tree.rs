@@ -100,13 +100,20 @@ pub(super) fn parse(file: &str, text: &str, from: &dyn Surroundings, report: &mu
     };
     let mut settler = Settler { file: file.into(), text, from, report };
     match serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, options) {
-        Ok(raw) => Some(settler.node(raw, "".into())),
+        Ok(raw) => {
+            let mut node = settler.node(raw, "".into());
+            if matches!(node.kind, Kind::Empty) {
+                // Not where the comments end: nothing is wrong there.
+                (node.place.line, node.place.column) = (1, 1);
+            }
+            Some(node)
+        }
         Err(error) => {
             let mut place = settler.place(error.location().unwrap_or(Location::UNKNOWN));
             place.line = place.line.max(1);
             place.column = place.column.max(1);
             let message = UserMessageFormatter.format_message(error.without_snippet()).replace('\n', " ");
-            report.add(&place, "", format!("this is no YAML: {message}"));
+            report.add(&place, "", format!("not valid YAML: {message}"));
             None
         }
     }

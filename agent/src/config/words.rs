@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use jiff::civil;
 use serde_json::{Value, json};
 
 use super::section::Leaf;
@@ -16,10 +15,11 @@ use crate::model::State;
 /// YAML 1.1 tools, which people use to write configuration, turn an unquoted `no` into false and `010` into 8.
 pub(super) fn text(scalar: &Scalar) -> Result<&str, String> {
     let text = scalar.text.as_str();
-    if scalar.plain && scalar.template.is_none() {
-        if let Some(kind) = yaml_kind(text) {
-            return Err(format!("`{text}` is a {kind} to YAML; put it in quotes: \"{text}\""));
-        }
+    if scalar.plain
+        && scalar.template.is_none()
+        && let Some(kind) = yaml_kind(text)
+    {
+        return Err(format!("`{text}` is a {kind} to YAML; put it in quotes: \"{text}\""));
     }
     Ok(text)
 }
@@ -245,7 +245,7 @@ impl<W: Word> Leaf for OneOf<W> {
         let words = || all.iter().map(|(word, _)| *word);
         Err(match suggest::nearest(text, words()) {
             Some(word) => format!("`{text}` is no {}; did you mean `{word}`?", W::WHAT),
-            None => format!("`{text}` is no {}; one of {}", W::WHAT, suggest::list(words())),
+            None => format!("`{text}` is no {}; write {}", W::WHAT, suggest::list(words())),
         })
     }
 
@@ -264,120 +264,6 @@ impl Word for State {
 
     fn all() -> Vec<(&'static str, Self)> {
         Self::ALL.into_iter().map(|state| (state.word(), state)).collect()
-    }
-}
-
-/// A time on the wall; `END` allows `24:00`, which is midnight at the end of the day.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct WallTime<const END: bool>(pub(super) civil::Time);
-
-impl<const END: bool> Leaf for WallTime<END> {
-    const FORM: &'static str = "a time of day such as \"06:00\"";
-
-    fn parse(scalar: &Scalar) -> Result<Self, String> {
-        let text = scalar.text.as_str();
-        if END && (text == "24:00" || text == "24:00:00") {
-            return Ok(Self(civil::Time::midnight()));
-        }
-        if let Ok(minutes) = text.parse::<u32>() {
-            // 06:00 without quotes is a number to base 60 in YAML 1.1.
-            return Err(if scalar.plain && minutes >= 60 && minutes < 24 * 60 {
-                let meant = format!("\"{:02}:{:02}\"", minutes / 60, minutes % 60);
-                format!("`{text}` is a number, as YAML 1.1 tools make of a time without quotes; did you mean {meant}?")
-            } else {
-                format!("`{text}` is no time of day; write it as \"06:00\"")
-            });
-        }
-        let parts: Vec<_> = text.split(':').collect();
-        let two_digits = parts.iter().all(|part| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_digit()));
-        let time = match parts.as_slice() {
-            [_, _] | [_, _, _] if two_digits => text.parse::<civil::Time>().ok(),
-            _ => None,
-        };
-        time.map(Self).ok_or_else(|| {
-            let padded = parts.iter().map(|part| format!("{part:0>2}")).collect::<Vec<_>>().join(":");
-            match padded.parse::<civil::Time>() {
-                Ok(_) if parts.len() == 2 && padded != text => {
-                    format!("`{text}` is no time of day; did you mean \"{padded}\"?")
-                }
-                _ => format!("`{text}` is no time of day; write it as \"06:00\""),
-            }
-        })
-    }
-
-    fn schema() -> Value {
-        let last = if END { "|^24:00(:00)?$" } else { "" };
-        json!({ "type": "string", "pattern": format!(r"^([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?${last}") })
-    }
-}
-
-/// Days of the week, Monday first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Days(pub(super) [bool; 7]);
-
-/// As they are written, Monday first.
-pub(super) const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
-
-impl Leaf for Days {
-    const FORM: &'static str = "days such as `mon-fri` or `mon,wed,sat`";
-
-    fn parse(scalar: &Scalar) -> Result<Self, String> {
-        let mut days = [false; 7];
-        for part in scalar.text.split(',').map(str::trim) {
-            let (first, last) = part.split_once('-').unwrap_or((part, part));
-            let (mut at, last) = (day(first.trim())?, day(last.trim())?);
-            loop {
-                if std::mem::replace(&mut days[at], true) {
-                    return Err(format!("`{}` names `{}` twice", scalar.text, DAYS[at]));
-                }
-                if at == last {
-                    break;
-                }
-                at = (at + 1) % 7; // sun-thu wraps around the end of the week
-            }
-        }
-        Ok(Self(days))
-    }
-
-    fn schema() -> Value {
-        let day = "(mon|tue|wed|thu|fri|sat|sun)";
-        json!({ "type": "string", "pattern": format!("^{day}( *- *{day})?( *, *{day}( *- *{day})?)*$") })
-    }
-}
-
-fn day(text: &str) -> Result<usize, String> {
-    DAYS.iter().position(|day| *day == text).ok_or_else(|| {
-        let lower = text.to_lowercase();
-        match DAYS.iter().find(|day| lower.starts_with(**day)) {
-            Some(day) => format!("`{text}` is no day; did you mean `{day}`?"),
-            None => format!("`{text}` is no day; one of {}, or a range such as `mon-fri`", suggest::list(DAYS)),
-        }
-    })
-}
-
-/// A zone of the IANA database.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Zone(pub(super) jiff::tz::TimeZone);
-
-impl Leaf for Zone {
-    const FORM: &'static str = "an IANA time zone such as `Europe/Berlin`";
-
-    fn parse(scalar: &Scalar) -> Result<Self, String> {
-        let text = scalar.text.as_str();
-        jiff::tz::TimeZone::get(text).map(Self).map_err(|_| {
-            let names: Vec<_> = jiff::tz::db().available().map(|name| name.to_string()).collect();
-            // `Berlin` alone is the end of a name, not a slip of the finger.
-            let city =
-                names.iter().find(|name| name.rsplit('/').next().is_some_and(|city| city.eq_ignore_ascii_case(text)));
-            match city.map(String::as_str).or_else(|| suggest::nearest(text, names.iter().map(String::as_str))) {
-                Some(name) => format!("`{text}` is no IANA time zone; did you mean `{name}`?"),
-                None => format!("`{text}` is no IANA time zone; write it as `Europe/Berlin`"),
-            }
-        })
-    }
-
-    fn schema() -> Value {
-        json!({ "type": "string", "examples": ["Europe/Berlin", "UTC"] })
     }
 }
 

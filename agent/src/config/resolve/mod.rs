@@ -3,6 +3,7 @@
 mod links;
 mod oee;
 mod shifts;
+mod tags;
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -273,7 +274,7 @@ impl AnyTag for raw::ModbusTagOptions {
             name: self.name.as_ref(),
             unit: self.unit.as_ref(),
             metric: self.metric.as_ref(),
-            data_type: links::data_type(self),
+            data_type: tags::data_type(self),
         }
     }
 }

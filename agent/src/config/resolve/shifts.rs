@@ -5,10 +5,10 @@ use std::sync::Arc;
 use jiff::civil;
 
 use super::Names;
+use crate::config::calendar::DAYS;
 use crate::config::error::Report;
 use crate::config::raw;
 use crate::config::section::At;
-use crate::config::words::DAYS;
 use crate::model::ShiftSpec;
 
 const DAY: i64 = 86_400;
@@ -44,6 +44,13 @@ pub(super) fn resolve(shifts: &[At<raw::Shift>], report: &mut Report) -> Vec<Shi
     resolved.into_iter().map(|(_, spec)| spec).collect()
 }
 
+/// A break, in seconds from its shift's start, so that midnight is nothing special.
+struct Pause {
+    begin: i64,
+    finish: i64,
+    times: (civil::Time, civil::Time),
+}
+
 fn shown(raw: &raw::Shift) -> &str {
     raw.name.as_ref().map_or("", |name| &name.shown)
 }
@@ -51,8 +58,7 @@ fn shown(raw: &raw::Shift) -> &str {
 fn shift(raw: &raw::Shift, report: &mut Report) -> Option<ShiftSpec> {
     let (start, end) = (raw.start.as_ref()?.0, raw.end.as_ref()?.0);
     let length = length(start, end);
-    // Offsets from the shift's start, so that midnight is nothing special.
-    let mut breaks: Vec<(i64, i64, &At<raw::Break>, (civil::Time, civil::Time))> = Vec::new();
+    let mut breaks: Vec<Pause> = Vec::new();
     for pause in raw.breaks.iter().flat_map(|list| &list.value) {
         let (Some(from), Some(to)) = (&pause.start, &pause.end) else { continue };
         let (from, to) = (from.0, to.0);
@@ -75,28 +81,29 @@ fn shift(raw: &raw::Shift, report: &mut Report) -> Option<ShiftSpec> {
             );
             continue;
         }
-        if let Some((.., other)) = breaks.iter().find(|(b, f, ..)| begin < *f && *b < finish) {
+        if let Some(other) = breaks.iter().find(|other| begin < other.finish && other.begin < finish) {
+            let (begun, done) = other.times;
             pause.wrong(
                 report,
                 format!(
                     "the break from {} to {} overlaps the one from {} to {}",
                     wall(from),
                     wall(to),
-                    wall(other.0),
-                    wall(other.1)
+                    wall(begun),
+                    wall(done)
                 ),
             );
             continue;
         }
-        breaks.push((begin, finish, pause, (from, to)));
+        breaks.push(Pause { begin, finish, times: (from, to) });
     }
-    breaks.sort_by_key(|(begin, ..)| *begin);
+    breaks.sort_by_key(|pause| pause.begin);
     Some(ShiftSpec {
         name: Arc::from(raw.name.as_ref()?.value.0.as_str()),
         days: raw.days.as_ref()?.0,
         start,
         end,
-        breaks: breaks.into_iter().map(|(.., times)| times).collect(),
+        breaks: breaks.into_iter().map(|pause| pause.times).collect(),
     })
 }
 
