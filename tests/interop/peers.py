@@ -77,6 +77,7 @@ class Plc:
         self.port = port
         self.tables = {HOLDING: [0] * 6, INPUT: [0] * 12}
         self.served = {name: [] for name in FIELDS}  # each read: (when, value)
+        self.shown = []  # (total, reject) after each change
         self.server = None
 
     async def start(self):
@@ -110,6 +111,7 @@ class Plc:
             self.tables[table][first : first + len(raw) // 2] = [
                 int.from_bytes(raw[at : at + 2], "big") for at in range(0, len(raw), 2)
             ]
+        self.shown.append((self.value("total"), self.value("reject")))
 
     async def until_read(self, times=1):
         """Every tag has been read `times` more: what is set now was seen."""
@@ -249,7 +251,7 @@ class Broker(Program):
         data.mkdir(exist_ok=True)
         config = Path(folder) / "mosquitto.conf"
         config.write_text(
-            "listener 1883 127.0.0.1\nallow_anonymous true\nlog_dest stdout\nlog_type all\n"
+            "listener 1883 127.0.0.1\nallow_anonymous true\nlog_dest stderr\nlog_type all\n"
             "persistence true\nmax_queued_messages 0\nmax_inflight_messages 1000\n"
             f"persistence_location {data}/\n" + (f"user {os.environ.get('USER') or 'root'}\n" if os.geteuid() == 0 else "")
         )
