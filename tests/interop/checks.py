@@ -132,8 +132,8 @@ def opcua(scenario, received):
         for point in received.of(f"factory.tag.{tag}", "aoi-1"):
             points.setdefault(point.time, []).append(point)
         mine = [entry for entry in written if entry.tag == tag]
-        for entry, after in zip(mine, [*mine[1:], None]):
-            if may_be_missing(scenario, entry, after):
+        for before, entry, after in zip([None, *mine], mine, [*mine[1:], None]):
+            if may_be_missing(scenario, entry, after) or repeats(scenario, before, entry):
                 continue
             assert entry.ns in points, f"{tag} = {entry.value} of {entry.ns} never came"
             point = points[entry.ns][0]
@@ -153,6 +153,12 @@ def may_be_missing(scenario, entry, after):
     if after.ns < scenario.began:
         return True
     return any(scenario.safe <= entry.ns <= back and after.ns <= back for _, back in scenario.kills)
+
+
+def repeats(scenario, before, entry):
+    """A server tells of changes: the same value and status again is none, but for who connects anew."""
+    anew = any(gone <= entry.ns <= back for gone, back in scenario.kills)
+    return before is not None and not anew and (before.value, before.status) == (entry.value, entry.status)
 
 
 def bad_status(scenario, received):

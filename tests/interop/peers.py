@@ -332,9 +332,12 @@ class Gemba(Program):
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
-    async def health(self):
+    def must_run(self):
         if not self.running():
             raise RuntimeError(f"gemba ended with {self.process.returncode}:\n{self.tail()}")
+
+    async def health(self):
+        self.must_run()
         _, body = await asyncio.to_thread(self.get, "/health")
         return json.loads(body)
 
