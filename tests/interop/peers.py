@@ -243,6 +243,9 @@ class Program:
             raise TimeoutError(f"{self.name} did not stop within {deadline:.0f} s:\n{self.tail()}") from None
 
 
+BROKER = 1884  # Mosquitto itself; what the configuration names, 1883, is the cable to it
+
+
 class Broker(Program):
     """Mosquitto, with a queue that no outage of ours fills."""
 
@@ -251,19 +254,52 @@ class Broker(Program):
         data.mkdir(exist_ok=True)
         config = Path(folder) / "mosquitto.conf"
         config.write_text(
-            "listener 1883 127.0.0.1\nallow_anonymous true\nlog_dest stderr\nlog_type all\n"
+            f"listener {BROKER} 127.0.0.1\nallow_anonymous true\nlog_dest stderr\nlog_type all\n"
             "persistence true\nmax_queued_messages 0\nmax_inflight_messages 1000\n"
             f"persistence_location {data}/\n" + (f"user {os.environ.get('USER') or 'root'}\n" if os.geteuid() == 0 else "")
         )
         super().__init__("mosquitto", ["mosquitto", "-c", config], folder)
 
     async def start(self):
-        await until("Mosquitto to listen", lambda: answers(1883) or not self.running())
+        await until("Mosquitto to listen", lambda: answers(BROKER) or not self.running())
         assert self.running(), f"Mosquitto did not start:\n{self.tail()}"
 
     def subscriptions(self, client):
         """How often `client` has subscribed, by the broker's own log."""
         return self.log.read_text(errors="replace").count(f"{client} 1 fab-2/oven-1/telemetry")
+
+
+class Cable:
+    """The wire between gemba and the broker, so that acknowledgements can get lost on it before a kill."""
+
+    def __init__(self, port=1883, broker=BROKER):
+        self.port, self.broker = port, broker
+        self.deaf = False  # the broker hears nothing any more; what it says still arrives
+        self.server = None
+
+    async def start(self):
+        self.server = await asyncio.start_server(self._plug, "127.0.0.1", self.port)
+
+    async def _plug(self, reader, writer):
+        try:
+            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.broker)
+        except OSError:
+            writer.close()
+            return
+        await asyncio.gather(self._pump(reader, up_writer, up=True), self._pump(up_reader, writer, up=False))
+
+    async def _pump(self, reader, writer, up):
+        try:
+            while data := await reader.read(65_536):
+                if not (up and self.deaf):
+                    writer.write(data)
+                    await writer.drain()
+        except OSError:
+            pass
+        writer.close()
+
+    def stop(self):
+        self.server.close()
 
 
 @dataclass
@@ -285,7 +321,7 @@ class Oven:
         self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id="oven-1")
 
     async def start(self):
-        self.client.connect("127.0.0.1", 1883)
+        self.client.connect("127.0.0.1", BROKER)
         self.client.loop_start()
         await until("the publisher to connect", self.client.is_connected)
 

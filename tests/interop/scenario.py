@@ -25,9 +25,9 @@ from asyncua import ua
 import checks
 import otlp
 import selfcheck
-from peers import Aoi, Broker, Collector, Gemba, Oven, Plc, port_is_taken, until
+from peers import Aoi, Broker, Cable, Collector, Gemba, Oven, Plc, port_is_taken, until
 
-PORTS = {5020: "Modbus", 4840: "OPC UA", 1883: "MQTT", 4318: "OTLP", 5021: "the second Modbus", 8080: "gemba's page", 8081: "gemba's second page"}
+PORTS = {5020: "Modbus", 4840: "OPC UA", 1883: "MQTT", 1884: "Mosquitto", 4318: "OTLP", 5021: "the second Modbus", 8080: "gemba's page", 8081: "gemba's second page"}
 STATIONS = ("printer-1", "aoi-1", "oven-1")
 
 
@@ -62,7 +62,7 @@ class Scenario:
     def __init__(self, arguments, report):
         self.arguments, self.report = arguments, report
         self.folder = Path(arguments.folder)
-        self.plc, self.aoi, self.oven = Plc(), Aoi(), Oven()
+        self.plc, self.aoi, self.oven, self.cable = Plc(), Aoi(), Oven(), Cable()
         self.broker = self.collector = self.gemba = None
         self.files = []
         self.count = 500  # the oven's counter
@@ -78,6 +78,7 @@ class Scenario:
         await self.aoi.start(state="Idle", good=1_000, reject=10, score=0.5)
         self.broker = Broker(self.folder)
         await self.broker.start()
+        await self.cable.start()
         await self.oven.start()
         await self.start_collector("before")
         self.began = time.time_ns()
@@ -113,9 +114,10 @@ class Scenario:
         if not heard:
             await until("the subscription", lambda: self.broker.subscriptions("gemba-smt-1") > heard)
 
-    async def oven_says(self, state="running", made=1, temperature=None):
+    async def oven_says(self, state="running", made=1):
         self.count += made
-        await self.oven.send({"state": state, "count": self.count, "zones": [{"temp": temperature or 240 + self.count % 7 / 8}]})
+        zones = [{"temp": 240 + self.count / 1024}]  # no two alike, so that each point has one message
+        await self.oven.send({"state": state, "count": self.count, "zones": zones})
 
     async def steady(self):
         say("the line runs: states, counts, a reset, bad values, bad payloads")
@@ -153,8 +155,8 @@ class Scenario:
         self.partial = time.time_ns()
         await self.oven.send({"count": self.count + 5})  # devices send what changed: the other tags stay
         self.count += 5
-        await self.oven.send({"count": "many", "zones": [{"temp": 241.0}]})  # text is no counter: a bad reading
-        await self.gemba.shows("oven-1", total=None, zone1=241.0)
+        await self.oven.send({"count": "many", "zones": [{"temp": 200.5}]})  # text is no counter: a bad reading
+        await self.gemba.shows("oven-1", total=None, zone1=200.5)
         await self.oven_says(made=2)
         await self.oven_says(made=1)
         await self.gemba.shows("oven-1", state="running", total=self.count)
@@ -297,7 +299,11 @@ class Scenario:
             assert status == 200 and health["status"] == "degraded", (status, health["status"])
             assert health["spool"]["readings"] > 0 and health["spool"]["oldest"], health["spool"]
         await self.produce(100)
+        self.cable.deaf = True  # gemba's acknowledgements get lost: the broker will send these again after the kill
+        self.unheard = time.time_ns()
+        await self.produce(15)
         await self.gemba.shows("aoi-1", good=self.good)
+        await self.gemba.shows("oven-1", total=self.count)
         self.safe = time.time_ns()
         await self.plc.until_read(6)  # more than a second: what was seen before is committed (`sync: 250ms`)
 
@@ -308,6 +314,7 @@ class Scenario:
         gone = time.time_ns()
         await self.gemba.stop(signal.SIGKILL)
         await stream
+        self.cable.deaf = False
         await self.produce(40)
         await self.aoi.write(state="Held")
         self.restated = await self.aoi.write(state="Execute", good=self.good + 4, reject=14, score=0.125)
@@ -401,6 +408,8 @@ class Scenario:
                 await stop.stop()
         if self.broker is not None:
             self.oven.stop()
+        if self.cable.server is not None:
+            self.cable.stop()
         for server in (self.plc, self.aoi):
             if server.server is not None:
                 await server.stop()

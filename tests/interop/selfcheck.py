@@ -17,7 +17,7 @@ import checks
 import oracle
 import otlp
 from oracle import Reading
-from peers import Aoi, Broker, Collector, Oven, Plc, until
+from peers import BROKER, Aoi, Broker, Collector, Oven, Plc, until
 
 SECOND = 1_000_000_000
 VECTORS = Path(__file__).parent.parent / "fixtures" / "vectors" / "oee.json"
@@ -105,7 +105,7 @@ async def broker(arguments):
     session.on_message = lambda _client, _data, message: got.append(json.loads(message.payload)["count"])
     session.on_connect = lambda client, *_: client.subscribe(Oven.TOPIC, qos=1)
     try:
-        session.connect("127.0.0.1", 1883)
+        session.connect("127.0.0.1", BROKER)
         session.loop_start()
         await until("the subscription", lambda: held.subscriptions("probe") == 1)
         session.disconnect()
@@ -113,7 +113,7 @@ async def broker(arguments):
         await oven.start()
         for count in range(200):
             await oven.send({"count": count})
-        session.connect("127.0.0.1", 1883)
+        session.connect("127.0.0.1", BROKER)
         session.loop_start()
         await until("all that came meanwhile", lambda: len(got) >= 200)
         assert got == list(range(200)), got
