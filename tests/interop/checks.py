@@ -165,7 +165,13 @@ def bad_status(scenario, received):
     logs = [log for log in received.events("factory.validity.changed", "aoi-1")]
     for tag, ns, code, name, word in (
         ("score", scenario.sensor_failed, StatusCodes.BadSensorFailure, "BadSensorFailure", "bad"),
-        ("score", scenario.sensor_doubtful, StatusCodes.UncertainLastUsableValue, "UncertainLastUsableValue", "uncertain"),
+        (
+            "score",
+            scenario.sensor_doubtful,
+            StatusCodes.UncertainLastUsableValue,
+            "UncertainLastUsableValue",
+            "uncertain",
+        ),
         ("score", scenario.sensor_good, None, None, "good"),
         ("state", scenario.state_lost, StatusCodes.BadOutOfService, "BadOutOfService", "bad"),
         ("state", scenario.state_back, None, None, "good"),
@@ -181,12 +187,18 @@ def mqtt(scenario, received):
     sent = [message for message in scenario.oven.published if isinstance(message.payload, dict)]
     for tag, path in (("total", lambda payload: payload.get("count")), ("zone1", temperature)):
         points = [point for point in received.of(f"factory.tag.{tag}", "oven-1") if not point.bad]
-        wanted = [(message, path(message.payload)) for message in sent if isinstance(path(message.payload), int | float)]
+        wanted = [
+            (message, path(message.payload)) for message in sent if isinstance(path(message.payload), int | float)
+        ]
         ahead = 0
         for message, value in wanted:
             while ahead < len(points) and points[ahead].value != value:
-                repeat = any(points[ahead].value == path(other.payload) for other in sent if other.after < message.before)
-                assert repeat and near_kill(scenario, points[ahead].time), f"{tag}: {points[ahead].value} came before {value}"
+                repeat = any(
+                    points[ahead].value == path(other.payload) for other in sent if other.after < message.before
+                )
+                assert repeat and near_kill(scenario, points[ahead].time), (
+                    f"{tag}: {points[ahead].value} came before {value}"
+                )
                 ahead += 1
             assert ahead < len(points), f"{tag} = {value}, acknowledged at {message.after}, never came"
             assert points[ahead].time >= message.before, f"{tag} = {value} was received before it was sent"
@@ -212,9 +224,7 @@ def odd_payloads(scenario, received):
     logs = [log for log in received.events("factory.validity.changed", "oven-1") if log.time == bad[0].time]
     assert any(log.attribute("factory.tag") == "total" and log.says("WrongType") for log in logs), logs
     in_between = [
-        point
-        for point in received.of("factory.tag.zone1", "oven-1")
-        if scenario.partial <= point.time < bad[0].time
+        point for point in received.of("factory.tag.zone1", "oven-1") if scenario.partial <= point.time < bad[0].time
     ]
     assert not in_between, f"a payload without zones made {in_between}"
 
@@ -265,7 +275,9 @@ def history(received, station):
 
 def text_state(received, station):
     """A text tag's readings, from the logs of its changes: what does not change says nothing new."""
-    events = [(log.time, 1, log.attribute("factory.tag.value")) for log in received.events("factory.tag.changed", station)]
+    events = [
+        (log.time, 1, log.attribute("factory.tag.value")) for log in received.events("factory.tag.changed", station)
+    ]
     for log in received.events("factory.validity.changed", station):
         if log.attribute("factory.tag") == "state":
             bad = log.attribute("factory.validity") == "bad"
@@ -281,7 +293,9 @@ def from_export(lines, station):
     """The same from the lines of `gemba spool export`."""
     mine = [line for line in lines if line["station"] == station]
     found = [
-        Reading(line["tag"], otlp.nanoseconds(line["source_time"]), None if line.get("validity") == "bad" else line["value"])
+        Reading(
+            line["tag"], otlp.nanoseconds(line["source_time"]), None if line.get("validity") == "bad" else line["value"]
+        )
         for line in mine
     ]
     return sorted(found, key=lambda reading: reading.time)
@@ -296,7 +310,18 @@ def state_changes(scenario, received):
         ]
         assert got == wanted, f"{station}: {first_difference(got, wanted)}"
     seen = [log.attribute("factory.state") for log in received.events("factory.state.changed", "printer-1")]
-    script = ["setup", "producing", "starved", "producing", "blocked", "producing", "unknown", "producing", "down", "producing"]
+    script = [
+        "setup",
+        "producing",
+        "starved",
+        "producing",
+        "blocked",
+        "producing",
+        "unknown",
+        "producing",
+        "down",
+        "producing",
+    ]
     assert seen[: len(script)] == script, f"printer-1 went {seen}"
 
 
@@ -304,7 +329,7 @@ def first_difference(got, wanted):
     for at, pair in enumerate(zip(got, wanted)):
         if pair[0] != pair[1]:
             return f"number {at} is {pair[0]} for {pair[1]}"
-    return f"{len(got)} for {len(wanted)}: {(got + wanted)[min(len(got), len(wanted)):][:2]}"
+    return f"{len(got)} for {len(wanted)}: {(got + wanted)[min(len(got), len(wanted)) :][:2]}"
 
 
 def losses(scenario, received):
@@ -317,7 +342,9 @@ def losses(scenario, received):
     assert sum(log.attribute("gemba.loss.count") for log in logs) == 2, logs
     for source, reason in last:
         # what was lost before the kill is still known after it
-        entry = [entry for entry in scenario.health["loss_totals"] if (entry["source"], entry["reason"]) == (source, reason)]
+        entry = [
+            entry for entry in scenario.health["loss_totals"] if (entry["source"], entry["reason"]) == (source, reason)
+        ]
         assert entry and entry[0]["count"] == last[source, reason].value, scenario.health["loss_totals"]
 
 

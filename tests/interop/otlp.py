@@ -88,12 +88,10 @@ def read(*files, line=None):
     seen = set()
 
     def take(into, item):
-        key = (item, json.dumps(item.value, sort_keys=True)) if isinstance(item, Point) and item.kind not in ("gauge",) else item
-        key = repr(key)
-        if key in seen:
+        if item in seen:
             received.repeated += 1
         else:
-            seen.add(key)
+            seen.add(item)
             into.append(item)
 
     for file in files:

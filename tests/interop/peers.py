@@ -256,7 +256,8 @@ class Broker(Program):
         config.write_text(
             f"listener {BROKER} 127.0.0.1\nallow_anonymous true\nlog_dest stderr\nlog_type all\n"
             "persistence true\nmax_queued_messages 0\nmax_inflight_messages 1000\n"
-            f"persistence_location {data}/\n" + (f"user {os.environ.get('USER') or 'root'}\n" if os.geteuid() == 0 else "")
+            f"persistence_location {data}/\n"
+            + (f"user {os.environ.get('USER') or 'root'}\n" if os.geteuid() == 0 else "")
         )
         super().__init__("mosquitto", ["mosquitto", "-c", config], folder)
 

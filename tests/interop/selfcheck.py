@@ -1,6 +1,5 @@
 """The peers and the oracle alone, without gemba: a check that can fail for the harness's own faults is worth little."""
 
-import asyncio
 import gzip
 import json
 import struct
@@ -89,7 +88,11 @@ async def opcua(_arguments):
             await aoi.write(status=ua.StatusCodes.BadSensorFailure, score=None)
             await until("all notifications", lambda: len(heard.values) >= 10)
             scores = [(code, value) for name, code, value in heard.values if name == "Score"]
-            assert scores == [(0, 0.5), *((0, 0.1 * step) for step in range(1, 6)), (ua.StatusCodes.BadSensorFailure, None)]
+            assert scores == [
+                (0, 0.5),
+                *((0, 0.1 * step) for step in range(1, 6)),
+                (ua.StatusCodes.BadSensorFailure, None),
+            ]
             full = {(tick - 116_444_736_000_000_000) * 100 for tick in ticks}
             assert set(written) <= full and all(ns % 1000 == 700 for ns in written), "100 ns are lost on the way"
     finally:
@@ -225,7 +228,9 @@ def rules():
 
 def shifts():
     def hours(year, month, day, hour):
-        name, begin, end, breaks = oracle.shift_at(oracle.instant(oracle.datetime(year, month, day).date(), oracle.time(hour)))
+        name, begin, end, breaks = oracle.shift_at(
+            oracle.instant(oracle.datetime(year, month, day).date(), oracle.time(hour))
+        )
         return name, (end - begin) / SECOND / 3600, len(breaks)
 
     assert hours(2026, 11, 18, 7) == ("early", 8.0, 1)
