@@ -9,7 +9,7 @@ use gemba_drivers::{Loss, Time};
 
 use super::files::{Listing, Root, Segment, disk_use, journal_name};
 use super::frame::{Frame, Frames, Lane, Mark, Units};
-use super::index::{Account, Held, Index, Part, Shared, Store, read_cursor};
+use super::index::{Account, Index, Part, Shared, Store, read_cursor};
 use super::journal::{Assembly, Damage, Scan, record, scan};
 use super::load::Loaded;
 use super::segment::Meta;
@@ -263,7 +263,7 @@ impl Found {
             });
             part.units.add(segment.lane, units);
             if let Store::Sealed(lanes) = &mut part.store {
-                lanes.insert(segment.lane, Held { units, bytes: disk_use(&path) });
+                lanes.insert(segment.lane, disk_use(&path));
             }
         }
         for (&first, &last) in &listing.gaps {
