@@ -93,8 +93,9 @@ impl Sealer {
 
     fn passed(&self, wanted: impl Fn(&Part) -> bool) -> Vec<u64> {
         let index = self.shared.index();
-        let parts = index.parts.iter().filter(|(first, part)| index.is_passed(**first, part) && wanted(part));
-        parts.map(|(first, _)| *first).collect()
+        // Only from the front: a later part without anything for upstream must not carry the cursor over an earlier one.
+        let passed = index.parts.iter().take_while(|(first, part)| index.is_passed(**first, part));
+        passed.filter(|(_, part)| wanted(part)).map(|(first, _)| *first).collect()
     }
 
     /// Removes a part that both have passed.
