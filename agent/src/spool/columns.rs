@@ -173,13 +173,13 @@ fn flat<T: Copy>(runs: Vec<(T, u16)>) -> impl Iterator<Item = T> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use gemba_drivers::{OwnStatus, Status};
     use proptest::prelude::*;
 
     use super::*;
 
-    pub(in crate::spool) fn any_reading() -> impl Strategy<Value = StoredReading> {
+    fn any_reading() -> impl Strategy<Value = StoredReading> {
         let value = prop_oneof![
             Just(Value::Null),
             any::<bool>().prop_map(Value::Bool),

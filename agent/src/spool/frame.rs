@@ -153,6 +153,10 @@ impl<'a> Frame<'a> {
         self.at + self.raw.len()
     }
 
+    pub(super) fn ends_commit(&self) -> bool {
+        self.flags & ENDS_COMMIT != 0
+    }
+
     /// Readings in a readings frame, 1 for a record, 0 for the model's.
     pub(super) fn units(&self) -> u64 {
         match self.lane {

@@ -117,17 +117,8 @@ pub(super) enum Store {
         /// It was there when the spool was opened.
         left_over: bool,
     },
-    /// No lane at all: everything in it was dropped, or is lost.
-    Sealed(BTreeMap<Lane, Held>),
-}
-
-/// A lane's segment.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Held {
-    /// Readings or records.
-    pub(super) units: u64,
-    /// On disk.
-    pub(super) bytes: u64,
+    /// A segment a lane, with its bytes on disk. No lane at all: everything in it was dropped, or is lost.
+    Sealed(BTreeMap<Lane, u64>),
 }
 
 impl Part {
@@ -139,7 +130,7 @@ impl Part {
     pub(super) fn bytes(&self) -> u64 {
         match &self.store {
             Store::Journal { len, .. } => len.next_multiple_of(4_096),
-            Store::Sealed(lanes) => lanes.values().map(|held| held.bytes).sum(),
+            Store::Sealed(lanes) => lanes.values().sum(),
         }
     }
 

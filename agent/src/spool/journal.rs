@@ -7,9 +7,9 @@ use std::os::unix::fs::FileExt as _;
 
 use gemba_drivers::{Loss, Time};
 
-use super::SpoolError;
 use super::files::{Root, journal_name};
-use super::frame::{ENDS_COMMIT, Frame, Frames, Lane, Mark, Units};
+use super::frame::{Frame, Frames, Lane, Mark, Units};
+use super::SpoolError;
 use crate::record::Record;
 
 /// Commits that hold something for upstream: last sequence and time.
@@ -71,6 +71,8 @@ pub(super) struct Scan {
     /// How far upstream had acknowledged at the last commit.
     pub(super) cursor: u64,
     pub(super) damage: Vec<Damage>,
+    /// Frames are missing, even if only ends of commits.
+    pub(super) holed: bool,
     /// Losses that are written down in it.
     pub(super) told: Vec<Loss>,
 }
@@ -98,20 +100,21 @@ pub(super) fn scan(bytes: &[u8], first: u64, followed_by: Option<u64>) -> Scan {
             continue; // not of this journal
         }
         commit.take(&frame, expected);
-        let Some(Mark::Commit { time, first, units, cursor }) = frame.mark() else { continue };
-        let whole = commit.missing.is_empty();
-        if !whole
-            && followed_by.is_none()
-            && !Frames::sound(bytes, frame.end()).any(|later| later.flags & ENDS_COMMIT != 0)
-        {
+        let Some(Mark::Commit { time, first: own, units, cursor }) = frame.mark() else { continue };
+        let torn = commit.misses_from(own);
+        if torn && followed_by.is_none() && !Frames::sound(bytes, frame.end()).any(|later| later.ends_commit()) {
             // The last commit, and not whole: torn, or damaged after it was promised. Nobody can tell, so it is told.
-            scan.damage.push(Damage { last: frame.seq, units, unknown: 0, span: (time, time) });
-            return scan;
+            let start = commit.frames.iter().find(|held| held.seq >= own).map_or(frame.at, |held| held.at);
+            let mut before = self::scan(&bytes[..start], first, Some(own));
+            before.damage.push(Damage { last: frame.seq, units, unknown: 0, span: (time, time) });
+            return before;
         }
-        let got = commit.units_from(first);
+        let whole = commit.missing.is_empty();
+        scan.holed |= !whole;
+        let got = commit.units_from(own);
         if !whole {
             let since = scan.span.map_or(time, |span| span.1);
-            let unknown = commit.missing_before(first.saturating_sub(1));
+            let unknown = commit.missing_before(own.saturating_sub(1));
             let damage = Damage { last: frame.seq, units: units.minus(got), unknown, span: (since, time) };
             if damage.units.total() + damage.unknown > 0 {
                 scan.damage.push(damage);
@@ -130,6 +133,7 @@ pub(super) fn scan(bytes: &[u8], first: u64, followed_by: Option<u64>) -> Scan {
     if after < next {
         commit.missing.push((after, next));
     }
+    scan.holed = true;
     let unknown = commit.missing_before(next - 1);
     let time = scan.span.map_or(Time::default(), |span| span.1);
     if unknown > 0 {
@@ -155,12 +159,20 @@ impl Scan {
     }
 }
 
+#[derive(Debug)]
+struct Held {
+    seq: u64,
+    at: usize,
+    lane: Lane,
+    units: u64,
+}
+
 /// The frames since the last end of a commit.
 #[derive(Debug, Default)]
 struct Commit {
     last: Option<u64>,
     end: Option<usize>,
-    frames: Vec<(u64, Lane, u64)>,
+    frames: Vec<Held>,
     /// Sequences that should be there: from, and up to but not with.
     missing: Vec<(u64, u64)>,
     checkpoint: Assembly,
@@ -174,10 +186,7 @@ impl Commit {
         }
         self.last = Some(frame.seq);
         self.end = Some(frame.end());
-        let units = frame.units();
-        if units > 0 {
-            self.frames.push((frame.seq, frame.lane, units));
-        }
+        self.frames.push(Held { seq: frame.seq, at: frame.at, lane: frame.lane, units: frame.units() });
         if frame.lane == Lane::Events
             && let Some((_, Record::Loss { loss, .. })) = record(frame.payload)
         {
@@ -190,8 +199,13 @@ impl Commit {
 
     fn units_from(&self, first: u64) -> Units {
         let mut units = Units::default();
-        self.frames.iter().filter(|frame| frame.0 >= first).for_each(|&(_, lane, count)| units.add(lane, count));
+        self.frames.iter().filter(|held| held.seq >= first).for_each(|held| units.add(held.lane, held.units));
         units
+    }
+
+    /// Whether a frame of the commit that begins with `first` is missing.
+    fn misses_from(&self, first: u64) -> bool {
+        self.missing.iter().any(|&(_, to)| to > first)
     }
 
     /// Missing frames below `end`, which is where the end of an earlier commit must have been.

@@ -11,7 +11,7 @@ use gemba_drivers::{Loss, Time};
 use super::SpoolError;
 use super::files::{Listing, Root, Segment, disk_use, journal_name};
 use super::frame::{Frame, Frames, Lane};
-use super::index::{Held, Shared, Store};
+use super::index::{Shared, Store};
 use super::segment::{self, Content, Meta};
 
 /// Written into a damaged segment's folder when what was left of it is safe.
@@ -116,7 +116,7 @@ impl Shared {
             Ok((frames, _)) => {
                 // sled writes when it opens, so the segment may have grown.
                 let bytes = disk_use(&path);
-                self.change(segment, |held| held.bytes = bytes);
+                self.measured(segment, bytes);
                 Ok(frames)
             }
             Err(_) if !self.holds(segment) => Ok(Vec::new()),
@@ -133,13 +133,13 @@ impl Shared {
         part.is_some_and(|part| matches!(&part.store, Store::Sealed(lanes) if lanes.contains_key(&segment.lane)))
     }
 
-    fn change(&self, segment: Segment, change: impl FnOnce(&mut Held)) {
+    fn measured(&self, segment: Segment, bytes: u64) {
         let mut index = self.index();
         if let Some(part) = index.parts.get_mut(&segment.first)
             && let Store::Sealed(lanes) = &mut part.store
             && let Some(held) = lanes.get_mut(&segment.lane)
         {
-            change(held);
+            *held = bytes;
         }
     }
 
@@ -204,7 +204,7 @@ impl Shared {
             part.units = part.units.minus(lost);
             part.units.add(segment.lane, units);
             let Store::Sealed(lanes) = &mut part.store else { return Ok(Vec::new()) };
-            lanes.insert(segment.lane, Held { units, bytes });
+            lanes.insert(segment.lane, bytes);
             if left.is_empty() {
                 lanes.remove(&segment.lane);
             }

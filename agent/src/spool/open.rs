@@ -9,7 +9,7 @@ use gemba_drivers::{Loss, Time};
 
 use super::files::{Listing, Root, Segment, disk_use, journal_name};
 use super::frame::{Frame, Frames, Lane, Mark, Units};
-use super::index::{Account, Held, Index, Part, Shared, Store, read_cursor};
+use super::index::{Account, Index, Part, Shared, Store, read_cursor};
 use super::journal::{Assembly, Damage, Scan, record, scan};
 use super::load::Loaded;
 use super::segment::Meta;
@@ -140,6 +140,11 @@ pub fn open(settings: Settings, series: &[Series]) -> Result<Opened, SpoolError>
     shared.find_gaps()?;
     shared.write_account()?;
     for (path, len) in torn {
+        if len == 0 {
+            // Made, and nothing in it counts: its number stays taken through `next`.
+            fs::remove_file(&path).map_err(SpoolError::io("remove", &path))?;
+            continue;
+        }
         let file = File::options().write(true).open(&path).map_err(SpoolError::io("open", &path))?;
         file.set_len(len).and_then(|()| file.sync_all()).map_err(SpoolError::io("cut", &path))?;
     }
@@ -201,17 +206,17 @@ impl Found {
             let path = root.join(&journal_name(first));
             let bytes = fs::read(&path).map_err(SpoolError::io("read", &path))?;
             let mut scan = scan(&bytes, first, followed_by);
-            if scan.len < bytes.len() {
+            if scan.len < bytes.len() || scan.len == 0 {
                 found.torn.push((path, scan.len as u64));
             }
             told.append(&mut scan.told);
-            if !scan.damage.is_empty() {
-                if !known.contains(&first) {
-                    damage.append(&mut scan.damage);
-                }
+            if !known.contains(&first) {
+                damage.append(&mut scan.damage);
+            }
+            if scan.holed {
                 found.index.account.damaged.insert(first);
             }
-            found.add_journal(root, first, scan);
+            found.add_journal(first, scan);
         }
         found.index.account_changed |= found.index.account.damaged != known;
         found.index.told(&told);
@@ -222,11 +227,9 @@ impl Found {
         Ok(found)
     }
 
-    fn add_journal(&mut self, root: &Root, first: u64, scan: Scan) {
+    fn add_journal(&mut self, first: u64, scan: Scan) {
         self.index.cursor = self.index.cursor.max(scan.cursor);
-        if scan.last < first {
-            // Made, and never written: its number stays taken through `next`.
-            drop(fs::remove_file(root.join(&journal_name(first))));
+        if scan.last < first || scan.len == 0 {
             return;
         }
         if let Some((through, state)) = scan.checkpoint {
@@ -263,7 +266,7 @@ impl Found {
             });
             part.units.add(segment.lane, units);
             if let Store::Sealed(lanes) = &mut part.store {
-                lanes.insert(segment.lane, Held { units, bytes: disk_use(&path) });
+                lanes.insert(segment.lane, disk_use(&path));
             }
         }
         for (&first, &last) in &listing.gaps {

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::SpoolError;
 use super::files::{Segment, disk_use, gap_name, journal_name};
 use super::frame::{Frame, Frames, Lane, Units};
-use super::index::{Held, Part, Shared, Store};
+use super::index::{Part, Shared, Store};
 use super::journal::model_frames;
 use super::segment::{self, Content};
 
@@ -93,8 +93,9 @@ impl Sealer {
 
     fn passed(&self, wanted: impl Fn(&Part) -> bool) -> Vec<u64> {
         let index = self.shared.index();
-        let parts = index.parts.iter().filter(|(first, part)| index.is_passed(**first, part) && wanted(part));
-        parts.map(|(first, _)| *first).collect()
+        // Only from the front: a later part without anything for upstream must not carry the cursor over an earlier one.
+        let passed = index.parts.iter().take_while(|(first, part)| index.is_passed(**first, part));
+        passed.filter(|(_, part)| wanted(part)).map(|(first, _)| *first).collect()
     }
 
     /// Removes a part that both have passed.
@@ -270,7 +271,7 @@ impl Sealer {
         for segment in &built {
             let (from, to) = (root.join(&format!("tmp-{}", segment.name())), root.join(&segment.name()));
             fs::rename(&from, &to).map_err(SpoolError::io("rename", &from))?;
-            lanes.insert(segment.lane, Held { units: units.of(segment.lane), bytes: disk_use(&to) });
+            lanes.insert(segment.lane, disk_use(&to));
         }
         if lanes.is_empty() {
             self.shared.mark_gap(first, last)?;

@@ -5,7 +5,7 @@
 //! finds on a disk: every call into it is caught. Frames keep their own crc and sequence in here, so that what sled
 //! cannot give any more may still be found by searching its file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,6 +22,8 @@ use super::frame::{Frames, Lane};
 const RUN: usize = 4 << 10;
 /// A frame above this is cut into values of [`RUN`] bytes: sled keeps larger values in files that it never syncs.
 const MAX_VALUE: usize = 6_000;
+/// Of a damaged segment at most so many keys are asked for; a sound one has a few hundred.
+const MAX_KEYS: usize = 100_000;
 /// sled's page cache while a segment is open.
 const CACHE: u64 = 1 << 20;
 /// How long another handle of ours may need to let go of the lock: sled's threads end a moment after its drop.
@@ -112,7 +114,11 @@ pub(super) fn salvage(path: &Path, lane: Lane, range: (u64, u64)) -> BTreeMap<u6
     let mut given = Vec::new();
     let ended = guarded(|| {
         let db = open(path)?;
-        for key in db.iter().keys().flatten() {
+        // From both ends, since an iterator stands still at a damaged page: it says the same error for ever.
+        let ahead = db.iter().keys().map_while(Result::ok).take(MAX_KEYS);
+        let back = db.iter().rev().map_while(Result::ok).map(|(key, _)| key).take(MAX_KEYS);
+        let keys: BTreeSet<sled::IVec> = ahead.chain(back).collect();
+        for key in keys {
             // One key at a time: a damaged page must not take the others with it.
             if let Ok(Ok(Some(value))) = catch_unwind(AssertUnwindSafe(|| db.get(&key))) {
                 given.extend_from_slice(&value);
