@@ -55,6 +55,7 @@ pub(super) fn line() -> View {
                 bytes: 1_572_864,
                 oldest: Some(at("2026-11-02T11:59:30Z")),
                 dropped: 0,
+                full: false,
                 error: None,
             },
         }

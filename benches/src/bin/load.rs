@@ -191,7 +191,7 @@ async fn opcua(tags: u16) -> anyhow::Result<String> {
 
 async fn modbus(tags: u16) -> anyhow::Result<String> {
     let server = ModbusServer::start().await.context("a Modbus server")?;
-    let fill = |round: u16| (0..tags).map(|tag| tag.wrapping_add(round)).collect::<Vec<_>>();
+    let fill = move |round: u16| (0..tags).map(|tag| tag.wrapping_add(round)).collect::<Vec<_>>();
     server.set_holding(1, 0, &fill(0));
     let mut yaml = format!(
         "  - name: many\n    source: {{ type: modbus, endpoint: \"{}\", unit: 1, poll: 1s }}\n    tags:\n",
