@@ -174,13 +174,7 @@ struct Opened {
 /// Opens the spool, takes the model up from its checkpoint, applies what came after, and marks the time in
 /// which nobody watched.
 fn open_spool(config: &Config) -> anyhow::Result<Opened> {
-    let settings = spool::Settings {
-        path: config.spool.path.clone(),
-        max_size: config.spool.max_size,
-        keep_free: config.spool.keep_free,
-        keep: config.spool.keep,
-        journal_size: spool::JOURNAL_SIZE,
-    };
+    let settings = spool::Settings::new(&config.spool);
     let series: Vec<Series> = config
         .tags
         .iter()

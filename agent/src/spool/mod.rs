@@ -70,6 +70,20 @@ pub struct Settings {
     pub journal_size: u64,
 }
 
+impl Settings {
+    /// As configured, with journals of the usual size.
+    #[must_use]
+    pub fn new(config: &crate::config::Spool) -> Self {
+        Self {
+            path: config.path.clone(),
+            max_size: config.max_size,
+            keep_free: config.keep_free,
+            keep: config.keep,
+            journal_size: JOURNAL_SIZE,
+        }
+    }
+}
+
 /// What went wrong with the disk. Nothing that was committed is touched by any of these.
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
