@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gemba::config::{Secret, Upstream};
-use gemba::forward::{Backlog, Chunk, Forwarder, Patience};
+use gemba::forward::{Backlog, Forwarder, Patience};
+use gemba::spool::Chunk;
 use gemba::model::State;
 use gemba::otlp::{Encoder, Resource};
 use gemba::record::Record;
