@@ -172,9 +172,10 @@ impl Station {
     /// Since when the sums count, and what they hold at `now`.
     #[must_use]
     pub fn sums(&self, setting: Setting<'_>, now: Time) -> Option<(Time, Sums)> {
+        let first = self.first?;
         let mut then = self.projected(setting, now);
         then.raise_sums(setting.spec);
-        self.first.map(|first| (first, then.told_sums))
+        Some((first, then.told_sums))
     }
 
     /// Every period still held, as it stands at `now`; closed ones first.
@@ -402,7 +403,9 @@ impl Station {
     /// This station as it will stand at `now` if nothing more is said.
     fn projected(&self, setting: Setting<'_>, now: Time) -> Self {
         let mut then = self.clone();
-        then.account(setting, now);
+        if self.first.is_some() {
+            then.account(setting, now);
+        }
         then
     }
 
