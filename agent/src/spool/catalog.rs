@@ -85,7 +85,8 @@ mod tests {
         let (_, ids, _) = Catalog::open(&root, &[series("c")]).expect("opens");
         assert_eq!(ids, [SeriesId(2)]);
         let changed = Series { unit: Some("s".into()), ..series("a") };
-        let (catalog, ids, damaged) = Catalog::open(&root, &[series("b"), changed.clone(), series("a")]).expect("opens");
+        let (catalog, ids, damaged) =
+            Catalog::open(&root, &[series("b"), changed.clone(), series("a")]).expect("opens");
         assert_eq!((ids, damaged), (vec![SeriesId(1), SeriesId(3), SeriesId(0)], false));
         assert_eq!(catalog.get(SeriesId(3)), Some(&changed));
         assert_eq!(catalog.get(SeriesId(4)), None);

@@ -86,7 +86,8 @@ impl Root {
     /// removed at the next start.
     pub(super) fn discard(&self, name: &str) {
         let trash = format!("trash-{name}");
-        let path = if fs::rename(self.join(name), self.join(&trash)).is_ok() { self.join(&trash) } else { self.join(name) };
+        let path =
+            if fs::rename(self.join(name), self.join(&trash)).is_ok() { self.join(&trash) } else { self.join(name) };
         if let Err(error) = fs::remove_dir_all(&path) {
             tracing::warn!(path = %path.display(), %error, "cannot remove");
         }
@@ -94,7 +95,8 @@ impl Root {
 
     /// Bytes that are free for us on this disk.
     pub(super) fn free(&self) -> Result<u64, SpoolError> {
-        let stat = rustix::fs::statvfs(&self.path).map_err(|error| SpoolError::io("ask about", &self.path)(error.into()))?;
+        let stat =
+            rustix::fs::statvfs(&self.path).map_err(|error| SpoolError::io("ask about", &self.path)(error.into()))?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 

@@ -7,9 +7,9 @@ use std::os::unix::fs::FileExt as _;
 
 use gemba_drivers::{Loss, Time};
 
+use super::SpoolError;
 use super::files::{Root, journal_name};
 use super::frame::{Frame, Frames, Lane, Mark, Units};
-use super::SpoolError;
 use crate::record::Record;
 
 /// Commits that hold something for upstream: last sequence and time.

@@ -8,11 +8,11 @@ use std::sync::{Arc, PoisonError};
 
 use gemba_drivers::{Loss, Time};
 
+use super::SpoolError;
 use super::files::{Listing, Root, Segment, disk_use, journal_name};
 use super::frame::{Frame, Frames, Lane};
 use super::index::{Shared, Store};
 use super::segment::{self, Content, Meta};
-use super::SpoolError;
 
 /// Written into a damaged segment's folder when what was left of it is safe.
 const SALVAGED: &str = "salvaged";

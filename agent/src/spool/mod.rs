@@ -43,7 +43,7 @@ use serde::{Deserialize, Serialize};
 
 pub use catalog::Catalog;
 pub use frame::Lane;
-pub use inspect::{Exported, Status, export, status};
+pub use inspect::{Exported, Selection, Status, export, status};
 pub use open::{Entries, Opened, Recovery, open};
 pub use reader::{Chunk, Reader};
 pub use sealer::{Sealer, Worked};
@@ -108,10 +108,7 @@ impl SpoolError {
     #[must_use]
     pub fn is_full(&self) -> bool {
         let Self::Io { source, .. } = self else { return false };
-        matches!(
-            source.kind(),
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-        )
+        matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
     }
 
     fn is_missing(&self) -> bool {

@@ -287,7 +287,8 @@ impl Shared {
     fn find_gaps(&self) -> Result<(), SpoolError> {
         let (holes, cursor) = {
             let index = self.index();
-            let mut expected = if index.cursor_known { index.cursor + 1 } else { index.parts.keys().next().map_or(1, |first| *first) };
+            let mut expected =
+                if index.cursor_known { index.cursor + 1 } else { index.parts.keys().next().map_or(1, |first| *first) };
             let mut holes = Vec::new();
             for (&first, part) in &index.parts {
                 if first > expected {
@@ -301,7 +302,13 @@ impl Shared {
             self.mark_gap(first, last)?;
             let mut index = self.index();
             let from = index.parts.range(..first).next_back().map_or(until, |(_, part)| part.span.1);
-            index.lose(Loss { source: "spool".into(), from, to: until, count: last + 1 - first, reason: "missing on disk".into() });
+            index.lose(Loss {
+                source: "spool".into(),
+                from,
+                to: until,
+                count: last + 1 - first,
+                reason: "missing on disk".into(),
+            });
             index.parts.insert(first, Part::gap(last));
         }
         Ok(())

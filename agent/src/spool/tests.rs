@@ -565,7 +565,9 @@ fn a_backlog_is_sealed_survives_and_drains_in_order_without_mixing() {
     let (mut all, mut backlogs) = (Vec::new(), Vec::new());
     while let Some(chunk) = spool.reader.next(usize::MAX).expect("reads") {
         backlogs.push(chunk.backlog);
-        all.extend(chunk.entries.into_iter().filter(|(_, entry)| matches!(entry, Entry::Readings(_))).map(|(_, entry)| entry));
+        all.extend(
+            chunk.entries.into_iter().filter(|(_, entry)| matches!(entry, Entry::Readings(_))).map(|(_, entry)| entry),
+        );
         spool.reader.acknowledge(chunk.last).expect("acknowledges");
     }
     assert_eq!(numbers(all), (0..3_100).collect::<Vec<_>>());
