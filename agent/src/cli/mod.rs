@@ -4,7 +4,7 @@ pub mod check;
 pub mod replay;
 pub mod run;
 pub mod schema;
-//pub mod spool;
+pub mod spool;
 
 use std::process::ExitCode;
 
@@ -35,8 +35,8 @@ enum Command {
     Replay(replay::Replay),
     /// Print the JSON Schema of the configuration
     Schema(schema::Schema),
-    //// Look into the buffer
-    //Spool(spool::Spool),
+    /// Look into the buffer
+    Spool(spool::Spool),
 }
 
 impl Cli {
@@ -48,7 +48,7 @@ impl Cli {
             Command::Check(check) => check.run(),
             Command::Replay(replay) => replay.run(),
             Command::Schema(schema) => schema.run(),
-            //Command::Spool(spool) => spool.run(),
+            Command::Spool(spool) => spool.run(),
         };
         result.unwrap_or_else(|error| {
             let wrong_input = error.is::<crate::config::ConfigError>();

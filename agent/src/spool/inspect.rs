@@ -1,4 +1,360 @@
-pub struct Exported;
-pub struct Status;
-pub fn export() {}
-pub fn status() {}
+//! Looking at a spool from outside, while an agent runs or not: nothing is locked, changed or opened in place.
+//!
+//! Journals are read up to their last whole commit. sled writes when it opens, so a segment is copied to a folder for
+//! temporary files first, and the copy is opened; its account (how much it holds) is a plain file beside it.
+
+use std::fs::{self, DirBuilder};
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use gemba_drivers::{Time, Validity, Value};
+use serde::Serialize;
+
+use super::files::{Listing, Segment, disk_use, journal_name};
+use super::frame::{Frames, Lane, Units};
+use super::index::{Account, read_cursor};
+use super::journal::scan;
+use super::segment::{self, Meta};
+use super::{Catalog, SpoolError, StoredReading, columns};
+
+/// How often a part that the agent changes under our hands is looked at again.
+const ATTEMPTS: usize = 5;
+
+/// How a spool stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Readings, figures and events that upstream does not have yet.
+    pub records: u64,
+    /// Of them, readings.
+    pub readings: u64,
+    /// On disk, as du counts it.
+    pub bytes: u64,
+    /// Sealed segments, a lane each.
+    pub segments: usize,
+    /// Journals.
+    pub journals: usize,
+    /// Segments that are damaged and were set aside.
+    pub damaged: usize,
+    /// Upstream has everything up to here.
+    pub cursor: u64,
+    /// When the oldest of what is pending was committed; within a sealed segment, its first commit.
+    pub oldest: Option<Time>,
+    /// The last commit.
+    pub newest: Option<Time>,
+    /// Readings dropped for want of room, ever.
+    pub dropped: u64,
+}
+
+/// Looks at the spool in `path`.
+///
+/// # Errors
+/// When there is no spool, or when it cannot be read.
+pub fn status(path: &Path) -> Result<Status, SpoolError> {
+    let parts = Part::list(path)?;
+    let listing = Listing::read(path)?;
+    let mut status = Status {
+        bytes: disk_use(path),
+        segments: parts.iter().map(|part| part.lanes.len()).sum(),
+        journals: listing.journals.len(),
+        damaged: listing.bad.len(),
+        dropped: Account::read(path)?.dropped,
+        cursor: read_cursor(path)?.unwrap_or(0),
+        ..Status::default()
+    };
+    for part in parts.iter().filter(|part| part.journal) {
+        if let Some(bytes) = part.journal_bytes(path)? {
+            status.cursor = status.cursor.max(scan(&bytes, part.first, part.followed_by).cursor);
+        }
+    }
+    for part in &parts {
+        let (units, span) = part.pending(path, status.cursor)?;
+        status.records += units.total();
+        status.readings += units.of(Lane::Readings);
+        let Some((from, to)) = span else { continue };
+        status.newest = status.newest.max(Some(to));
+        if units.total() > 0 {
+            status.oldest = status.oldest.or(Some(from));
+        }
+    }
+    Ok(status)
+}
+
+/// What to export.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// Source times from here on.
+    pub from: Option<Time>,
+    /// Source times before it.
+    pub to: Option<Time>,
+    /// Of this station alone.
+    pub station: Option<String>,
+}
+
+/// How an export went.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exported {
+    /// Lines written.
+    pub readings: u64,
+    /// Segments that could not be read, by name and why.
+    pub unreadable: Vec<String>,
+    /// Readings of series that the catalog does not know; not written.
+    pub nameless: u64,
+}
+
+/// Writes the readings that are still in the spool of `path`, whether upstream has them or not, as JSON lines in order of
+/// sequence. `progress` hears how many of how many parts are done. Holds one journal's worth in memory.
+///
+/// # Errors
+/// When there is no spool, when it cannot be read, or when `out` refuses.
+pub fn export(
+    path: &Path,
+    selection: &Selection,
+    out: &mut dyn Write,
+    mut progress: impl FnMut(usize, usize),
+) -> Result<Exported, SpoolError> {
+    let catalog = Catalog::read(path)?.unwrap_or_default();
+    let mut exported = Exported::default();
+    let mut position = 0;
+    let total = Part::list(path)?.len();
+    for done in 0.. {
+        // Listed again for each part: a running agent seals and removes meanwhile.
+        let parts = Part::list(path)?;
+        progress(done, total.max(done));
+        let Some(part) = parts.iter().find(|part| part.last.is_none_or(|last| last > position)) else { break };
+        let bytes = part.readings(path, &mut exported.unreadable)?;
+        let mut last = position;
+        for frame in Frames::sound(&bytes, 0).filter(|frame| frame.seq > position) {
+            last = frame.seq;
+            if frame.lane == Lane::Readings {
+                for reading in columns::decode(frame.payload).into_iter().flatten() {
+                    exported.write(&catalog, selection, &reading, out).map_err(SpoolError::io("export", path))?;
+                }
+            }
+        }
+        match (part.last, part.followed_by) {
+            (Some(end), _) => position = end.max(last),
+            (None, Some(next)) => position = last.max(next - 1),
+            (None, None) => break,
+        }
+    }
+    out.flush().map_err(SpoolError::io("export", path))?;
+    Ok(exported)
+}
+
+/// A reading as the contract has it: what `gemba replay` reads.
+#[derive(Serialize)]
+struct Line<'a> {
+    station: &'a str,
+    tag: &'a str,
+    value: Plain<'a>,
+    validity: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<std::borrow::Cow<'static, str>>,
+    source_time: Time,
+    received_time: Time,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Plain<'a> {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Text(&'a str),
+}
+
+impl Exported {
+    fn write(
+        &mut self,
+        catalog: &Catalog,
+        selection: &Selection,
+        reading: &StoredReading,
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        let Some(series) = catalog.get(reading.series) else {
+            self.nameless += 1;
+            return Ok(());
+        };
+        let time = reading.source_time;
+        let Selection { from, to, station } = selection;
+        let outside = from.is_some_and(|from| time < from)
+            || to.is_some_and(|to| time >= to)
+            || station.as_ref().is_some_and(|station| **station != *series.station);
+        if outside {
+            return Ok(());
+        }
+        let line = Line {
+            station: &series.station,
+            tag: &series.tag,
+            value: match &reading.value {
+                Value::Null => Plain::Null,
+                Value::Bool(on) => Plain::Bool(*on),
+                Value::Int(whole) => Plain::Int(*whole),
+                Value::Float(real) => Plain::Float(*real),
+                Value::Text(text) => Plain::Text(text),
+            },
+            validity: reading.validity.word(),
+            status: match reading.validity {
+                Validity::Good => None,
+                validity => validity.status().map(gemba_drivers::Status::name),
+            },
+            source_time: time,
+            received_time: reading.received_time,
+        };
+        serde_json::to_writer(&mut *out, &line)?;
+        self.readings += 1;
+        out.write_all(b"\n")
+    }
+}
+
+/// A journal, or what was one, as the names tell.
+struct Part {
+    first: u64,
+    /// Known of sealed parts and gaps.
+    last: Option<u64>,
+    journal: bool,
+    lanes: Vec<Lane>,
+    followed_by: Option<u64>,
+}
+
+impl Part {
+    /// In order of sequence.
+    fn list(root: &Path) -> Result<Vec<Self>, SpoolError> {
+        let listing = Listing::read(root)?;
+        let of_journal =
+            |first: &u64| Self { first: *first, last: None, journal: true, lanes: Vec::new(), followed_by: None };
+        let mut parts: Vec<Self> = listing.journals.iter().map(of_journal).collect();
+        for (&first, (last, lanes)) in &listing.sealed {
+            // A journal beside its segments: the seal is not done, so the journal counts.
+            if !listing.journals.contains(&first) {
+                let lanes = lanes.iter().copied().collect();
+                parts.push(Self { first, last: Some(*last), journal: false, lanes, followed_by: None });
+            }
+        }
+        parts.sort_by_key(|part| part.first);
+        let firsts: Vec<u64> = parts.iter().map(|part| part.first).chain(listing.gaps.keys().copied()).collect();
+        for part in &mut parts {
+            part.followed_by = firsts.iter().copied().filter(|first| *first > part.first).min();
+        }
+        Ok(parts)
+    }
+
+    /// A journal up to its last whole commit; `None` when it is gone.
+    fn journal_bytes(&self, root: &Path) -> Result<Option<Vec<u8>>, SpoolError> {
+        let path = root.join(journal_name(self.first));
+        match fs::read(&path) {
+            Ok(mut bytes) => {
+                bytes.truncate(scan(&bytes, self.first, self.followed_by).len);
+                Ok(Some(bytes))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(SpoolError::io("read", &path)(error)),
+        }
+    }
+
+    fn segment(&self, lane: Lane) -> Segment {
+        Segment { lane, first: self.first, last: self.last.unwrap_or(self.first) }
+    }
+
+    /// What upstream does not have of it; when the first of that and the last of it all was committed.
+    fn pending(&self, root: &Path, cursor: u64) -> Result<(Units, Option<(Time, Time)>), SpoolError> {
+        let mut units = Units::default();
+        if self.journal {
+            let Some(bytes) = self.journal_bytes(root)? else { return Ok((units, None)) };
+            let scan = scan(&bytes, self.first, self.followed_by);
+            for frame in Frames::sound(&bytes, 0).filter(|frame| frame.seq > cursor) {
+                units.add(frame.lane, frame.units());
+            }
+            let oldest = scan.marks.iter().find(|mark| mark.0 > cursor).map(|mark| mark.1);
+            return Ok((units, scan.span.map(|(from, to)| (oldest.unwrap_or(from), to))));
+        }
+        let mut span = None;
+        for &lane in &self.lanes {
+            let Some(meta) = Meta::read(&root.join(self.segment(lane).name())) else { continue };
+            span = span.or(Some(meta.span));
+            if cursor < self.first {
+                units.add(lane, meta.units);
+            } else if self.last.is_some_and(|last| cursor < last) {
+                let frames = load_copy(root, self.segment(lane)).unwrap_or_default();
+                for frame in Frames::sound(&frames, 0).filter(|frame| frame.seq > cursor) {
+                    units.add(lane, frame.units());
+                }
+            }
+        }
+        Ok((units, span))
+    }
+
+    /// Its frames, of the readings' lane if it is sealed.
+    fn readings(&self, root: &Path, unreadable: &mut Vec<String>) -> Result<Vec<u8>, SpoolError> {
+        if self.journal {
+            return Ok(self.journal_bytes(root)?.unwrap_or_default());
+        }
+        if !self.lanes.contains(&Lane::Readings) {
+            return Ok(Vec::new());
+        }
+        let segment = self.segment(Lane::Readings);
+        let mut why = String::new();
+        for _ in 0..ATTEMPTS {
+            match load_copy(root, segment) {
+                Ok(frames) => return Ok(frames),
+                Err(error) => why = error,
+            }
+            if !root.join(segment.name()).exists() {
+                return Ok(Vec::new()); // gone meanwhile: upstream has it
+            }
+        }
+        unreadable.push(format!("{}: {why}", segment.name()));
+        Ok(segment::salvage(
+            &Copy::of(&root.join(segment.name())).map_err(SpoolError::io("copy", root))?.0,
+            segment.lane,
+            (segment.first, segment.last),
+        )
+        .into_values()
+        .flatten()
+        .collect())
+    }
+}
+
+/// The frames of a segment, read from a copy.
+fn load_copy(root: &Path, segment: Segment) -> Result<Vec<u8>, String> {
+    let copy = Copy::of(&root.join(segment.name())).map_err(|error| error.to_string())?;
+    segment::load(&copy.0).map(|(frames, _)| frames).map_err(|error| error.to_string())
+}
+
+/// A copy of a folder among the temporary files, for our eyes only; removed at the drop.
+struct Copy(PathBuf);
+
+impl Copy {
+    fn of(folder: &Path) -> io::Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("gemba-{}-{number}", std::process::id()));
+        DirBuilder::new().mode(0o700).create(&path)?;
+        let copy = Self(path);
+        copy_tree(folder, &copy.0)?;
+        Ok(copy)
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            fs::create_dir(&target)?;
+            copy_tree(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}

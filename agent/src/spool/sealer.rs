@@ -115,7 +115,7 @@ impl Sealer {
     fn erase(&self, first: u64, part: &Part) -> Result<(), SpoolError> {
         let root = &self.shared.root;
         match &part.store {
-            Store::Journal { .. } => remove_file(&root.join(&journal_name(first)))?,
+            Store::Journal { .. } => self.remove_journal(first)?,
             Store::Sealed(lanes) if lanes.is_empty() => remove_file(&root.join(&gap_name(first, part.last)))?,
             Store::Sealed(lanes) => {
                 lanes.keys().for_each(|&lane| root.discard(&Segment { lane, first, last: part.last }.name()));
@@ -223,7 +223,7 @@ impl Sealer {
         };
         self.shared.write_account()?;
         self.shared.mark_gap(first, last)?;
-        remove_file(&self.shared.root.join(&journal_name(first)))?;
+        self.remove_journal(first)?;
         Ok(true)
     }
 
@@ -267,6 +267,8 @@ impl Sealer {
             }
             built.push(segment);
         }
+        // The ends of its commits, which are not sealed, may be all that knows what was acknowledged.
+        self.shared.write_cursor()?;
         let mut lanes = BTreeMap::new();
         for segment in &built {
             let (from, to) = (root.join(&format!("tmp-{}", segment.name())), root.join(&segment.name()));
@@ -287,6 +289,12 @@ impl Sealer {
             index.account_changed |= index.account.damaged.remove(&first);
         }
         remove_file(&path)
+    }
+
+    /// The ends of its commits may be all that knows what was acknowledged.
+    fn remove_journal(&self, first: u64) -> Result<(), SpoolError> {
+        self.shared.write_cursor()?;
+        remove_file(&self.shared.root.join(&journal_name(first)))
     }
 }
 

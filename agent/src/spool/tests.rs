@@ -273,7 +273,7 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn it_is_a_list_that_survives(steps in prop::collection::vec(any_step(), 1..60)) {
@@ -640,7 +640,7 @@ fn the_bound_holds_and_every_dropped_reading_is_counted() {
 /// Flips bytes of a sealed readings segment's files.
 fn damage(path: &Path, file: &str, places: impl Iterator<Item = usize>) {
     let (first, (last, _)) = listing(path).sealed.pop_first().expect("a sealed part");
-    let segment = super::files::Segment { lane: Lane::Readings, first, last };
+    let segment = files::Segment { lane: Lane::Readings, first, last };
     let path = path.join(segment.name()).join(file);
     let mut bytes = fs::read(&path).expect("reads");
     for place in places {
@@ -692,7 +692,7 @@ proptest! {
         let folder = tempfile::tempdir().expect("a folder");
         drop(sealed(folder.path(), 800));
         let name = listing(folder.path()).sealed.iter().next().map(|(first, (last, _))| {
-            super::files::Segment { lane: Lane::Readings, first: *first, last: *last }.name()
+            files::Segment { lane: Lane::Readings, first: *first, last: *last }.name()
         });
         let segment = folder.path().join(name.expect("a sealed part"));
         let file = fs::read_dir(&segment).expect("lists").map(|entry| entry.expect("an entry").file_name());
@@ -713,7 +713,7 @@ fn a_missing_part_is_a_loss_once() {
     drop(sealed(folder.path(), 3_000));
     let (first, (last, lanes)) = listing(folder.path()).sealed.into_iter().nth(1).expect("a second part");
     for lane in lanes {
-        fs::remove_dir_all(folder.path().join(super::files::Segment { lane, first, last }.name())).expect("removes");
+        fs::remove_dir_all(folder.path().join(files::Segment { lane, first, last }.name())).expect("removes");
     }
     for _ in 0..2 {
         let (_, recovery) = start(folder.path());
