@@ -3,38 +3,43 @@
 //! ```text
 //! cargo build --release -p gemba
 //! cargo run --release -p gemba-benches --bin load -- line
-//! cargo run --release -p gemba-benches --bin load -- opcua --tags 10000 --seconds 60
-//! cargo run --release -p gemba-benches --bin load -- modbus --tags 10000 --seconds 60
+//! cargo run --release -p gemba-benches --bin load -- opcua
+//! cargo run --release -p gemba-benches --bin load -- modbus
 //! ```
 //! Build gemba first and alone: together with this package it would carry the simulators.
 
 use std::fmt::Write;
-use std::io::Read;
-use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
-use axum::routing::post;
+use anyhow::{Context, bail, ensure};
 use clap::{Parser, ValueEnum};
-use gemba_benches::{Usage, mib};
+use gemba_benches::upstream::{Upstream, number};
+use gemba_benches::{Usage, against, mib};
 use gemba_drivers::sim::modbus::ModbusServer;
 use gemba_drivers::sim::opcua::OpcuaServer;
 use gemba_drivers::{Time, Value};
 use gemba_tests::line::{Line, OVEN};
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use opentelemetry_proto::tonic::metrics::v1::metric::Data;
-use prost::Message;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-/// What `gemba run` costs: CPU, memory, disk
+/// What `gemba run` costs a gateway: CPU, memory, disk and traffic
+///
+/// Starts protocol servers and an OTLP receiver in this process, and the agent as a process of its own with its spool on,
+/// so that what is measured is the agent alone: the kernel's account of all its threads. Every value that the servers
+/// gave must have come upstream, once and in order; otherwise there are no figures but an error.
 #[derive(Parser)]
+#[command(after_help = "\
+What the figures mean:
+  CPU              user and system time of the agent, as a share of one core and for each reading that came upstream
+  resident memory  RSS at the end, its own part (the rest is pages of the executable), and the highest RSS ever
+  written          bytes that went to the disk, for each reading
+  sent             bytes of gzipped OTLP, for each reading
+
+Build gemba first, and alone: `cargo build --release -p gemba`.
+Absolute figures depend on the machine; compare only what ran on the same one, and close the browser.")]
 struct Args {
     /// What is read
     #[arg(value_enum)]
@@ -51,66 +56,143 @@ struct Args {
     /// The binary
     #[arg(long, default_value = "target/release/gemba")]
     gemba: PathBuf,
+    /// Where the spool lies; a temporary folder if not said. What a commit costs is up to this disk
+    #[arg(long)]
+    folder: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Load {
-    /// The reference line: three stations, eleven tags
+    /// The reference line: three stations over three protocols, eleven tags
     Line,
-    /// One OPC UA server whose nodes change each second
+    /// One OPC UA server, all of whose nodes change each second
     Opcua,
     /// One Modbus server whose registers are polled each second
     Modbus,
 }
 
+impl Load {
+    /// Microseconds of CPU a reading: a tenth of what Telegraf takes for the same, without a spool.
+    fn aim(self) -> Option<f64> {
+        match self {
+            Self::Line => None,
+            Self::Opcua => Some(1.3),
+            Self::Modbus => Some(0.8),
+        }
+    }
+
+    /// MiB.
+    fn room(self) -> f64 {
+        if self == Self::Line { 15.0 } else { 20.0 }
+    }
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    if !args.gemba.exists() {
-        bail!("no {}: build it first with `cargo build --release -p gemba`", args.gemba.display());
-    }
-    let folder = tempfile::tempdir()?;
-    let points = Arc::new(AtomicU64::new(0));
-    let upstream = upstream(points.clone()).await?;
-    let spool = folder.path().join("spool");
+    ensure!(args.gemba.exists(), "no {}: build it first with `cargo build --release -p gemba`", args.gemba.display());
+    let temporary = tempfile::tempdir()?;
+    let folder = args.folder.as_deref().unwrap_or(temporary.path());
+    let rounds = Arc::new(Rounds::default());
+    let first_poll = OnceLock::new();
+    let (upstream, endpoint) = Upstream::start(match args.load {
+        Load::Line => None,
+        Load::Opcua => Some(Box::new(|point| round_of(number(point)))),
+        // Polls are a second apart, give or take what the machine is late.
+        Load::Modbus => Some(Box::new(move |point| {
+            let first = *first_poll.get_or_init(|| point.time_unix_nano - 500_000_000);
+            point.time_unix_nano.saturating_sub(first) / 1_000_000_000 + 1
+        })),
+    })
+    .await?;
     let head = format!(
-        "site: bench\nline: load\ntimezone: UTC\nhttp: {{ listen: \"127.0.0.1:{}\" }}\n\
-         upstream: {{ otlp: {{ endpoint: \"{upstream}\" }} }}\nspool: {{ path: {} }}\nstations:\n",
-        free_port()?,
-        spool.display()
+        "site: bench\nline: load\ntimezone: UTC\nhttp: {{ listen: \"127.0.0.1:0\" }}\n\
+         upstream: {{ otlp: {{ endpoint: \"{endpoint}\" }} }}\nspool: {{ path: {} }}\nstations:\n",
+        folder.join("spool").display()
     );
     let yaml = match args.load {
-        Load::Line => reference_line(folder.path(), &upstream).await,
-        Load::Opcua => head + &opcua(args.tags).await?,
+        Load::Line => reference_line(folder, &endpoint).await,
+        Load::Opcua => head + &opcua(args.tags, rounds.clone()).await?,
         Load::Modbus => head + &modbus(args.tags).await?,
     };
-    let file = folder.path().join("line.yaml");
+    let file = folder.join("line.yaml");
     std::fs::write(&file, yaml)?;
-    let mut gemba =
-        Running(Command::new(&args.gemba).arg("run").arg("--config").arg(&file).stderr(Stdio::inherit()).spawn()?);
+    let mut gemba = Running::start(&args.gemba, &file)?;
+
     sleep(Duration::from_secs(args.warm_up)).await;
-    let (before, had, since) = (Usage::of(gemba.0.id())?, points.load(Ordering::Relaxed), Instant::now());
+    let (before, had, since) = (gemba.usage()?, upstream.seen(), Instant::now());
     sleep(Duration::from_secs(args.seconds)).await;
-    let (after, has, took) = (Usage::of(gemba.0.id())?, points.load(Ordering::Relaxed), since.elapsed().as_secs_f64());
-    if let Some(status) = gemba.0.try_wait()? {
-        bail!("gemba ended: {status}");
+    let (after, has, took) = (gemba.usage()?, upstream.seen(), since.elapsed().as_secs_f64());
+
+    // Nothing new from here on; then what is under way must arrive.
+    rounds.over.store(true, Ordering::Relaxed);
+    sleep(Duration::from_secs(2)).await;
+    gemba.stop()?;
+    let all = upstream.seen();
+    ensure!(has.readings > had.readings, "nothing came upstream");
+    ensure!(all.losses == 0, "the agent says that it lost something");
+    if args.load != Load::Line {
+        ensure!(all.tags() == usize::from(args.tags), "only {} of {} tags came upstream", all.tags(), args.tags);
+        ensure!(all.bad == 0, "{} readings are bad", all.bad);
+        ensure!(all.missing == 0, "{} readings never came", all.missing);
+        ensure!(all.repeated == 0, "{} readings came twice", all.repeated);
     }
-    let readings = has - had;
-    if readings == 0 {
-        bail!("nothing came upstream");
+    if args.load == Load::Opcua {
+        let given = rounds.given.load(Ordering::Relaxed);
+        ensure!(all.behind() == Some(given), "of {given} rounds came {:?}", all.behind());
     }
-    let cpu = (after.cpu - before.cpu).as_secs_f64();
+
     #[expect(clippy::cast_precision_loss, reason = "for people")]
-    let (count, written) = (readings as f64, (after.written - before.written) as f64);
-    println!("readings upstream   {readings} in {took:.1} s, {:.0}/s", count / took);
-    println!("CPU                 {:.4} of a core, {:.2} us a reading", cpu / took, cpu * 1e6 / count);
-    println!("resident memory     {:.1} MiB, at most {:.1} MiB", mib(after.resident), mib(after.peak));
-    println!("written to disk     {:.1} B a reading", written / count);
+    let each = |from: u64, to: u64| (to - from) as f64 / (has.readings - had.readings) as f64;
+    let cpu = (after.cpu - before.cpu).as_secs_f64();
+    let micros = cpu * 1e6 * each(0, 1);
+    let readings = has.readings - had.readings;
+    println!("readings         {readings} upstream in {took:.1} s, {:.0} /s, none lost", 1.0 / each(0, 1) / took);
+    println!(
+        "CPU              {:.2} % of a core, {micros:.2} us a reading{}",
+        cpu / took * 100.0,
+        args.load.aim().map(|aim| format!(" ({})", against(micros, aim))).unwrap_or_default()
+    );
+    let resident = mib(after.resident);
+    println!(
+        "resident memory  {resident:.1} MiB ({}), {:.1} MiB of it its own, {:.1} MiB at most",
+        against(resident, args.load.room()),
+        mib(after.own),
+        mib(after.peak)
+    );
+    println!("written          {:.1} B a reading", each(before.written, after.written));
+    println!(
+        "sent             {:.1} B a reading, {:.1} requests/s",
+        each(had.wire, has.wire),
+        each(had.requests, has.requests) / each(0, 1) / took
+    );
     Ok(())
 }
 
-/// Stops gemba at the end, however it comes.
+/// The agent. Killed at the end, if it was not stopped.
 struct Running(Child);
+
+impl Running {
+    fn start(gemba: &Path, config: &Path) -> anyhow::Result<Self> {
+        let child = Command::new(gemba).arg("run").arg("--config").arg(config).stderr(Stdio::inherit()).spawn();
+        Ok(Self(child.with_context(|| gemba.display().to_string())?))
+    }
+
+    fn usage(&mut self) -> anyhow::Result<Usage> {
+        if let Some(status) = self.0.try_wait()? {
+            bail!("gemba ended: {status}");
+        }
+        Usage::of(self.0.id())
+    }
+
+    /// Ends it as the system does, so that it sends what it has.
+    fn stop(&mut self) -> anyhow::Result<()> {
+        Command::new("kill").arg("-TERM").arg(self.0.id().to_string()).status()?;
+        let status = self.0.wait()?;
+        ensure!(status.success(), "gemba ended: {status}");
+        Ok(())
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -119,36 +201,7 @@ impl Drop for Running {
     }
 }
 
-/// Takes everything and counts the points of tags.
-async fn upstream(points: Arc<AtomicU64>) -> anyhow::Result<String> {
-    async fn take(State(points): State<Arc<AtomicU64>>, body: Bytes) {
-        let mut plain = Vec::new();
-        if flate2::read::GzDecoder::new(&*body).read_to_end(&mut plain).is_err() {
-            return;
-        }
-        let Ok(request) = ExportMetricsServiceRequest::decode(&*plain) else { return };
-        let metrics = request.resource_metrics.iter().flat_map(|of| &of.scope_metrics).flat_map(|of| &of.metrics);
-        let tags = metrics.filter(|metric| metric.name.starts_with("factory.tag."));
-        let count: usize = tags
-            .map(|metric| match &metric.data {
-                Some(Data::Gauge(gauge)) => gauge.data_points.len(),
-                _ => 0,
-            })
-            .sum();
-        points.fetch_add(count as u64, Ordering::Relaxed);
-    }
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    let endpoint = format!("http://{}", listener.local_addr()?);
-    let router = Router::new()
-        .route("/v1/metrics", post(take))
-        .route("/v1/logs", post(async || {}))
-        .layer(DefaultBodyLimit::disable())
-        .with_state(points);
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    Ok(endpoint)
-}
-
-async fn reference_line(folder: &std::path::Path, upstream: &str) -> String {
+async fn reference_line(folder: &Path, upstream: &str) -> String {
     let line = Line::start().await;
     let yaml = line.config(folder).replace(&line.receiver.endpoint(), upstream);
     tokio::spawn(async move {
@@ -167,23 +220,45 @@ async fn reference_line(folder: &std::path::Path, upstream: &str) -> String {
     yaml
 }
 
-async fn opcua(tags: u16) -> anyhow::Result<String> {
-    let names: Vec<String> = (0..tags).map(|tag| format!("Tag{tag}")).collect();
-    let server = OpcuaServer::start("urn:bench", names.iter().map(|name| (name.clone(), 0.0f64))).await?;
+/// The rounds of values that the OPC UA server was given.
+#[derive(Default)]
+struct Rounds {
+    given: AtomicU64,
+    /// There shall be no more.
+    over: AtomicBool,
+}
+
+/// Each node's value says which round it is of, and which node it is: rounds are `STEP` apart.
+const STEP: f64 = 65_536.0;
+
+/// The round that a value is of.
+fn round_of(value: f64) -> u64 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small count")]
+    let round = (value / STEP) as u64;
+    round
+}
+
+async fn opcua(tags: u16, rounds: Arc<Rounds>) -> anyhow::Result<String> {
+    let nodes = (0..tags).map(|tag| (format!("Tag{tag}"), f64::from(tag)));
+    let server = OpcuaServer::start("urn:bench", nodes).await?;
     let mut yaml = format!(
         "  - name: many\n    source: {{ type: opcua, endpoint: \"{}\", security: none, publish: 1s }}\n    tags:\n",
         server.endpoint()
     );
-    for name in &names {
-        writeln!(yaml, "      - {{ name: {name}, node: \"nsu=urn:bench;s={name}\", unit: Cel }}")?;
+    for tag in 0..tags {
+        writeln!(yaml, "      - {{ name: Tag{tag}, node: \"nsu=urn:bench;s=Tag{tag}\", unit: Cel }}")?;
     }
     tokio::spawn(async move {
         let mut seconds = interval(Duration::from_secs(1));
         seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        for round in 0u32.. {
+        for round in 1u32.. {
             seconds.tick().await;
-            let value = |tag: usize| Value::Float(f64::from(round) + f64::from(u16::try_from(tag).unwrap_or(0)) / 8.0);
-            server.set_values((0..usize::from(tags)).map(|tag| (tag, value(tag))), Time::now());
+            if rounds.over.load(Ordering::Relaxed) {
+                return std::future::pending().await; // the server stays
+            }
+            let value = |tag: u16| (usize::from(tag), Value::Float(f64::from(round) * STEP + f64::from(tag)));
+            server.set_values((0..tags).map(value), Time::now());
+            rounds.given.store(round.into(), Ordering::Relaxed);
         }
     });
     Ok(yaml)
@@ -209,8 +284,4 @@ async fn modbus(tags: u16) -> anyhow::Result<String> {
         }
     });
     Ok(yaml)
-}
-
-fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

@@ -1,0 +1,143 @@
+//! An OTLP receiver that looks at every point, so that no figure speaks of readings that never came.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::StatusCode;
+use axum::routing::post;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use opentelemetry_proto::tonic::metrics::v1::{NumberDataPoint, number_data_point::Value};
+use prost::Message;
+
+/// Which reading of its tag a point is: numbers that go up by one. Two that are alike are a repetition, and what is left
+/// out never came.
+pub type Beat = Box<dyn Fn(&NumberDataPoint) -> u64 + Send + Sync>;
+
+/// The receiver; it takes everything.
+#[derive(Clone)]
+pub struct Upstream {
+    beat: Arc<Option<Beat>>,
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// What came.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// Points of tags with a value.
+    pub readings: u64,
+    /// Points of tags without one: bad readings.
+    pub bad: u64,
+    /// Readings that were left out between two others of their tag.
+    pub missing: u64,
+    /// Readings that came again.
+    pub repeated: u64,
+    /// What the agent itself says it lost: points of `gemba.losses`.
+    pub losses: u64,
+    /// Requests, and bytes of their bodies as they came over the wire.
+    pub requests: u64,
+    /// See `requests`.
+    pub wire: u64,
+    /// The last beat of each tag.
+    last: HashMap<String, u64>,
+}
+
+impl Seen {
+    /// Tags that have sent a value.
+    #[must_use]
+    pub fn tags(&self) -> usize {
+        self.last.len()
+    }
+
+    /// The last beat of the tag that is furthest behind.
+    #[must_use]
+    pub fn behind(&self) -> Option<u64> {
+        self.last.values().min().copied()
+    }
+}
+
+impl Upstream {
+    /// Listens on a free port of loopback; returns its URL too. With `beat` it looks for gaps and repetitions.
+    ///
+    /// # Errors
+    /// If there is no port.
+    pub async fn start(beat: Option<Beat>) -> anyhow::Result<(Self, String)> {
+        let upstream = Self { beat: Arc::new(beat), seen: Arc::default() };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let endpoint = format!("http://{}", listener.local_addr()?);
+        let router = Router::new()
+            .route("/v1/metrics", post(async |State(upstream): State<Self>, body: Bytes| upstream.take(&body)))
+            .route("/v1/logs", post(async || {}))
+            .layer(DefaultBodyLimit::disable())
+            .with_state(upstream.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Ok((upstream, endpoint))
+    }
+
+    /// What came so far.
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        self.lock().clone()
+    }
+
+    fn take(&self, body: &[u8]) -> StatusCode {
+        let mut plain = Vec::new();
+        if flate2::read::GzDecoder::new(body).read_to_end(&mut plain).is_err() {
+            return StatusCode::BAD_REQUEST;
+        }
+        let Ok(request) = ExportMetricsServiceRequest::decode(&*plain) else { return StatusCode::BAD_REQUEST };
+        let mut seen = self.lock();
+        seen.requests += 1;
+        seen.wire += body.len() as u64;
+        for metric in request.resource_metrics.iter().flat_map(|of| &of.scope_metrics).flat_map(|of| &of.metrics) {
+            match &metric.data {
+                Some(Data::Gauge(gauge)) if metric.name.starts_with("factory.tag.") => {
+                    for point in &gauge.data_points {
+                        seen.note(&metric.name, point, self.beat.as_ref().as_ref());
+                    }
+                }
+                Some(Data::Sum(sum)) if metric.name == "gemba.losses" => seen.losses += sum.data_points.len() as u64,
+                _ => {}
+            }
+        }
+        StatusCode::OK
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seen {
+    fn note(&mut self, tag: &str, point: &NumberDataPoint, beat: Option<&Beat>) {
+        if point.value.is_none() {
+            self.bad += 1;
+            return;
+        }
+        self.readings += 1;
+        let Some(beat) = beat.map(|beat| beat(point)) else { return };
+        match self.last.get_mut(tag) {
+            None => drop(self.last.insert(tag.to_owned(), beat)),
+            Some(last) if beat <= *last => self.repeated += 1,
+            Some(last) => {
+                self.missing += beat - *last - 1;
+                *last = beat;
+            }
+        }
+    }
+}
+
+/// The point's value as a number.
+#[must_use]
+pub fn number(point: &NumberDataPoint) -> f64 {
+    match point.value {
+        Some(Value::AsDouble(real)) => real,
+        #[expect(clippy::cast_precision_loss, reason = "benches count little")]
+        Some(Value::AsInt(whole)) => whole as f64,
+        None => f64::NAN,
+    }
+}
