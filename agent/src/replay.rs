@@ -40,11 +40,11 @@ pub struct ReportedPeriod {
     pub spec: OeeSpec,
 }
 
-/// Why readings cannot be replayed.
+/// Why readings cannot be replayed. Shown as `3: …`, for the file's name to stand before it.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
     /// The file cannot be read.
-    #[error("line {line}: {error}")]
+    #[error("{line}: {error}")]
     Read {
         /// Counted from 1.
         line: usize,
@@ -52,7 +52,7 @@ pub enum ReplayError {
         error: std::io::Error,
     },
     /// A line is no reading.
-    #[error("line {line}: {message}")]
+    #[error("{line}: {message}")]
     Line {
         /// Counted from 1.
         line: usize,
@@ -70,9 +70,8 @@ struct RawReading {
     value: serde_json::Value,
     #[serde(default)]
     validity: RawValidity,
-    /// Why it is not good: an extension of `gemba spool export`, for people.
-    #[serde(default, rename = "status")]
-    _status: Option<serde_json::Value>,
+    /// Why it is not good, by the protocol's name: what `gemba spool export` adds.
+    status: Option<String>,
     source_time: Time,
     received_time: Option<Time>,
 }
@@ -93,7 +92,13 @@ enum RawValidity {
 pub fn replay(config: &Config, input: impl BufRead, until: Option<Time>) -> Result<Report, ReplayError> {
     let mut strangers = BTreeMap::new();
     let mut readings = read(config, input, &mut strangers)?;
-    readings.retain(|reading| until.is_none_or(|until| reading.source_time.min(reading.received_time) <= until));
+    if let Some(until) = until {
+        readings.retain(|reading| reading.source_time.min(reading.received_time) <= until);
+        // What came later tells of the time before, and must not carry the line beyond it.
+        for reading in &mut readings {
+            reading.received_time = reading.received_time.min(until);
+        }
+    }
     // Stable: order of input decides between readings of one instant.
     readings.sort_by_key(|reading| reading.received_time);
 
@@ -154,13 +159,22 @@ fn read(
             continue;
         }
         let wrong = |message: String| ReplayError::Line { line, message };
-        let raw: RawReading = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        let raw: RawReading = serde_json::from_str(&text).map_err(|error| wrong(in_line(&error)))?;
         match known.get(&(&*raw.station, &*raw.tag)) {
             Some(&tag) => readings.push(resolve(raw, tag).map_err(wrong)?),
             None => *strangers.entry((raw.station, raw.tag)).or_default() += 1,
         }
     }
     Ok(readings)
+}
+
+/// The message without its own line number, which is always 1.
+fn in_line(error: &serde_json::Error) -> String {
+    let (text, column) = (error.to_string(), error.column());
+    match text.strip_suffix(&format!(" at line 1 column {column}")) {
+        Some(message) => format!("column {column}: {message}"),
+        None => text,
+    }
 }
 
 fn resolve(raw: RawReading, tag: TagId) -> Result<Reading, String> {
@@ -176,7 +190,7 @@ fn resolve(raw: RawReading, tag: TagId) -> Result<Reading, String> {
         other => return Err(format!("`value` is a number, true, false, text or null, not {other}")),
     };
     let received_time = raw.received_time.unwrap_or(raw.source_time);
-    let status = Status::Own(OwnStatus::Unspecified);
+    let status = raw.status.as_deref().and_then(Status::from_name).unwrap_or(Status::Own(OwnStatus::Unspecified));
     let bad = value == Value::Null || matches!(raw.validity, RawValidity::Bad);
     Ok(match raw.validity {
         _ if bad => Reading::bad(tag, status, raw.source_time, received_time),

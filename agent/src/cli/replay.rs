@@ -49,13 +49,14 @@ impl Replay {
     /// A wrong configuration, a file that cannot be read, a line that is no reading.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let config = Config::load(&self.config)?;
-        let name = self.readings.display().to_string();
-        let input: Box<dyn BufRead> = if name == "-" {
-            Box::new(std::io::stdin().lock())
+        let (name, input): (_, Box<dyn BufRead>) = if self.readings.as_os_str() == "-" {
+            ("stdin".to_owned(), Box::new(std::io::stdin().lock()))
         } else {
-            Box::new(BufReader::new(File::open(&self.readings).with_context(|| name.clone())?))
+            let name = self.readings.display().to_string();
+            let file = File::open(&self.readings).with_context(|| name.clone())?;
+            (name, Box::new(BufReader::new(file)))
         };
-        let report = replay(&config, input, self.until).with_context(|| name)?;
+        let report = replay(&config, input, self.until).map_err(|error| anyhow::anyhow!("{name}:{error}"))?;
         for ((station, tag), count) in &report.strangers {
             super::warn(&format!(
                 "{count} readings of `{tag}` at station `{station}`, which the configuration lacks, left out"
