@@ -201,3 +201,58 @@ fn resolve(raw: RawReading, tag: TagId) -> Result<Reading, String> {
         _ => Reading::good(tag, value, raw.source_time, received_time),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn resolved(line: &serde_json::Value) -> Reading {
+        let raw = serde_json::from_str(&line.to_string()).expect("a reading");
+        resolve(raw, TagId(0)).expect("a reading")
+    }
+
+    #[test]
+    fn why_a_reading_is_not_good_is_kept() {
+        let with = |validity: &str, status: serde_json::Value| {
+            let value = if validity == "bad" { serde_json::Value::Null } else { 1.5.into() };
+            let line = json!({"station": "a", "tag": "t", "value": value, "validity": validity, "status": status,
+                              "source_time": "2026-03-02T06:00:00Z"});
+            resolved(&line).validity
+        };
+        let unspecified = Status::Own(OwnStatus::Unspecified);
+        assert_eq!(with("bad", "BadNodeIdUnknown".into()), Validity::Bad(Status::Opcua(0x8034_0000)));
+        assert_eq!(with("bad", "IllegalDataAddress".into()), Validity::Bad(Status::Modbus(2)));
+        assert_eq!(with("bad", "LinkLost".into()), Validity::Bad(Status::Own(OwnStatus::LinkLost)));
+        assert_eq!(
+            with("uncertain", "UncertainLastUsableValue".into()),
+            Validity::Uncertain(Status::Opcua(0x4090_0000))
+        );
+        assert_eq!(with("bad", "OfAnotherTool".into()), Validity::Bad(unspecified));
+        assert_eq!(with("bad", serde_json::Value::Null), Validity::Bad(unspecified));
+        assert_eq!(with("good", serde_json::Value::Null), Validity::Good);
+    }
+
+    #[test]
+    fn a_value_of_null_is_bad_and_a_bad_value_is_null() {
+        let line = |value: serde_json::Value, validity: &str| {
+            resolved(&json!({"station": "a", "tag": "t", "value": value, "validity": validity,
+                             "source_time": "2026-03-02T06:00:00Z"}))
+        };
+        assert!(line(serde_json::Value::Null, "good").validity.is_bad());
+        assert_eq!(line(5.into(), "bad").value, Value::Null);
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_keep_every_digit(real in any::<f64>().prop_filter("finite", |real| real.is_finite()), whole in any::<i64>()) {
+            let line = |value: serde_json::Value| {
+                json!({"station": "a", "tag": "t", "value": value, "source_time": "2026-03-02T06:00:00Z"})
+            };
+            prop_assert_eq!(resolved(&line(real.into())).value, Value::Float(real));
+            prop_assert_eq!(resolved(&line(whole.into())).value, Value::Int(whole));
+        }
+    }
+}

@@ -15,9 +15,11 @@ use crate::replay::{Report, replay};
 
 /// Print the figures that a file of readings gives
 ///
-/// Readings are JSON lines as `gemba spool export` writes them:
-/// {"station":"printer-1","tag":"total","value":19271,"validity":"good","source_time":"2026-03-02T06:00:00Z"}
+/// Readings are JSON lines as `gemba spool export` writes them. `validity` is `good` unless said, or `uncertain` or
+/// `bad`; `received_time` is the source time unless said; of a bad reading `value` is null. Readings of stations or
+/// tags that the configuration lacks are left out, and counted on standard error.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Replay {
     /// YAML file, or a folder whose *.yaml files are merged
     #[arg(long, value_name = "FILE")]
@@ -28,10 +30,17 @@ pub struct Replay {
     /// How the figures look
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Up to this instant, not to the last reading
+    /// Show the figures as of this instant; as of the last reading unless said
     #[arg(long, value_name = "RFC3339")]
     until: Option<Time>,
 }
+
+const EXAMPLES: &str = r#"Example of a line:
+  {"station":"printer-1","tag":"total","value":19271,"source_time":"2026-03-02T06:00:00Z"}
+
+Examples:
+  gemba spool export --config line.yaml | gemba replay --config line.yaml -
+  gemba replay --config line.yaml --format json --until 2026-03-02T14:00:00Z readings.jsonl"#;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Format {
