@@ -270,7 +270,7 @@ impl Station {
         };
         self.counts.add(count, difference);
         let ideal_ns = setting.spec.ideal_cycle_time.map_or(0.0, nanoseconds);
-        let planned = setting.calendar_slot(&mut self.slot, at).planned;
+        let planned = setting.calendar_slot(&mut self.slot, at).planned && !self.state.is_unplanned();
         if let Some(period) = self.period_at(setting, at) {
             period.counts.add(count, difference);
             if is_part && !known {
@@ -370,8 +370,11 @@ impl Station {
                 since: self.first.unwrap_or(end),
                 sums: self.told_sums.clone(),
             })));
-            // A station that says nothing more still is in the next shift.
-            self.period_at(setting, settled);
+            // A station that says nothing more still is in the shifts that follow, each in its turn.
+            let mut next = end;
+            while next <= settled && self.period_at(setting, next).is_none() {
+                next = setting.calendar_slot(&mut self.slot, next).until;
+            }
             while self.periods.iter().filter(|period| period.closed).count() > 1 {
                 self.periods.pop_front();
             }
