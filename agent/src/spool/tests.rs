@@ -464,7 +464,7 @@ fn a_loss_is_told_at_every_start_until_a_record_of_it_is_committed() {
     let (mut spool, recovery) = start(folder.path());
     let loss = recovery.losses[0].clone();
     assert_eq!((&*loss.source, loss.count, &*loss.reason), ("readings", 10, "damaged on disk"));
-    let record = Record::Loss { loss, total: 10, since: Time(0) };
+    let record = Record::Loss { loss, total: 10, since: Time(0), at: Time(1) };
     spool.writer.append(&Entry::Record { cause: None, record });
     spool.writer.commit(Time(9)).expect("commits");
     drop((spool, recovery));
