@@ -1,7 +1,7 @@
 //! `gemba run`: the one function that wires everything, and the one file that spawns tasks.
 //!
 //! ```text
-//! drivers (a task each) ─▶ pipeline (own thread) ─▶ spool ─▶ forwarder ─▶ upstream
+//! drivers (a task each) ─▶ pipeline (own thread) ─▶ spool ─▶ forwarder (own thread) ─▶ upstream
 //!                              └─ snapshot ─▶ http          house-keeping of the spool (own thread)
 //! ```
 //! A stop goes the same way: the drivers let go, the pipeline commits what came, the forwarder sends what it
@@ -18,7 +18,7 @@ use gemba_drivers::supervisor::supervise;
 use gemba_drivers::{AnyDriver, LinkState, Loss, Outlet, Reading, TagId, Time, modbus, mqtt, opcua};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::{JoinError, JoinSet, spawn_blocking};
+use tokio::task::{JoinError, JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -102,8 +102,11 @@ pub async fn run(config: Config, stop: CancellationToken, started: impl FnOnce(S
         spawn_blocking(move || Handle::current().block_on(keep_house(&mut sealer, losses, stop)))
     };
 
-    // The forwarder.
+    // The forwarder, likewise: it packs megabytes at a time, and the memory for that is its thread's. As a task it
+    // would leave as much behind in each thread that it ever ran on.
     let sending = CancellationToken::new();
+    let sent = CancellationToken::new();
+    let _at_the_end = sent.clone().drop_guard();
     let mut forwarder = match &config.upstream {
         Some(upstream) => {
             let resource = Resource {
@@ -116,7 +119,8 @@ pub async fn run(config: Config, stop: CancellationToken, started: impl FnOnce(S
             let stations = config.stations.iter().map(|station| station.name.clone());
             let encoder = Encoder::new(&resource, move |id| catalog.get(id).cloned()).with_stations(stations);
             let forwarder = Forwarder::new(upstream, encoder, reader, losses, upstreams)?;
-            Some(AbortOnDropHandle::new(tokio::spawn(forwarder.run(sending.clone()))))
+            let running = sent.run_until_cancelled_owned(forwarder.run(sending.clone()));
+            Some(spawn_blocking(move || Handle::current().block_on(running)))
         }
         None => None,
     };
@@ -179,7 +183,7 @@ pub async fn run(config: Config, stop: CancellationToken, started: impl FnOnce(S
 }
 
 /// When the task ends, if there is one.
-async fn ended<T>(task: &mut Option<AbortOnDropHandle<T>>) -> Result<T, JoinError> {
+async fn ended<T>(task: &mut Option<JoinHandle<T>>) -> Result<T, JoinError> {
     match task {
         Some(task) => task.await,
         None => std::future::pending().await,

@@ -116,7 +116,12 @@ impl<T: Leaf> Shape for T {
 impl<T: Shape> Shape for Vec<At<T>> {
     fn read(node: &Node, report: &mut Report) -> Option<Self> {
         match &node.kind {
-            Kind::List(items) => Some(items.iter().filter_map(|item| At::read(item, report)).collect()),
+            Kind::List(items) => {
+                // Room for all at once: ten thousand tags that grow by doubling leave their traces in the heap for good.
+                let mut all = Self::with_capacity(items.len());
+                all.extend(items.iter().filter_map(|item| At::read(item, report)));
+                Some(all)
+            }
             Kind::Empty => Some(Self::new()),
             Kind::Broken => None,
             Kind::Scalar(_) | Kind::Map(_) => {
