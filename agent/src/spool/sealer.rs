@@ -66,6 +66,7 @@ impl Sealer {
     fn work_at(&mut self, now: Time) -> Result<Worked, SpoolError> {
         let mut worked = Worked::default();
         self.shared.write_account()?;
+        self.shared.root.keep_reserve();
         worked.removed = self.remove_passed(now)?;
         let candidate = self.candidate();
         worked.dropped = self.make_room(candidate.map_or(0, |(_, len)| len))?;

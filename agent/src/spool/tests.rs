@@ -1,5 +1,7 @@
 //! The spool against a model of itself, and against damage.
 
+mod regressions;
+
 use std::fs;
 use std::path::Path;
 use std::time::Duration;

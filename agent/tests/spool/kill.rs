@@ -173,7 +173,11 @@ fn a_life_to_be_ended_by_a_kill() {
     let acknowledged = AtomicU64::new(0);
     let online = dice.roll(3) > 0;
     std::thread::scope(|scope| {
-        scope.spawn(|| if online { forward(reader, &acknowledged) });
+        scope.spawn(|| {
+            if online {
+                forward(reader, &acknowledged)
+            }
+        });
         scope.spawn(|| keep_house(sealer));
         write(writer, (from, applied), &mut dice, &acknowledged);
     });

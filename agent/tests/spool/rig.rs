@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gemba::record::Record;
-use gemba::spool::{Entry, Opened, SeriesId, Series, Settings, SpoolError, StoredReading, open};
+use gemba::spool::{Entry, Opened, Series, SeriesId, Settings, SpoolError, StoredReading, open};
 use gemba_drivers::{Time, Validity, Value};
 
 /// In a child's environment: the spool's folder. Without it a child's test has nothing to do.
@@ -15,13 +15,7 @@ pub const FOLDER: &str = "GEMBA_TEST_SPOOL";
 
 /// Journals of 16 KiB, so that little is much.
 pub fn settings(path: &Path) -> Settings {
-    Settings {
-        path: path.to_owned(),
-        max_size: 1 << 30,
-        keep_free: 0,
-        keep: Duration::ZERO,
-        journal_size: 16 << 10,
-    }
+    Settings { path: path.to_owned(), max_size: 1 << 30, keep_free: 0, keep: Duration::ZERO, journal_size: 16 << 10 }
 }
 
 /// Opens it, for one series: the tag `count` of the station `press`.
