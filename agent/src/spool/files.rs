@@ -234,7 +234,7 @@ fn parse_sequence(digits: &str) -> Option<u64> {
 }
 
 /// What lies in the root, by name.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) struct Listing {
     pub(super) journals: BTreeSet<u64>,
     /// Last sequence and lanes, by first sequence.

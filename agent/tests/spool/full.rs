@@ -1,1 +1,78 @@
+//! A disk that is full for real: a small tmpfs, in a mount namespace of the child's own.
 
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use gemba::spool::Opened;
+
+use crate::rig::{FOLDER, child, drain, readings, settings, start, time_of};
+
+/// Mounts 4 MiB on the child's folder, then becomes the child.
+const ON_TMPFS: &str = "mount -t tmpfs -o size=4m tmpfs \"$GEMBA_TEST_SPOOL\" && exec \"$@\"";
+
+#[test]
+fn a_full_disk_refuses_commits_and_loses_only_what_is_told() {
+    let possible = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"])
+        .stderr(Stdio::null())
+        .status();
+    if !possible.is_ok_and(|status| status.success()) {
+        println!("SKIPPED: a tmpfs of one's own cannot be mounted here (unshare --user --map-root-user --mount)");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let program = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", ON_TMPFS, "sh"];
+    let output = child("full::on_a_disk_of_four_mebibytes", folder.path(), &program).output().expect("starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("made room"), "{said}");
+}
+
+/// The child's part; nothing to do when it is not one.
+#[test]
+fn on_a_disk_of_four_mebibytes() {
+    let Some(folder) = std::env::var_os(FOLDER) else { return };
+    let folder = Path::new(&folder);
+    let mut next = 0;
+    let mut told = 0;
+    let mut spool = start(settings(folder)).expect("opens");
+    // Somebody else takes all but 2 MiB.
+    let stranger = folder.join("stranger");
+    std::fs::write(&stranger, vec![1; 2 << 20]).expect("writes");
+
+    let mut refusals = 0;
+    while refusals < 3 {
+        spool.writer.append(&readings(next..next + 100));
+        next += 100;
+        while let Err(error) = spool.writer.commit(time_of(next)) {
+            assert!(error.is_full(), "{error}");
+            assert!(spool.writer.view().error.is_some() && spool.writer.pending_bytes() > 0);
+            refusals += 1;
+            let before = told;
+            // Sealing may fail for want of room, too; what was dropped is told by the round after.
+            for _ in 0..20 {
+                match spool.sealer.work() {
+                    Ok(worked) => told += worked.losses.iter().map(|loss| loss.count).sum::<u64>(),
+                    Err(error) => println!("no house-keeping: {error}"),
+                }
+            }
+            assert!(told > before, "nothing was dropped, so nothing can ever be stored again");
+            println!("made room");
+        }
+        assert!(spool.writer.view().error.is_none());
+        if next % 1_000 == 0
+            && let Ok(worked) = spool.sealer.work()
+        {
+            told += worked.losses.iter().map(|loss| loss.count).sum::<u64>();
+        }
+    }
+    assert_eq!(spool.writer.view().readings + told, next);
+
+    // A restart on the full disk, and then all that is left.
+    drop(spool);
+    let Opened { writer, reader, sealer, ids, catalog, recovery } = start(settings(folder)).expect("opens");
+    assert_eq!(recovery.losses.iter().map(|loss| loss.count).sum::<u64>(), told);
+    let got = drain(&mut Opened { writer, reader, sealer, ids, catalog, recovery });
+    assert_eq!(got.len() as u64 + told, next);
+    assert_eq!(got.last(), Some(&(next - 1)), "the newest is there");
+}
