@@ -90,8 +90,11 @@ fn every_kind_of_reading_is_exported_as_the_contract_says() {
 fn a_selection_selects_by_source_time_and_station() {
     let folder = tempfile::tempdir().expect("a folder");
     drop(sealed(folder.path(), 20_000));
-    let between =
-        |from: u64, to: u64| Selection { from: Some(time_of(from)), to: Some(time_of(to)), station: Some("press".into()) };
+    let between = |from: u64, to: u64| Selection {
+        from: Some(time_of(from)),
+        to: Some(time_of(to)),
+        station: Some("press".into()),
+    };
     assert_eq!(values(&lines(folder.path(), &between(150, 9_000))), (150..9_000).collect::<Vec<_>>());
     let other = Selection { station: Some("oven".into()), ..Selection::default() };
     assert_eq!(lines(folder.path(), &other), Vec::<Json>::new());
@@ -182,7 +185,8 @@ fn what_is_no_spool_is_a_runtime_failure_that_says_so() {
 fn a_pipe_that_closes_early_is_no_panic() {
     let folder = tempfile::tempdir().expect("a folder");
     drop(sealed(folder.path(), 20_000));
-    let command = format!("{} spool export --path {} | head -n 1", env!("CARGO_BIN_EXE_gemba"), folder.path().display());
+    let command =
+        format!("{} spool export --path {} | head -n 1", env!("CARGO_BIN_EXE_gemba"), folder.path().display());
     let output = Command::new("sh").args(["-c", &command]).output().expect("starts");
     assert_eq!(text(&output.stdout).lines().count(), 1);
     assert!(!text(&output.stderr).contains("panicked"), "{}", text(&output.stderr));
