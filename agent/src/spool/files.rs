@@ -11,6 +11,8 @@ use super::frame::Lane;
 
 /// Written into a damaged segment's folder when what was left of it is safe.
 pub(super) const SALVAGED: &str = "salvaged";
+/// Locked by the one that works on the spool; it stays when that one goes.
+pub(super) const LOCK: &str = "lock";
 /// Room for the cursor and the account on a disk that others have filled.
 pub(super) const RESERVE: &str = "reserve";
 const RESERVE_SIZE: usize = 64 << 10;
@@ -32,7 +34,7 @@ impl Root {
             return Err(SpoolError::NotAFolder(path.to_owned()));
         }
         fs::create_dir_all(path).map_err(SpoolError::io("make the folder", path))?;
-        let lock_path = path.join("lock");
+        let lock_path = path.join(LOCK);
         let lock = File::options().create(true).truncate(false).write(true).open(&lock_path);
         let lock = lock.map_err(SpoolError::io("write in", path))?;
         match lock.try_lock() {

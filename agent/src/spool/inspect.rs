@@ -14,7 +14,7 @@ use std::time::Duration;
 use gemba_drivers::{Time, Validity, Value};
 use serde::Serialize;
 
-use super::files::{Listing, Segment, disk_use, journal_name};
+use super::files::{LOCK, Listing, Segment, disk_use, journal_name};
 use super::frame::{Frames, Lane, Units};
 use super::index::{Account, read_cursor};
 use super::journal::scan;
@@ -56,6 +56,7 @@ pub struct Status {
 /// # Errors
 /// When there is no spool, or when it cannot be read.
 pub fn status(path: &Path) -> Result<Status, SpoolError> {
+    require(path)?;
     let parts = Part::list(path)?;
     let listing = Listing::read(path)?;
     let mut status = Status {
@@ -83,6 +84,11 @@ pub fn status(path: &Path) -> Result<Status, SpoolError> {
         }
     }
     Ok(status)
+}
+
+/// An empty account of some other folder would be a lie.
+fn require(path: &Path) -> Result<(), SpoolError> {
+    if path.join(LOCK).exists() { Ok(()) } else { Err(SpoolError::Missing(path.to_owned())) }
 }
 
 /// What to export.
@@ -118,6 +124,7 @@ pub fn export(
     out: &mut dyn Write,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Exported, SpoolError> {
+    require(path)?;
     let catalog = Catalog::read(path)?.unwrap_or_default();
     let mut exported = Exported::default();
     let mut position = 0;

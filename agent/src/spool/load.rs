@@ -185,7 +185,7 @@ impl Shared {
             drop(fs::remove_dir_all(&path));
             let checkpoint = checkpoint.complete.map(|(through, _)| through);
             let frames = left.iter().map(|(&seq, raw)| (seq, raw.as_slice()));
-            segment::build(&path, frames, Content { units, span, checkpoint })
+            segment::build(&path, frames, &Content { units, span, checkpoint })
                 .map_err(|why| SpoolError::Seal { path, why: why.to_string() })?;
         }
         // Before it counts again, or a crash would make the loss a silent one.

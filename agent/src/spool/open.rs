@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use gemba_drivers::{Loss, Time};
 
-use super::files::{Listing, RESERVE, Root, Segment, disk_use, journal_name};
+use super::files::{LOCK, Listing, RESERVE, Root, Segment, disk_use, journal_name};
 use super::frame::{Frame, Frames, Lane, Mark, Units};
 use super::index::{Account, Index, Part, Shared, Store, read_cursor};
 use super::journal::{Assembly, Damage, Scan, record, scan};
@@ -289,7 +289,7 @@ impl Found {
 /// Blocks of what is no part: catalog, cursor, account, reserve, damaged segments.
 pub(super) fn other_bytes(root: &Root, listing: &Listing) -> u64 {
     let bad = listing.bad.iter().map(|segment| disk_use(&root.join(&segment.bad_name()))).sum::<u64>();
-    let files = ["catalog", "catalog-copy", "cursor", "account", "lock", RESERVE];
+    let files = ["catalog", "catalog-copy", "cursor", "account", LOCK, RESERVE];
     files.iter().map(|name| disk_use(&root.join(name))).sum::<u64>() + bad
 }
 

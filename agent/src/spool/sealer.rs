@@ -258,7 +258,7 @@ impl Sealer {
             drop(fs::remove_dir_all(&temporary)); // of an attempt that failed
             let checkpoint = checkpoint.filter(|_| lane == Lane::Model);
             let content = Content { units: units.of(lane), span, checkpoint };
-            let sealed = segment::build(&temporary, frames().map(|frame| (frame.seq, frame.raw)), content);
+            let sealed = segment::build(&temporary, frames().map(|frame| (frame.seq, frame.raw)), &content);
             if let Err(why) = sealed {
                 drop(fs::remove_dir_all(&temporary));
                 for segment in &built {

@@ -88,10 +88,10 @@ pub(super) struct Content {
 pub(super) fn build<'a>(
     path: &Path,
     frames: impl Iterator<Item = (u64, &'a [u8])>,
-    content: Content,
+    content: &Content,
 ) -> Result<(), Broken> {
     let (length, crc) = guarded(|| fill(path, frames))?;
-    let Content { units, span, checkpoint } = content;
+    let &Content { units, span, checkpoint } = content;
     let meta = Meta { units, span, checkpoint, length, crc };
     read_back(path, &meta)?;
     write_meta(path, &meta).and_then(|()| sync_tree(path)).map_err(|error| Broken::because("sync")(&error))

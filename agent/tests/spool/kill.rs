@@ -57,7 +57,7 @@ fn a_kill_at_any_moment_costs_nothing_that_was_promised() {
     let kills: u64 = env_number("GEMBA_KILLS").unwrap_or(10);
     let now = SystemTime::UNIX_EPOCH.elapsed().expect("after 1970").as_nanos() as u64;
     let seed = env_number(SEED).unwrap_or(now);
-    println!("{kills} kills; {SEED}={seed} makes the same lives again, though not the same moments");
+    eprintln!("{kills} kills; {SEED}={seed} makes the same lives again, though not the same moments");
     let mut dice = Dice(seed);
     let folder = tempfile::tempdir().expect("a folder");
     let mut promised = Promised::default();
@@ -175,7 +175,7 @@ fn a_life_to_be_ended_by_a_kill() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             if online {
-                forward(reader, &acknowledged)
+                forward(reader, &acknowledged);
             }
         });
         scope.spawn(|| keep_house(sealer));
