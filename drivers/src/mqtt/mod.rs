@@ -87,9 +87,10 @@ impl Client {
             match session.next(&mut self.unsigned, &mut durable).await.map_err(while_connecting)? {
                 Event::Connected { resumed } => {
                     if !resumed {
-                        // Identifiers begin anew, and nothing comes again.
+                        // Identifiers begin anew, and nothing comes again. Nor is it told of our topics yet, should
+                        // this connection break before it is.
                         self.received.clear();
-                        self.anew = true;
+                        (self.anew, self.subscribed) = (true, false);
                     }
                     if (resumed && self.subscribed) || self.filters.is_empty() {
                         return Ok(());

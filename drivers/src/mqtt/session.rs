@@ -26,7 +26,15 @@ const STUCK: Duration = Duration::from_secs(10);
 /// A connection.
 pub(super) enum Session {
     V311(Box<rumqttc::EventLoop>),
-    V5(Box<(v5::AsyncClient, v5::EventLoop)>),
+    V5(Box<Half5>),
+}
+
+/// What a connection of version 5 needs.
+pub(super) struct Half5 {
+    client: v5::AsyncClient,
+    events: v5::EventLoop,
+    /// Whether there is a connection: polled without one, rumqttc makes one.
+    up: bool,
 }
 
 /// What came.
@@ -169,7 +177,8 @@ impl Session {
                     options.set_credentials(&credentials.username, &credentials.password);
                 }
                 // Room for every acknowledgement that can be due at once, and for what else we say.
-                Self::V5(Box::new(v5::AsyncClient::new(options, usize::from(MOST_UNSIGNED) + 8)))
+                let (client, events) = v5::AsyncClient::new(options, usize::from(MOST_UNSIGNED) + 8);
+                Self::V5(Box::new(Half5 { client, events, up: false }))
             }
         })
     }
@@ -196,7 +205,7 @@ impl Session {
                     let qos = if *qos == 0 { v5::mqttbytes::QoS::AtMostOnce } else { v5::mqttbytes::QoS::AtLeastOnce };
                     v5::mqttbytes::v5::Filter::new(filter, qos)
                 });
-                session.0.try_subscribe_many(filters).map_err(broke)?;
+                session.client.try_subscribe_many(filters).map_err(broke)?;
             }
         }
         Ok(())
@@ -219,7 +228,7 @@ impl Session {
                 }
             },
             Self::V5(session) => {
-                let (client, events) = &mut **session;
+                let Half5 { client, events, up } = &mut **session;
                 // Kept across signatures: dropping it halfway could lose an acknowledgement it is sending.
                 let mut polled = pin!(events.poll());
                 loop {
@@ -231,7 +240,10 @@ impl Session {
                         unsigned.0.pop_front();
                     }
                     tokio::select! {
-                        event = &mut polled => return event.map(from_v5).map_err(|error| error_v5(&error)),
+                        event = &mut polled => {
+                            *up = event.is_ok();
+                            return event.map(from_v5).map_err(|error| error_v5(&error));
+                        }
                         _ = durable.changed() => {}
                     }
                 }
@@ -250,7 +262,7 @@ impl Session {
                     network.flush().await.ok()
                 }
                 Self::V5(session) => {
-                    let (client, events) = &mut **session;
+                    let Half5 { client, events, up: true } = &mut **session else { return None };
                     client.try_disconnect().ok()?;
                     loop {
                         if let v5::Event::Outgoing(Outgoing::Disconnect) = events.poll().await.ok()? {
