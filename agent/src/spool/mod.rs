@@ -38,7 +38,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gemba_drivers::{Reading, Time, Validity, Value};
+use gemba_drivers::{Delivery, Reading, Time, Validity, Value};
 use serde::{Deserialize, Serialize};
 
 pub use catalog::Catalog;
@@ -170,6 +170,13 @@ pub enum Entry {
     },
     /// The model was told that time has come this far. Never goes upstream.
     Tick(Time),
+    /// Messages whose readings are in the same commit, or were in one before the checkpoint. Never goes upstream.
+    Deliveries {
+        /// The broker session that they came by.
+        session: Arc<str>,
+        /// In order of arrival.
+        deliveries: Vec<Delivery>,
+    },
 }
 
 /// A reading as the spool keeps it: by series, since tags are renumbered when the configuration changes.

@@ -101,6 +101,9 @@ pub(super) fn entry(frame: &Frame<'_>) -> Option<Entry> {
         Lane::Readings => columns::decode(frame.payload).map(Entry::Readings),
         Lane::Model => match frame.mark()? {
             Mark::Tick(time) => Some(Entry::Tick(time)),
+            Mark::Deliveries { session, deliveries } => {
+                Some(Entry::Deliveries { session: session.into(), deliveries: deliveries.into_owned() })
+            }
             Mark::Commit { .. } | Mark::Checkpoint { .. } => None,
         },
         Lane::Events | Lane::Kpis | Lane::Telemetry => {
