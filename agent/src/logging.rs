@@ -16,16 +16,50 @@ pub enum LogFormat {
     Json,
 }
 
+/// Libraries that speak of what our drivers report better, or of what is no fault: async-opcua calls it an error, at
+/// each connection, that a client without security has no certificate. A filter that names them still hears them.
+const HUSHED: &str = "opcua_client=off,opcua_core=off,opcua_crypto=off,opcua_types=off";
+
 /// Starts logging to stderr.
 ///
 /// # Errors
 /// If the filter cannot be read, or logging runs already.
 pub fn start(format: LogFormat, filter: &str) -> anyhow::Result<()> {
-    let filter = EnvFilter::builder().parse(filter).with_context(|| format!("--log {filter}"))?;
+    let filter = filter_of(filter)?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Human => lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
     }
     .map_err(|error| anyhow::anyhow!("logging cannot start: {error}"))
+}
+
+fn filter_of(asked: &str) -> anyhow::Result<EnvFilter> {
+    EnvFilter::builder().parse(format!("{HUSHED},{asked}")).with_context(|| format!("--log {asked}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::subscriber::with_default;
+    use tracing_subscriber::prelude::*;
+
+    use super::*;
+
+    fn hears_opcua(asked: &str) -> bool {
+        let subscriber = tracing_subscriber::registry().with(filter_of(asked).expect("a filter"));
+        with_default(subscriber, || tracing::enabled!(target: "opcua_crypto::pki", tracing::Level::ERROR))
+    }
+
+    #[test]
+    fn a_library_is_heard_only_when_it_is_named() {
+        assert!(!hears_opcua("info"));
+        assert!(!hears_opcua("debug,gemba=trace"));
+        assert!(hears_opcua("info,opcua_crypto=error"));
+    }
+
+    #[test]
+    fn a_filter_that_is_none_is_named() {
+        let error = filter_of("gemba=louder").expect_err("no level");
+        assert!(error.to_string().contains("--log gemba=louder"), "{error}");
+    }
 }

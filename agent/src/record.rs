@@ -58,8 +58,10 @@ pub enum Record {
         loss: Loss,
         /// All that was ever lost from this source for this reason, this entry included.
         total: u64,
-        /// Since when that is counted.
+        /// Since when that is counted: the start of the sum, which never moves.
         since: Time,
+        /// The instant of the total: the end of the span, or that of the total before it if this one lies further back.
+        at: Time,
     },
 }
 

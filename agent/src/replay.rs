@@ -40,11 +40,11 @@ pub struct ReportedPeriod {
     pub spec: OeeSpec,
 }
 
-/// Why readings cannot be replayed.
+/// Why readings cannot be replayed. Shown as `3: …`, for the file's name to stand before it.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
     /// The file cannot be read.
-    #[error("line {line}: {error}")]
+    #[error("{line}: {error}")]
     Read {
         /// Counted from 1.
         line: usize,
@@ -52,7 +52,7 @@ pub enum ReplayError {
         error: std::io::Error,
     },
     /// A line is no reading.
-    #[error("line {line}: {message}")]
+    #[error("{line}: {message}")]
     Line {
         /// Counted from 1.
         line: usize,
@@ -70,9 +70,8 @@ struct RawReading {
     value: serde_json::Value,
     #[serde(default)]
     validity: RawValidity,
-    /// Why it is not good: an extension of `gemba spool export`, for people.
-    #[serde(default, rename = "status")]
-    _status: Option<serde_json::Value>,
+    /// Why it is not good, by the protocol's name: what `gemba spool export` adds.
+    status: Option<String>,
     source_time: Time,
     received_time: Option<Time>,
 }
@@ -93,7 +92,13 @@ enum RawValidity {
 pub fn replay(config: &Config, input: impl BufRead, until: Option<Time>) -> Result<Report, ReplayError> {
     let mut strangers = BTreeMap::new();
     let mut readings = read(config, input, &mut strangers)?;
-    readings.retain(|reading| until.is_none_or(|until| reading.source_time.min(reading.received_time) <= until));
+    if let Some(until) = until {
+        readings.retain(|reading| reading.source_time.min(reading.received_time) <= until);
+        // What came later tells of the time before, and must not carry the line beyond it.
+        for reading in &mut readings {
+            reading.received_time = reading.received_time.min(until);
+        }
+    }
     // Stable: order of input decides between readings of one instant.
     readings.sort_by_key(|reading| reading.received_time);
 
@@ -154,13 +159,22 @@ fn read(
             continue;
         }
         let wrong = |message: String| ReplayError::Line { line, message };
-        let raw: RawReading = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        let raw: RawReading = serde_json::from_str(&text).map_err(|error| wrong(in_line(&error)))?;
         match known.get(&(&*raw.station, &*raw.tag)) {
             Some(&tag) => readings.push(resolve(raw, tag).map_err(wrong)?),
             None => *strangers.entry((raw.station, raw.tag)).or_default() += 1,
         }
     }
     Ok(readings)
+}
+
+/// The message without its own line number, which is always 1.
+fn in_line(error: &serde_json::Error) -> String {
+    let (text, column) = (error.to_string(), error.column());
+    match text.strip_suffix(&format!(" at line 1 column {column}")) {
+        Some(message) => format!("column {column}: {message}"),
+        None => text,
+    }
 }
 
 fn resolve(raw: RawReading, tag: TagId) -> Result<Reading, String> {
@@ -176,7 +190,7 @@ fn resolve(raw: RawReading, tag: TagId) -> Result<Reading, String> {
         other => return Err(format!("`value` is a number, true, false, text or null, not {other}")),
     };
     let received_time = raw.received_time.unwrap_or(raw.source_time);
-    let status = Status::Own(OwnStatus::Unspecified);
+    let status = raw.status.as_deref().and_then(Status::from_name).unwrap_or(Status::Own(OwnStatus::Unspecified));
     let bad = value == Value::Null || matches!(raw.validity, RawValidity::Bad);
     Ok(match raw.validity {
         _ if bad => Reading::bad(tag, status, raw.source_time, received_time),
@@ -186,4 +200,59 @@ fn resolve(raw: RawReading, tag: TagId) -> Result<Reading, String> {
         },
         _ => Reading::good(tag, value, raw.source_time, received_time),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn resolved(line: &serde_json::Value) -> Reading {
+        let raw = serde_json::from_str(&line.to_string()).expect("a reading");
+        resolve(raw, TagId(0)).expect("a reading")
+    }
+
+    #[test]
+    fn why_a_reading_is_not_good_is_kept() {
+        let with = |validity: &str, status: serde_json::Value| {
+            let value = if validity == "bad" { serde_json::Value::Null } else { 1.5.into() };
+            let line = json!({"station": "a", "tag": "t", "value": value, "validity": validity, "status": status,
+                              "source_time": "2026-03-02T06:00:00Z"});
+            resolved(&line).validity
+        };
+        let unspecified = Status::Own(OwnStatus::Unspecified);
+        assert_eq!(with("bad", "BadNodeIdUnknown".into()), Validity::Bad(Status::Opcua(0x8034_0000)));
+        assert_eq!(with("bad", "IllegalDataAddress".into()), Validity::Bad(Status::Modbus(2)));
+        assert_eq!(with("bad", "LinkLost".into()), Validity::Bad(Status::Own(OwnStatus::LinkLost)));
+        assert_eq!(
+            with("uncertain", "UncertainLastUsableValue".into()),
+            Validity::Uncertain(Status::Opcua(0x4090_0000))
+        );
+        assert_eq!(with("bad", "OfAnotherTool".into()), Validity::Bad(unspecified));
+        assert_eq!(with("bad", serde_json::Value::Null), Validity::Bad(unspecified));
+        assert_eq!(with("good", serde_json::Value::Null), Validity::Good);
+    }
+
+    #[test]
+    fn a_value_of_null_is_bad_and_a_bad_value_is_null() {
+        let line = |value: serde_json::Value, validity: &str| {
+            resolved(&json!({"station": "a", "tag": "t", "value": value, "validity": validity,
+                             "source_time": "2026-03-02T06:00:00Z"}))
+        };
+        assert!(line(serde_json::Value::Null, "good").validity.is_bad());
+        assert_eq!(line(5.into(), "bad").value, Value::Null);
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_keep_every_digit(real in any::<f64>().prop_filter("finite", |real| real.is_finite()), whole in any::<i64>()) {
+            let line = |value: serde_json::Value| {
+                json!({"station": "a", "tag": "t", "value": value, "source_time": "2026-03-02T06:00:00Z"})
+            };
+            prop_assert_eq!(resolved(&line(real.into())).value, Value::Float(real));
+            prop_assert_eq!(resolved(&line(whole.into())).value, Value::Int(whole));
+        }
+    }
 }

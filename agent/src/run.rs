@@ -18,7 +18,7 @@ use gemba_drivers::supervisor::supervise;
 use gemba_drivers::{AnyDriver, LinkState, Loss, Outlet, Reading, TagId, Time, modbus, mqtt, opcua};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -97,19 +97,19 @@ pub async fn run(config: Config, stop: CancellationToken, started: impl FnOnce(S
     // The pipeline, on a thread of its own.
     let pipeline = Pipeline::new(line, writer, ids, applied, received, config.spool.sync, snapshots);
     let asked = wanted.clone();
-    let pipeline = spawn_blocking(move || Handle::current().block_on(pipeline.run(inlet, lost, asked)));
+    let mut pipeline = spawn_blocking(move || Handle::current().block_on(pipeline.run(inlet, lost, asked)));
 
     // House-keeping of the spool, likewise.
     let keeping = CancellationToken::new();
     let _kept = keeping.clone().drop_guard(); // a thread is not aborted with the rest when this future is dropped
-    let keeper = {
+    let mut keeper = {
         let (losses, stop) = (losses.clone(), keeping.clone());
         spawn_blocking(move || Handle::current().block_on(keep_house(&mut sealer, losses, stop)))
     };
 
     // The forwarder.
     let sending = CancellationToken::new();
-    let forwarder = match &config.upstream {
+    let mut forwarder = match &config.upstream {
         Some(upstream) => {
             let resource = Resource {
                 site: config.site.clone(),
@@ -134,26 +134,45 @@ pub async fn run(config: Config, stop: CancellationToken, started: impl FnOnce(S
         started: Time::now(),
     };
     let router = http::router(http::Sources { identity, snapshot, wanted, links, upstream });
-    let _page = AbortOnDropHandle::new(tokio::spawn(axum::serve(listener, router).into_future()));
+    let mut page = AbortOnDropHandle::new(tokio::spawn(axum::serve(listener, router).into_future()));
     info!(page = %format!("http://{address}/health"), stations = config.stations.len(), links = config.links.len(), "running");
     started(address);
 
-    stop.cancelled().await;
+    // Each of them outlives everything but a stop. One that ends has met a fault of ours: what came is kept, and the
+    // service manager's restart takes up from the spool; going on would only look alive.
+    let failed = tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        outcome = &mut pipeline => Some(("the pipeline", outcome.err())),
+        outcome = &mut keeper => Some(("the spool's house-keeping", outcome.err())),
+        outcome = ended(&mut forwarder) => Some(("the forwarder", outcome.err())),
+        outcome = &mut page => Some(("the page", outcome.err())),
+        Some(outcome) = drivers.join_next() => Some(("a driver", outcome.err())),
+    };
+    let failed = failed.map(|(who, why)| {
+        format!("{who} failed: {}", why.map_or_else(|| "it ended by itself".to_owned(), |error| error.to_string()))
+    });
+    if let Some(failed) = &failed {
+        error!("{failed}");
+    }
     info!("stopping");
     let drained = timeout(DRAIN, async {
         reading.cancel();
         while drivers.join_next().await.is_some() {}
-        if pipeline.await.is_err() {
-            error!("the pipeline failed");
+        if !pipeline.is_finished() && pipeline.await.is_err() {
+            error!("the pipeline failed; what was not committed is lost");
         }
         sending.cancel();
         if let Some(forwarder) = forwarder
+            && !forwarder.is_finished()
             && timeout(LAST_SEND, forwarder).await.is_err()
         {
             warn!(after = ?LAST_SEND, "upstream does not answer; the rest waits in the spool for the next run");
         }
         keeping.cancel();
-        let _ = keeper.await;
+        if !keeper.is_finished() {
+            let _ = keeper.await;
+        }
     })
     .await;
     if drained.is_err() {
@@ -161,7 +180,15 @@ pub async fn run(config: Config, stop: CancellationToken, started: impl FnOnce(S
     } else {
         info!("stopped");
     }
-    Ok(())
+    failed.map_or(Ok(()), |failed| Err(anyhow::anyhow!(failed)))
+}
+
+/// When the task ends, if there is one.
+async fn ended<T>(task: &mut Option<AbortOnDropHandle<T>>) -> Result<T, JoinError> {
+    match task {
+        Some(task) => task.await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The spool opened, and the model as an undisturbed run would have it.

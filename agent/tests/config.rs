@@ -1,5 +1,6 @@
 //! The configuration from the outside: what loads, what it comes to, and every mistake with its full message.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use gemba::model::State;
 use gemba_drivers::{TagId, modbus, mqtt, opcua};
 use jiff::civil::time;
 use proptest::prelude::*;
+use serde_json::Value as Json;
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
@@ -417,7 +419,7 @@ fn the_schema_says_what_loading_says() {
     let validator = jsonschema::validator_for(&schema).expect("a schema");
     // As YAML 1.2 has it: `N` is the newton.
     let strict = || serde_saphyr::options! { strict_booleans: true };
-    let json = |text: &str| serde_saphyr::from_str_with_options::<serde_json::Value>(text, strict()).expect("YAML");
+    let json = |text: &str| serde_saphyr::from_str_with_options::<Json>(text, strict()).expect("YAML");
 
     let line = json(include_str!("../../config/line.yaml"));
     assert!(
@@ -451,37 +453,93 @@ fn the_schema_says_what_loading_says() {
     }
 }
 
-/// Every key of the schema, with its default if it has one.
-fn keys(schema: &serde_json::Value, into: &mut Vec<(String, Option<String>)>) {
-    match schema {
-        serde_json::Value::Object(held) => {
-            if let Some(serde_json::Value::Object(properties)) = held.get("properties") {
-                for (key, property) in properties {
-                    let default =
-                        property.get("default").map(|value| value.as_str().map_or(value.to_string(), str::to_owned));
-                    into.push((key.clone(), default));
-                }
-            }
-            held.values().for_each(|value| keys(value, into));
-        }
-        serde_json::Value::Array(items) => items.iter().for_each(|item| keys(item, into)),
-        _ => {}
+/// What a place says of an option: required, its default, or neither.
+#[derive(Clone, Debug, PartialEq)]
+enum Need {
+    Required,
+    Default(String),
+    Neither,
+    /// A section: what counts stands at its keys.
+    Section,
+}
+
+/// Every option below `schema` by its path: `shifts[].breaks[].start`, `stations[].source.modbus.poll`. Keys of a
+/// tag go by one path, whatever the protocol.
+fn options(schema: &Json, path: &str, into: &mut BTreeMap<String, Need>) {
+    for then in schema["allOf"].as_array().into_iter().flatten() {
+        options(&then["then"], path, into);
+    }
+    let required = schema["required"].as_array();
+    for (key, property) in schema["properties"].as_object().into_iter().flatten() {
+        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        let below = match property["properties"]["type"]["const"].as_str() {
+            Some(protocol) => format!("{path}.{protocol}"),
+            None if property["items"].is_object() => format!("{path}[]"),
+            None => path.clone(),
+        };
+        let item = if property["items"].is_object() { &property["items"] } else { property };
+        let section = item["properties"].is_object() || item["allOf"].is_array();
+        let need = match &property["default"] {
+            _ if section => Need::Section,
+            Json::Null if required.is_some_and(|keys| keys.contains(&key.as_str().into())) => Need::Required,
+            Json::Null => Need::Neither,
+            default => Need::Default(default.as_str().map_or(default.to_string(), str::to_owned)),
+        };
+        into.insert(path, need);
+        options(item, &below, into);
     }
 }
 
-#[test]
-fn the_reference_page_names_every_key_and_default() {
-    let page = include_str!("../../docs/configuration.md");
-    let mut known = Vec::new();
-    keys(&gemba::config::schema(), &mut known);
-    assert!(known.len() > 60);
-    for (key, default) in known {
-        let row = page.lines().find(|line| match &default {
-            None => line.contains(&key),
-            Some(default) => line.starts_with('|') && line.contains(&key) && line.contains(&format!("`{default}`")),
-        });
-        assert!(row.is_some(), "docs/configuration.md lacks `{key}` with default {default:?}");
+/// Every option that docs/configuration.md has a row for, by the same paths.
+fn described() -> BTreeMap<String, Need> {
+    let mut rows = BTreeMap::new();
+    let mut below = String::new();
+    for line in include_str!("../../docs/configuration.md").lines() {
+        if let Some(heading) = line.strip_prefix("##") {
+            let codes: Vec<_> = heading.split('`').skip(1).step_by(2).collect();
+            below = match codes.as_slice() {
+                ["source", protocol] => {
+                    let below = format!("stations[].source.{}.", protocol.strip_prefix("type: ").expect("a type"));
+                    rows.insert(format!("{below}type"), Need::Required);
+                    below
+                }
+                [section @ ("tags[]" | "oee")] => format!("stations[].{section}."),
+                [section] => format!("{section}."),
+                _ => String::new(),
+            };
+        }
+        let cells: Vec<_> = line.split('|').map(str::trim).collect();
+        let ["", keys, default, ..] = cells.as_slice() else { continue };
+        let need = match *default {
+            "required" => Need::Required,
+            code if code.starts_with('`') && code.ends_with('`') => Need::Default(code.trim_matches('`').to_owned()),
+            _ => Need::Neither,
+        };
+        for key in keys.split('`').skip(1).step_by(2) {
+            assert_eq!(rows.insert(format!("{below}{key}"), need.clone()), None, "`{below}{key}` has two rows");
+        }
     }
+    rows
+}
+
+#[test]
+fn the_reference_page_describes_every_option_and_no_other() {
+    let mut known = BTreeMap::new();
+    options(&gemba::config::schema(), "", &mut known);
+    assert!(known.len() > 60, "{known:?}");
+    known.remove("stations[].source.type"); // said again under each protocol
+    let described = described();
+    for (path, need) in &known {
+        match (need, described.get(path)) {
+            (Need::Section, _) | (Need::Neither, Some(Need::Neither)) => {}
+            // A default that depends on other options cannot stand in the schema.
+            (Need::Neither, Some(Need::Default(_))) if path.ends_with("client_id") || path.ends_with("metric") => {}
+            (need, Some(said)) => assert_eq!(said, need, "docs/configuration.md on `{path}`"),
+            (_, None) => panic!("docs/configuration.md lacks `{path}`"),
+        }
+    }
+    let strangers: Vec<_> = described.keys().filter(|path| !known.contains_key(*path)).collect();
+    assert!(strangers.is_empty(), "docs/configuration.md has what there is not: {strangers:?}");
 }
 
 proptest! {

@@ -11,7 +11,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use gemba::http::{Identity, STUCK_AFTER, Sources, bind, router};
 use gemba::snapshot::{Snapshot, SpoolView, StationView, TagView, UpstreamStatus, UpstreamView};
-use gemba_drivers::{LinkPhase, LinkState, Time, Validity, Value};
+use gemba_drivers::{LinkPhase, LinkState, OwnStatus, Status, Time, Validity, Value};
 use serde_json::Value as Json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -165,6 +165,61 @@ async fn degraded_answers_200_and_nothing_stored_503() {
     let ready = line.get("/health/ready").await;
     assert_eq!(ready.code, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(ready.json()["reasons"][0], "nothing can be stored: no space left on device");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_cannot_be_written_is_no_503_while_memory_holds() {
+    let spool = SpoolView { error: Some("read-only file system".to_owned()), ..SpoolView::default() };
+    let line = Line::new(Snapshot { spool, ..fresh() });
+    let health = line.get("/health").await;
+    assert_eq!((health.code, &health.json()["status"]), (StatusCode::OK, &"degraded".into()));
+    assert_eq!(health.json()["spool"]["error"], "read-only file system");
+    assert_eq!(line.get("/health/live").await.code, StatusCode::OK);
+    assert_eq!(line.get("/health/ready").await.code, StatusCode::OK);
+}
+
+/// Every tag is listed, and one that is bad or doubtful says why, for people and for programs.
+#[tokio::test(start_paused = true)]
+async fn a_tag_that_is_not_good_says_why() {
+    let mut oven = station("oven-1", 4);
+    let lost = |status| (Value::Null, Validity::Bad(status));
+    (oven.tags[1].value, oven.tags[1].validity) = lost(Status::Opcua(0x8034_0000));
+    (oven.tags[2].value, oven.tags[2].validity) = lost(Status::Modbus(2));
+    oven.tags[3].validity = Validity::Uncertain(Status::Own(OwnStatus::NoSourceTime));
+    let line = Line::new(Snapshot { stations: vec![oven], ..fresh() });
+
+    let health = line.get("/health").await;
+    assert_eq!((health.code, &health.json()["status"]), (StatusCode::OK, &"degraded".into()));
+    let tags = health.json()["stations"][0]["tags"].clone();
+    let told: Vec<_> = tags.as_array().expect("a list").iter().map(|tag| (&tag["value"], &tag["validity"])).collect();
+    assert_eq!(
+        told,
+        [
+            (&20.5.into(), &"good".into()),
+            (&Json::Null, &"bad".into()),
+            (&Json::Null, &"bad".into()),
+            (&20.5.into(), &"uncertain".into())
+        ]
+    );
+    for tag in tags.as_array().expect("a list") {
+        assert!(tag["source_time"].is_string() && tag["age_ms"].is_u64() && tag["unit"] == "Cel", "{tag}");
+    }
+
+    let page = line.ask(Method::GET, "/health", Some("text/html")).await;
+    assert_eq!(page.code, StatusCode::OK);
+    let row = |tag: &str| {
+        let needle = format!("<th scope=\"row\">{tag}<");
+        page.body.lines().find(|line| line.contains(&needle)).unwrap_or_else(|| panic!("no row {tag}: {}", page.body))
+    };
+    for (tag, number, (word, why)) in [
+        ("tag-1", 1, ("bad", "BadNodeIdUnknown (opcua 0x80340000)")),
+        ("tag-2", 2, ("bad", "IllegalDataAddress (modbus 0x2)")),
+        ("tag-3", 3, ("uncertain", "NoSourceTime (gemba 0x9)")),
+    ] {
+        assert!(row(tag).contains(word) && row(tag).contains(why), "{}", row(tag));
+        assert!(why.starts_with(tags[number]["status"]["name"].as_str().expect("a name")), "{tag}");
+    }
+    assert!(row("tag-0").contains("20.5") && !row("tag-0").contains("<small>"), "a good one needs no reason");
 }
 
 #[tokio::test(start_paused = true)]

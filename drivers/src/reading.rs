@@ -156,31 +156,27 @@ impl Status {
     pub fn name(self) -> Cow<'static, str> {
         match self {
             Self::Opcua(code) => opcua_name(code),
-            Self::Modbus(code) => match code {
-                1 => "IllegalFunction".into(),
-                2 => "IllegalDataAddress".into(),
-                3 => "IllegalDataValue".into(),
-                4 => "ServerDeviceFailure".into(),
-                5 => "Acknowledge".into(),
-                6 => "ServerDeviceBusy".into(),
-                8 => "MemoryParityError".into(),
-                10 => "GatewayPathUnavailable".into(),
-                11 => "GatewayTargetDeviceFailedToRespond".into(),
-                other => format!("Exception{other}").into(),
+            Self::Modbus(code) => match MODBUS.iter().find(|(known, _)| *known == code) {
+                Some(&(_, name)) => name.into(),
+                None => format!("{MODBUS_OTHER}{code}").into(),
             },
-            Self::Own(own) => match own {
-                OwnStatus::LinkLost => "LinkLost".into(),
-                OwnStatus::AgentDown => "AgentDown".into(),
-                OwnStatus::PathNotFound => "PathNotFound".into(),
-                OwnStatus::WrongType => "WrongType".into(),
-                OwnStatus::NotFinite => "NotFinite".into(),
-                OwnStatus::WrongLength => "WrongLength".into(),
-                OwnStatus::NoData => "NoData".into(),
-                OwnStatus::Unspecified => "Unspecified".into(),
-                OwnStatus::NoSourceTime => "NoSourceTime".into(),
-                OwnStatus::Refused => "Refused".into(),
-            },
+            Self::Own(own) => own.name().into(),
         }
+    }
+
+    /// The status of that [`Status::name`]; none if no protocol has it. The name of an OPC UA code leaves its flags out.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        let own = OwnStatus::ALL.into_iter().find(|own| own.name() == name).map(Self::Own);
+        let modbus = || {
+            let known = MODBUS.iter().find(|(_, known)| *known == name).map(|&(code, _)| code);
+            known.or_else(|| name.strip_prefix(MODBUS_OTHER)?.parse().ok()).map(Self::Modbus)
+        };
+        let opcua = || {
+            let unknown = || name.strip_prefix("0x").and_then(|hex| u32::from_str_radix(hex, 16).ok());
+            opcua_code(name).or_else(unknown).map(Self::Opcua)
+        };
+        own.or_else(modbus).or_else(opcua).filter(|status| status.name() == name)
     }
 
     /// Whose code it is: `opcua`, `modbus` or `gemba`.
@@ -190,6 +186,52 @@ impl Status {
             Self::Opcua(_) => "opcua",
             Self::Modbus(_) => "modbus",
             Self::Own(_) => "gemba",
+        }
+    }
+}
+
+/// Modbus Application Protocol V1.1b3, section 7.
+const MODBUS: [(u8, &str); 9] = [
+    (1, "IllegalFunction"),
+    (2, "IllegalDataAddress"),
+    (3, "IllegalDataValue"),
+    (4, "ServerDeviceFailure"),
+    (5, "Acknowledge"),
+    (6, "ServerDeviceBusy"),
+    (8, "MemoryParityError"),
+    (10, "GatewayPathUnavailable"),
+    (11, "GatewayTargetDeviceFailedToRespond"),
+];
+
+/// What codes that the specification lacks are called, before their number.
+const MODBUS_OTHER: &str = "Exception";
+
+impl OwnStatus {
+    const ALL: [Self; 10] = [
+        Self::LinkLost,
+        Self::AgentDown,
+        Self::PathNotFound,
+        Self::WrongType,
+        Self::NotFinite,
+        Self::WrongLength,
+        Self::NoData,
+        Self::Unspecified,
+        Self::NoSourceTime,
+        Self::Refused,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::LinkLost => "LinkLost",
+            Self::AgentDown => "AgentDown",
+            Self::PathNotFound => "PathNotFound",
+            Self::WrongType => "WrongType",
+            Self::NotFinite => "NotFinite",
+            Self::WrongLength => "WrongLength",
+            Self::NoData => "NoData",
+            Self::Unspecified => "Unspecified",
+            Self::NoSourceTime => "NoSourceTime",
+            Self::Refused => "Refused",
         }
     }
 }
@@ -206,6 +248,17 @@ fn opcua_name(code: u32) -> Cow<'static, str> {
 #[cfg(not(feature = "opcua"))]
 fn opcua_name(code: u32) -> Cow<'static, str> {
     format!("0x{code:08X}").into()
+}
+
+#[cfg(feature = "opcua")]
+fn opcua_code(name: &str) -> Option<u32> {
+    use opcua::types::status_code::SubStatusCode;
+    name.parse().ok().map(|known: SubStatusCode| known as u32)
+}
+
+#[cfg(not(feature = "opcua"))]
+fn opcua_code(_: &str) -> Option<u32> {
+    None
 }
 
 impl fmt::Display for Status {
@@ -267,6 +320,19 @@ mod tests {
             assert_eq!(Status::Opcua(code).name(), name, "{code:#010X}");
             assert_eq!(Status::Opcua(code).to_string(), name);
             assert_eq!(Status::Opcua(code).code(), code);
+        }
+    }
+
+    #[test]
+    fn names_lead_back_to_their_status() {
+        let opcua = [0, 0x8034_0000, 0x4090_0000, 0x808A_0000, 0x8FFE_0000].map(Status::Opcua);
+        let modbus = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 255].map(Status::Modbus);
+        for status in OwnStatus::ALL.map(Status::Own).into_iter().chain(modbus).chain(opcua) {
+            assert_eq!(Status::from_name(&status.name()), Some(status), "{status}");
+        }
+        assert_eq!(Status::from_name("UncertainLastUsableValue"), Some(Status::Opcua(0x4090_0000)));
+        for stranger in ["", "Invalid", "badnodeidunknown", "Exception", "Exception256", "0x", "0x+8340000", "-1"] {
+            assert_eq!(Status::from_name(stranger), None, "{stranger}");
         }
     }
 }

@@ -1,8 +1,10 @@
 //! The one owner of every link: connect, run, and after a break say so, wait, and try again.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
+use futures::FutureExt;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
@@ -40,9 +42,7 @@ pub async fn supervise(mut driver: impl Driver, name: String, outlet: Outlet, st
             () = stop.cancelled() => {}
             () = keep_up(&mut driver, &outlet) => {}
         }
-        if timeout(GOODBYE, driver.close()).await.is_err() {
-            warn!("the goodbye took too long; the link was dropped");
-        }
+        close(&mut driver).await;
     }
     .instrument(span)
     .await;
@@ -52,7 +52,7 @@ pub async fn supervise(mut driver: impl Driver, name: String, outlet: Outlet, st
 async fn keep_up(driver: &mut impl Driver, outlet: &Outlet) {
     let mut waits = pauses();
     loop {
-        let error = match driver.connect().await {
+        let error = match or_panic(driver.connect()).await.and_then(|outcome| outcome) {
             Ok(()) => {
                 let now = Time::now();
                 outlet.update(|link| {
@@ -63,7 +63,7 @@ async fn keep_up(driver: &mut impl Driver, outlet: &Outlet) {
                 });
                 info!("connected");
                 waits = pauses();
-                let error = driver.run(outlet).await;
+                let error = or_panic(driver.run(outlet)).await.unwrap_or_else(|panic| panic);
                 let lost = outlet.state().alive.unwrap_or(now);
                 if mark_lost(driver.tags(), outlet, lost).await.is_err() {
                     return;
@@ -74,9 +74,24 @@ async fn keep_up(driver: &mut impl Driver, outlet: &Outlet) {
         };
         let pause = if error.retry_helps() { waits.next() } else { Some(LONGEST_PAUSE) }.unwrap_or(LONGEST_PAUSE);
         note_failure(outlet, &error, pause);
-        driver.close().await;
+        close(driver).await;
         tokio::time::sleep(pause).await;
     }
+}
+
+async fn close(driver: &mut impl Driver) {
+    if timeout(GOODBYE, or_panic(driver.close())).await.is_err() {
+        warn!("the goodbye took too long; the link was dropped");
+    }
+}
+
+/// A protocol library that panics on what a device sent breaks the link, and no more than that.
+async fn or_panic<T>(work: impl Future<Output = T>) -> Result<T, LinkError> {
+    // What the driver held is dropped with its session by the `close` that follows, so nothing half done is used.
+    AssertUnwindSafe(work).catch_unwind().await.map_err(|panic| {
+        let what = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        LinkError::Broken(format!("the driver panicked: {}", what.unwrap_or("without a word")))
+    })
 }
 
 /// One bad reading a tag, from the last proof of life on.
@@ -105,6 +120,53 @@ fn note_failure(outlet: &Outlet, error: &LinkError, pause: Duration) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use tokio::sync::{mpsc, watch};
+
+    use crate::LinkState;
+
+    /// Connects, then meets a message that its library does not survive; once more it does better.
+    struct Fragile {
+        runs: u32,
+    }
+
+    impl Driver for Fragile {
+        fn tags(&self) -> Vec<TagId> {
+            vec![TagId(0)]
+        }
+
+        async fn connect(&mut self) -> Result<(), LinkError> {
+            Ok(())
+        }
+
+        async fn run(&mut self, _: &Outlet) -> LinkError {
+            self.runs += 1;
+            assert!(self.runs > 1, "index out of bounds");
+            std::future::pending().await
+        }
+
+        async fn close(&mut self) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_is_a_lost_link_and_another_try() {
+        let (batches, mut inlet) = mpsc::channel(4);
+        let (state, mut watched) = watch::channel(LinkState::new(Time::now()));
+        let stop = CancellationToken::new();
+        let outlet = Outlet::new(batches, state.into());
+        let link = tokio::spawn(supervise(Fragile { runs: 0 }, "fragile".into(), outlet, stop.clone()));
+
+        let lost = inlet.recv().await.expect("a batch");
+        assert_eq!(lost.readings[0].validity, crate::Validity::Bad(Status::Own(OwnStatus::LinkLost)));
+        let down = |link: &LinkState| {
+            link.phase == LinkPhase::Disconnected
+                && link.last_error.as_deref().is_some_and(|error| error.contains("index"))
+        };
+        watched.wait_for(down).await.expect("told why");
+        watched.wait_for(|link| link.phase == LinkPhase::Connected && link.connects == 2).await.expect("again");
+        stop.cancel();
+        link.await.expect("it ends well");
+    }
 
     #[test]
     fn pauses_grow_and_stay_under_the_cap() {

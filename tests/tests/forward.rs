@@ -377,6 +377,7 @@ async fn the_news_of_a_loss_upstream_is_not_lost_again() {
             loss: Loss { source: source.into(), from: time(1), to: time(2), count: 3, reason: "400: no".into() },
             total: 3,
             since: time(0),
+            at: time(2),
         },
     };
     line.spool.commit([loss("upstream")]);

@@ -10,10 +10,13 @@ use comfy_table::{Table, presets};
 use crate::config::Config;
 use crate::model::OeeSpec;
 
-/// Check the configuration and say what it comes to.
+/// Check a configuration without running it
+///
+/// Says what it comes to, or everything that is wrong with it, each with file, line, column and path.
 #[derive(clap::Args, Clone, Debug)]
+#[command(after_help = "Example:\n  gemba check --config line.yaml")]
 pub struct Check {
-    /// The YAML file, or a folder of which every *.yaml is read.
+    /// YAML file, or a folder whose *.yaml files are merged
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
 }

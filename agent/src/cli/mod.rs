@@ -8,18 +8,14 @@ pub mod spool;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Edge agent for factory line gateways.
 ///
 /// Reads inspection stations and equipment over OPC UA, Modbus and MQTT, computes OEE, yield and defect rates
 /// on the spot, keeps everything on disk while the link is down, and forwards OTLP upstream.
 #[derive(Debug, Parser)]
-#[command(
-    version,
-    propagate_version = true,
-    after_help = "Exit codes: 0 fine, 1 failure at run time, 2 wrong usage or configuration."
-)]
+#[command(version, propagate_version = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -27,19 +23,24 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the agent until SIGTERM or SIGINT
     Run(run::Run),
-    /// Check a configuration without running it
     Check(check::Check),
-    /// Print the figures that a file of readings gives
     Replay(replay::Replay),
-    /// Print the JSON Schema of the configuration
     Schema(schema::Schema),
-    /// Look into the buffer
     Spool(spool::Spool),
 }
 
+/// What every command's help ends with.
+const EXIT_CODES: &str = "Exit codes: 0 fine, 1 failure at run time, 2 wrong usage or configuration.";
+
 impl Cli {
+    /// What the program was called with. Ends it, with help or a complaint, where that is no command.
+    #[must_use]
+    pub fn from_args() -> Self {
+        let matches = taught(Self::command()).get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+
     /// Runs the command and says how it went, on stderr and as an exit code.
     #[must_use]
     pub fn run(self) -> ExitCode {
@@ -52,16 +53,26 @@ impl Cli {
         };
         result.unwrap_or_else(|error| {
             let wrong_input = error.is::<crate::config::ConfigError>();
-            complain(&format!("{error:#}"));
+            // Each line of a configuration's errors begins with its place, for editors to jump to.
+            complain(&if wrong_input { error.to_string() } else { format!("error: {error:#}") });
             ExitCode::from(if wrong_input { 2 } else { 1 })
         })
     }
 }
 
-/// One error for a person to read.
+/// The same with the exit codes in every command's help, below what it says itself.
+fn taught(command: clap::Command) -> clap::Command {
+    let help = match command.get_after_help() {
+        Some(own) => format!("{own}\n\n{EXIT_CODES}"),
+        None => EXIT_CODES.to_owned(),
+    };
+    command.after_help(help).mut_subcommands(taught)
+}
+
+/// What went wrong, for a person to read.
 #[expect(clippy::print_stderr, reason = "this is the command line")]
 fn complain(message: &str) {
-    eprintln!("error: {message}");
+    eprintln!("{message}");
 }
 
 /// Something a person should know, though all went well.

@@ -15,9 +15,11 @@ use crate::replay::{Report, replay};
 
 /// Print the figures that a file of readings gives
 ///
-/// Readings are JSON lines as `gemba spool export` writes them:
-/// {"station":"printer-1","tag":"total","value":19271,"validity":"good","source_time":"2026-03-02T06:00:00Z"}
+/// Readings are JSON lines as `gemba spool export` writes them. `validity` is `good` unless said, or `uncertain` or
+/// `bad`; `received_time` is the source time unless said; of a bad reading `value` is null. Readings of stations or
+/// tags that the configuration lacks are left out, and counted on standard error.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Replay {
     /// YAML file, or a folder whose *.yaml files are merged
     #[arg(long, value_name = "FILE")]
@@ -28,10 +30,17 @@ pub struct Replay {
     /// How the figures look
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Up to this instant, not to the last reading
+    /// Show the figures as of this instant; as of the last reading unless said
     #[arg(long, value_name = "RFC3339")]
     until: Option<Time>,
 }
+
+const EXAMPLES: &str = r#"Example of a line:
+  {"station":"printer-1","tag":"total","value":19271,"source_time":"2026-03-02T06:00:00Z"}
+
+Examples:
+  gemba spool export --config line.yaml | gemba replay --config line.yaml -
+  gemba replay --config line.yaml --format json --until 2026-03-02T14:00:00Z readings.jsonl"#;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Format {
@@ -49,13 +58,14 @@ impl Replay {
     /// A wrong configuration, a file that cannot be read, a line that is no reading.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let config = Config::load(&self.config)?;
-        let name = self.readings.display().to_string();
-        let input: Box<dyn BufRead> = if name == "-" {
-            Box::new(std::io::stdin().lock())
+        let (name, input): (_, Box<dyn BufRead>) = if self.readings.as_os_str() == "-" {
+            ("stdin".to_owned(), Box::new(std::io::stdin().lock()))
         } else {
-            Box::new(BufReader::new(File::open(&self.readings).with_context(|| name.clone())?))
+            let name = self.readings.display().to_string();
+            let file = File::open(&self.readings).with_context(|| name.clone())?;
+            (name, Box::new(BufReader::new(file)))
         };
-        let report = replay(&config, input, self.until).with_context(|| name)?;
+        let report = replay(&config, input, self.until).map_err(|error| anyhow::anyhow!("{name}:{error}"))?;
         for ((station, tag), count) in &report.strangers {
             super::warn(&format!(
                 "{count} readings of `{tag}` at station `{station}`, which the configuration lacks, left out"

@@ -8,12 +8,18 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
+use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
 use crate::logging::{self, LogFormat};
 
 /// Run the agent until SIGTERM or SIGINT
+///
+/// Reads every station, computes, stores and forwards; what it sees stands on http.listen under /health. A station
+/// or an upstream that is down is tried again for ever, and disturbs nobody else. After a signal it sends what it
+/// can for a few seconds, keeps the rest on disk, and exits with 0.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  gemba run --config /etc/gemba/line.yaml")]
 pub struct Run {
     /// YAML file, or a folder whose *.yaml files are merged
     #[arg(long, value_name = "FILE")]
@@ -22,7 +28,7 @@ pub struct Run {
     #[arg(long, value_enum, default_value_t, env = "GEMBA_LOG_FORMAT")]
     log_format: LogFormat,
     /// What is logged: a level, or levels by module such as `info,gemba_drivers=debug`
-    #[arg(long, value_name = "FILTER", default_value = "info", env = "GEMBA_LOG")]
+    #[arg(long, value_name = "FILTER", default_value = "info", env = "GEMBA_LOG", value_parser = filter)]
     log: String,
 }
 
@@ -59,4 +65,9 @@ impl Run {
         runtime.shutdown_timeout(std::time::Duration::from_secs(1));
         result.map(|()| ExitCode::SUCCESS)
     }
+}
+
+/// A filter that can be read: one that cannot is wrong usage.
+fn filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {
+    EnvFilter::builder().parse(text).map(|_| text.to_owned())
 }

@@ -5,8 +5,12 @@ use std::process::ExitCode;
 
 use crate::config;
 
-/// Print the JSON Schema of the configuration, for editors and other checks.
+/// Print the JSON Schema of the configuration
+///
+/// Editors complete and check a configuration by it: many follow a first line of
+/// `# yaml-language-server: $schema=gemba.schema.json`.
 #[derive(clap::Args, Clone, Debug)]
+#[command(after_help = "Example:\n  gemba schema > gemba.schema.json")]
 pub struct Schema {}
 
 impl Schema {

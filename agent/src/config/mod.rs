@@ -158,7 +158,8 @@ pub struct Upstream {
     pub headers: Vec<(String, Secret)>,
     /// For one request, from connect to the last byte of the answer.
     pub timeout: Duration,
-    /// PEM file with the authorities an `https` endpoint is checked against, instead of the built-in ones.
+    /// PEM file with the authorities that an `https` endpoint is checked against; without it those that the machine
+    /// itself trusts.
     pub ca_file: Option<PathBuf>,
 }
 

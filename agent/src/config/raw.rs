@@ -75,7 +75,8 @@ section! {
         headers: Entries<Hidden> => optional;
         /// For one request, from connect to the last byte of the answer.
         timeout: Span<100, { 300 * SECOND }> => default("10s");
-        /// PEM file with the authorities that an `https` endpoint is checked against, instead of the built-in ones.
+        /// PEM file with the authorities that an `https` endpoint is checked against; without it those count that the
+        /// machine itself trusts.
         ca_file: FilePath => optional;
     }
 }
@@ -319,7 +320,8 @@ section! {
         username: Text => optional;
         /// Password; better as `${file:/path}` than in plain sight.
         password: Hidden => optional;
-        /// PEM file with the authorities that an `mqtts` broker is checked against, instead of the built-in ones.
+        /// PEM file with the authorities that an `mqtts` broker is checked against; without it those count that the
+        /// machine itself trusts.
         ca_file: FilePath => optional;
         /// What to subscribe to.
         topics: Vec<At<Topic>> => required;

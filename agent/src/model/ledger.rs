@@ -28,6 +28,8 @@ pub struct Ledger {
 struct Total {
     count: u64,
     since: Time,
+    /// The instant of the newest count; a higher count never has an earlier one.
+    at: Time,
 }
 
 impl Ledger {
@@ -37,14 +39,13 @@ impl Ledger {
         if self.totals.len() >= MOST_REASONS && !self.totals.contains_key(&key) {
             key.1 = OTHER.into();
         }
-        let total = self.totals.entry(key).or_insert(Total { count: 0, since: loss.from });
+        let total = self.totals.entry(key).or_insert(Total { count: 0, since: loss.from, at: loss.from });
         total.count = total.count.saturating_add(loss.count);
-        // A cumulative sum starts before its first point.
-        total.since = total.since.min(loss.from);
-        let (count, since) = (total.count, total.since);
+        total.at = total.at.max(loss.to);
+        let Total { count, since, at } = *total;
         self.newest.push_front(loss.clone());
         self.newest.truncate(SHOWN);
-        Record::Loss { loss, total: count, since }
+        Record::Loss { loss, total: count, since, at }
     }
 
     /// The newest entries, newest first.
@@ -76,6 +77,15 @@ mod tests {
         assert_eq!((total, since), (3, Time(5)));
         assert_eq!(ledger.totals().count(), 2);
         assert_eq!(ledger.newest().count(), 3);
+    }
+
+    #[test]
+    fn a_loss_that_lies_further_back_moves_neither_start_nor_end_of_the_sum() {
+        let mut ledger = Ledger::default();
+        ledger.enter(loss("oven-1", "not JSON", 1));
+        let earlier = Loss { from: Time(1), to: Time(2), ..loss("oven-1", "not JSON", 1) };
+        let record = ledger.enter(earlier.clone());
+        assert_eq!(record, Record::Loss { loss: earlier, total: 2, since: Time(5), at: Time(9) });
     }
 
     #[test]

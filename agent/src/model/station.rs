@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gemba_drivers::{Loss, Reading, Time};
+use gemba_drivers::{Loss, Reading, Time, Value};
 use serde::{Deserialize, Serialize};
 
 use crate::model::calendar::{Calendar, Slot};
@@ -46,6 +46,8 @@ pub struct Station {
     since: Time,
     /// The source time of the last good state reading.
     told: Option<Time>,
+    /// What it said, if the map lacks it: polled again it is no news.
+    strange: Option<Value>,
     /// Since when nobody knows the state, because a bad reading said so.
     lost: Option<Time>,
     /// Where the last stretch of unknown state ended.
@@ -109,20 +111,24 @@ impl Station {
                 .max(first);
                 let spec = setting.spec.state.as_ref();
                 let state = spec.map_or(Some(State::Unknown), |spec| mapped(spec, value));
-                if state.is_none() && (self.state != State::Unknown || self.told.is_none() || self.lost.is_some()) {
+                let strange = state.is_none().then(|| value.clone());
+                if strange.is_some() && (self.strange != strange || self.lost.is_some()) {
+                    // A text may be long, and the ledger holds hundreds of reasons.
+                    let said: String = value.to_string().chars().take(80).collect();
                     out.losses.push(Loss {
                         source: setting.name.clone(),
                         from: at,
                         to: at,
                         count: 1,
-                        reason: format!("state value `{value}` is not in oee.state.map").into(),
+                        reason: format!("state value `{said}` is not in oee.state.map").into(),
                     });
                 }
+                self.strange = strange;
                 self.told = Some(source_time);
                 self.lost = None;
                 self.enter(setting, state.unwrap_or_default(), at, out);
             }
-            Role::Counter(count) => match value.and_then(gemba_drivers::Value::as_f64) {
+            Role::Counter(count) => match value.and_then(Value::as_f64) {
                 Some(value) => {
                     let held = self.counter(count).bad_since().is_some_and(|bad| source_time <= bad);
                     let at = if held { reading.received_time } else { source_time }.max(first);
@@ -264,7 +270,7 @@ impl Station {
         };
         self.counts.add(count, difference);
         let ideal_ns = setting.spec.ideal_cycle_time.map_or(0.0, nanoseconds);
-        let planned = setting.calendar_slot(&mut self.slot, at).planned;
+        let planned = setting.calendar_slot(&mut self.slot, at).planned && !self.state.is_unplanned();
         if let Some(period) = self.period_at(setting, at) {
             period.counts.add(count, difference);
             if is_part && !known {
@@ -364,8 +370,11 @@ impl Station {
                 since: self.first.unwrap_or(end),
                 sums: self.told_sums.clone(),
             })));
-            // A station that says nothing more still is in the next shift.
-            self.period_at(setting, settled);
+            // A station that says nothing more still is in the shifts that follow, each in its turn.
+            let mut next = end;
+            while next <= settled && self.period_at(setting, next).is_none() {
+                next = setting.calendar_slot(&mut self.slot, next).until;
+            }
             while self.periods.iter().filter(|period| period.closed).count() > 1 {
                 self.periods.pop_front();
             }
@@ -447,7 +456,7 @@ fn raise(sums: &mut Vec<(State, i64)>, state: State, spent: i64) {
 }
 
 /// The state that a value stands for; none if the map lacks it.
-fn mapped(spec: &StateSpec, value: &gemba_drivers::Value) -> Option<State> {
+fn mapped(spec: &StateSpec, value: &Value) -> Option<State> {
     use gemba_drivers::Value;
     let found = |text: &str| spec.map.iter().find(|(from, _)| from == text).map(|&(_, state)| state);
     match value {

@@ -52,7 +52,7 @@ pub(super) fn log_record(record: &Record, stations: &HashSet<Arc<str>>) -> Optio
             }
             Some(log("factory.tag.changed", *time, SeverityNumber::Info, body, attributes))
         }
-        Record::Loss { loss, total, since: _ } => {
+        Record::Loss { loss, total, .. } => {
             let mut attributes = Vec::with_capacity(7);
             if stations.contains(&loss.source) {
                 attributes.push(text(STATION, &*loss.source));

@@ -4,7 +4,7 @@
 //! A figure that cannot be known is a point without a value. Outside shifts there is none to be known,
 //! so there is no point. A histogram without a cycle is not sent.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use gemba_drivers::Time;
@@ -23,27 +23,21 @@ use crate::record::{CycleHistogram, Figures, KpiPoint, Record};
 
 /// The metrics of one request, by name.
 #[derive(Default)]
-pub(super) struct Families<'a> {
+pub(super) struct Families {
     gauges: BTreeMap<&'static str, Vec<Keyed<NumberDataPoint>>>,
     sums: BTreeMap<(&'static str, &'static str), Vec<Keyed<NumberDataPoint>>>,
     cycles: Vec<Keyed<ExponentialHistogramDataPoint>>,
-    /// The time of the newest point of each sum of losses, by source and reason.
-    lost: HashMap<(&'a str, &'a str), Time>,
 }
 
 /// A point, and the words of its attributes to sort it by.
 type Keyed<P> = (Vec<Arc<str>>, u64, P);
 
-impl<'a> Families<'a> {
+impl Families {
     /// Adds what `record` says in numbers.
-    pub(super) fn add(&mut self, record: &'a Record, stations: &HashSet<Arc<str>>) {
+    pub(super) fn add(&mut self, record: &Record, stations: &HashSet<Arc<str>>) {
         match record {
             Record::Kpi(point) => self.add_kpi(point),
-            Record::Loss { loss, total, since } => {
-                // A total belongs to the instant at which it was known, so a loss that lies further back
-                // than the one before it must not date a higher total before a lower one.
-                let last = self.lost.entry((&loss.source, &loss.reason)).or_insert(*since);
-                *last = loss.to.max(*last);
+            Record::Loss { loss, total, since, at } => {
                 let mut attributes = Vec::with_capacity(3);
                 if stations.contains(&loss.source) {
                     attributes.push(text(STATION, &*loss.source));
@@ -51,7 +45,7 @@ impl<'a> Families<'a> {
                 attributes.push(text("gemba.loss.source", &*loss.source));
                 attributes.push(text("gemba.loss.reason", &*loss.reason));
                 let value = Value::AsInt(i64::try_from(*total).unwrap_or(i64::MAX));
-                let span = Span { since: *since, time: *last };
+                let span = Span { since: *since, time: *at };
                 let key = vec![loss.source.clone(), loss.reason.clone()];
                 self.sum("gemba.losses", "{reading}", key, attributes, span, value);
             }

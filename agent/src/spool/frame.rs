@@ -299,7 +299,7 @@ mod tests {
             let sound = sample(&lengths);
             let hit = place.index(sound.len());
             let victim = Frames::sound(&sound, 0).find(|frame| frame.end() > hit).expect("within").seq;
-            let mut bytes = sound.clone();
+            let mut bytes = sound;
             bytes[hit] ^= flip;
             let left: Vec<u64> = Frames::sound(&bytes, 0).map(|frame| frame.seq).collect();
             let expected: Vec<u64> = (1..=lengths.len() as u64).filter(|&seq| seq != victim).collect();

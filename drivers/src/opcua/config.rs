@@ -143,7 +143,9 @@ impl FromStr for Node {
         let identifier = match kind {
             "i" => Identifier::Numeric(name.parse().map_err(|_| wrong("`i=` takes a whole number"))?),
             "s" => Identifier::Text(name.to_owned()),
-            "g" if name.parse::<Guid>().is_err() => return Err(wrong("`g=` takes a GUID")),
+            "g" if name.parse::<Guid>().is_err() => {
+                return Err(format!("`{name}` is no GUID; write it as `g=09087e75-8e5e-499b-954f-f2a9603db28a`"));
+            }
             "g" => Identifier::Guid(name.to_owned()),
             "b" if ByteString::from_base64(name).is_none() => return Err(wrong("`b=` takes base64")),
             "b" => Identifier::Opaque(name.to_owned()),
