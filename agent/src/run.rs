@@ -101,7 +101,7 @@ pub async fn run(config: Config, stop: CancellationToken, started: impl FnOnce(S
 
     // House-keeping of the spool, likewise.
     let keeping = CancellationToken::new();
-    let _keeping = keeping.clone().drop_guard(); // a thread hears of a dropped future by this alone
+    let _kept = keeping.clone().drop_guard(); // a thread is not aborted with the rest when this future is dropped
     let mut keeper = {
         let (losses, stop) = (losses.clone(), keeping.clone());
         spawn_blocking(move || Handle::current().block_on(keep_house(&mut sealer, losses, stop)))
