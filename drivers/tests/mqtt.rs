@@ -566,3 +566,42 @@ async fn a_session_that_the_broker_lost_begins_anew() {
     assert_eq!(counted, [1]);
     assert!(receipts[0].delivery().1.anew);
 }
+
+async fn a_stop_acknowledges_what_becomes_durable_meanwhile(version: Version) {
+    let (keeper, config) = kept(version).await;
+    let mut link = Link::start(Client::new(config));
+    link.until_connected().await;
+    let packets = keep(&keeper, 1..=3);
+    let (_, receipts) = counts::<3>(&mut link).await;
+    let stopped = tokio::spawn(link.stop());
+    // The pipeline goes on while the driver says goodbye; the last commit comes late.
+    receipts.into_iter().for_each(Receipt::sign);
+    stopped.await.expect("no panic");
+    let state = until(&keeper, |state| state.held.is_empty()).await;
+    assert_eq!(state.acknowledged, packets);
+}
+
+#[tokio::test]
+async fn a_stop_acknowledges_what_becomes_durable_meanwhile_in_3_1_1() {
+    a_stop_acknowledges_what_becomes_durable_meanwhile(Version::V311).await;
+}
+
+#[tokio::test]
+async fn a_stop_acknowledges_what_becomes_durable_meanwhile_in_5() {
+    a_stop_acknowledges_what_becomes_durable_meanwhile(Version::V5).await;
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_ever_and_what_is_not_durable_comes_again() {
+    let (keeper, config) = kept(Version::V311).await;
+    let mut link = Link::start(Client::new(config.clone()));
+    link.until_connected().await;
+    let packets = keep(&keeper, [1]);
+    let (_, receipts) = counts::<1>(&mut link).await;
+    link.stop().await;
+    drop(receipts);
+    assert!(until(&keeper, |_| true).await.acknowledged.is_empty());
+    let mut link = Link::start(Client::new(config));
+    assert_eq!(counts::<1>(&mut link).await.0, [1], "nothing of it was durable, so it is read");
+    assert_eq!(again(&until(&keeper, |_| true).await), packets);
+}

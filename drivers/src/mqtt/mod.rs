@@ -14,6 +14,7 @@ mod pick;
 mod session;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -24,6 +25,10 @@ pub use config::{Config, Credentials, Endpoint, SourceTime, TimeFormat, Topic, T
 use self::payload::Payloads;
 use self::session::{Event, Message, Session, Unsigned};
 use crate::{Batch, Deliveries, Delivery, Driver, LinkError, Outlet, OwnStatus, Reading, Receipt, Status, TagId, Time};
+
+/// How long a stop waits for what was delivered to become durable: some commits of the usual `spool.sync`, and less
+/// than the supervisor allows for the whole goodbye.
+const SETTLE: Duration = Duration::from_millis(900);
 
 /// The driver.
 pub struct Client {
@@ -203,17 +208,23 @@ impl Driver for Client {
             }
         };
         let result: Result<std::convert::Infallible, LinkError> = error.await;
+        // An acknowledgement belongs to the connection that brought the message.
+        self.unsigned = Unsigned::default();
         match result {
             Ok(never) => match never {},
             Err(error) => error,
         }
     }
 
+    /// At a stop, what was delivered is acknowledged first, if it becomes durable soon.
     async fn close(&mut self) {
-        // An acknowledgement belongs to the connection that brought the message.
-        self.unsigned = Unsigned::default();
+        let mut unsigned = std::mem::take(&mut self.unsigned);
         self.early = None;
-        if let Some(session) = self.session.take() {
+        if let Some(mut session) = self.session.take() {
+            let mut durable = self.durable.subscribe();
+            if !matches!(timeout(SETTLE, session.settle(&mut unsigned, &mut durable)).await, Ok(Ok(()))) {
+                debug!("stopping before everything was acknowledged; the broker sends it again");
+            }
             session.close().await;
         }
     }

@@ -232,13 +232,7 @@ impl Session {
                 // Kept across signatures: dropping it halfway could lose an acknowledgement it is sending.
                 let mut polled = pin!(events.poll());
                 loop {
-                    let signed = *durable.borrow_and_update();
-                    while let Some(ack) = unsigned.due(signed) {
-                        if client.try_ack(&publish_v5(ack)).is_err() {
-                            break; // full: the next event makes room
-                        }
-                        unsigned.0.pop_front();
-                    }
+                    acknowledge_v5(client, unsigned, *durable.borrow_and_update());
                     tokio::select! {
                         event = &mut polled => {
                             *up = event.is_ok();
@@ -249,6 +243,28 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Acknowledges what is still to become durable, and takes nothing more in: a message that the next process does
+    /// not need to see again, and to know again.
+    pub(super) async fn settle(
+        &mut self,
+        unsigned: &mut Unsigned,
+        durable: &mut watch::Receiver<u64>,
+    ) -> Result<(), LinkError> {
+        while !unsigned.0.is_empty() {
+            let signed = *durable.borrow_and_update();
+            match self {
+                Self::V311(events) if events.network.is_some() => acknowledge(events, unsigned, signed).await?,
+                // Sent by `close`, before its goodbye.
+                Self::V5(session) if session.up => acknowledge_v5(&session.client, unsigned, signed),
+                _ => return Ok(()),
+            }
+            if !unsigned.0.is_empty() {
+                let _ = durable.changed().await; // we hold the sender ourselves, so this never fails
+            }
+        }
+        Ok(())
     }
 
     /// Says goodbye. The session stays with the broker if it is a persistent one, and so does all that is not
@@ -296,6 +312,16 @@ async fn acknowledge(events: &mut rumqttc::EventLoop, unsigned: &mut Unsigned, d
         network.flush().await.map_err(broke)?;
     }
     Ok(())
+}
+
+/// Hands what is due to the connection, as far as there is room; the next event makes more.
+fn acknowledge_v5(client: &v5::AsyncClient, unsigned: &mut Unsigned, durable: u64) {
+    while let Some(ack) = unsigned.due(durable) {
+        if client.try_ack(&publish_v5(ack)).is_err() {
+            return;
+        }
+        unsigned.0.pop_front();
+    }
 }
 
 fn publish_v5(Ack { pkid, twice }: Ack) -> v5::mqttbytes::v5::Publish {
