@@ -11,6 +11,7 @@ mod logging;
 pub mod model;
 pub mod otlp;
 pub mod pipeline;
+pub mod received;
 pub mod record;
 pub mod replay;
 pub mod run;

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
 use crate::model::{Derived, KPI_EVERY, LATENESS, Line};
+use crate::received::Received;
 use crate::snapshot::Snapshot;
 use crate::spool::{Entry, Seq, SeriesId, StoredReading, Writer};
 
@@ -42,6 +43,8 @@ pub struct Pipeline {
     snapshot: watch::Sender<Arc<Snapshot>>,
     derived: Derived,
     receipts: Vec<Receipt>,
+    /// What the receipts are for, and those before.
+    received: Received,
     /// The last sequence that the model has applied.
     applied: Seq,
     commit_due: Option<Instant>,
@@ -53,13 +56,14 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// A pipeline for `line`, which has applied everything up to `applied`.
+    /// A pipeline for `line`, which has applied everything up to `applied`; `received` is what brokers delivered till then.
     #[must_use]
     pub fn new(
         line: Line,
         writer: Writer,
         ids: Vec<SeriesId>,
         applied: Seq,
+        received: Received,
         sync: Duration,
         snapshot: watch::Sender<Arc<Snapshot>>,
     ) -> Self {
@@ -71,6 +75,7 @@ impl Pipeline {
             snapshot,
             derived: Derived::default(),
             receipts: Vec::new(),
+            received,
             applied,
             commit_due: None,
             checkpoint_due: Instant::now() + CHECKPOINT_EVERY,
@@ -135,7 +140,11 @@ impl Pipeline {
             self.line.lose(loss, &mut self.derived);
         }
         self.append_derived(None);
-        self.receipts.extend(receipt);
+        if let Some(receipt) = receipt {
+            let (session, delivery) = receipt.delivery();
+            self.received.note(session, delivery);
+            self.receipts.push(receipt);
+        }
         if self.receipts.len() >= MOST_RECEIPTS && self.failing.is_none() {
             self.commit_due = Some(Instant::now());
         }
@@ -185,8 +194,10 @@ impl Pipeline {
     fn commit(&mut self) {
         if self.checkpoint_due <= Instant::now() {
             self.writer.checkpoint(self.applied, &self.line.checkpoint());
+            self.received.rewrite();
             self.checkpoint_due = Instant::now() + CHECKPOINT_EVERY;
         }
+        self.received.write(|entry| self.applied = self.writer.append(&entry));
         match self.writer.commit(Time::now()) {
             Ok(_) => {
                 self.commit_due = None;

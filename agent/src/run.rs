@@ -30,6 +30,7 @@ use crate::http;
 use crate::model::{Derived, Line};
 use crate::otlp::{Encoder, Resource};
 use crate::pipeline::Pipeline;
+use crate::received::Received;
 use crate::snapshot::{Snapshot, UpstreamStatus, UpstreamView};
 use crate::spool::{self, Entry, Recovery, Seq, Series, SeriesId, StoredReading};
 
@@ -56,7 +57,7 @@ pub async fn run(config: Config, stop: CancellationToken, started: impl FnOnce(S
         let config = config.clone();
         spawn_blocking(move || open_spool(&config)).await.context("opening the spool")??
     };
-    let Opened { line, writer, reader, mut sealer, catalog, ids, applied, instance } = opened;
+    let Opened { line, writer, reader, mut sealer, catalog, ids, applied, received, instance } = opened;
 
     // The bounded queues and the watched states between the tasks below.
     let (batches, inlet) = mpsc::channel(INLET);
@@ -84,19 +85,23 @@ pub async fn run(config: Config, stop: CancellationToken, started: impl FnOnce(S
         let driver = match link.source.clone() {
             Source::Opcua(source) => AnyDriver::Opcua(Box::new(opcua::Client::new(source))),
             Source::Modbus(source) => AnyDriver::Modbus(Box::new(modbus::Client::new(source))),
-            Source::Mqtt(source) => AnyDriver::Mqtt(Box::new(mqtt::Client::new(source))),
+            Source::Mqtt(source) => {
+                let known = received.of(&source.session());
+                AnyDriver::Mqtt(Box::new(mqtt::Client::new(source).having(known)))
+            }
         };
         drivers.spawn(supervise(driver, link.endpoint.clone(), outlet, reading.clone()));
     }
     drop(batches); // the pipeline ends when the last driver has let go
 
     // The pipeline, on a thread of its own.
-    let pipeline = Pipeline::new(line, writer, ids, applied, config.spool.sync, snapshots);
+    let pipeline = Pipeline::new(line, writer, ids, applied, received, config.spool.sync, snapshots);
     let asked = wanted.clone();
     let mut pipeline = spawn_blocking(move || Handle::current().block_on(pipeline.run(inlet, lost, asked)));
 
     // House-keeping of the spool, likewise.
     let keeping = CancellationToken::new();
+    let _kept = keeping.clone().drop_guard(); // a thread is not aborted with the rest when this future is dropped
     let mut keeper = {
         let (losses, stop) = (losses.clone(), keeping.clone());
         spawn_blocking(move || Handle::current().block_on(keep_house(&mut sealer, losses, stop)))
@@ -199,6 +204,7 @@ struct Opened {
     catalog: Arc<spool::Catalog>,
     ids: Vec<SeriesId>,
     applied: Seq,
+    received: Received,
     instance: String,
 }
 
@@ -223,7 +229,14 @@ fn open_spool(config: &Config) -> anyhow::Result<Opened> {
 
     let mut line = Line::new(config);
     let (last_commit, found) = (recovery.last_commit, recovery.losses.clone());
-    let mut applied = reapply(&mut line, recovery, &ids);
+    let mut received = Received::default();
+    let mut applied = reapply(&mut line, &mut received, recovery, &ids);
+    let sessions: Vec<String> = config
+        .links
+        .iter()
+        .filter_map(|link| if let Source::Mqtt(source) = &link.source { Some(source.session()) } else { None })
+        .collect();
+    received.retain(|session| sessions.iter().any(|wanted| wanted == session));
     let mut derived = Derived::default();
     for loss in found {
         line.lose(loss, &mut derived);
@@ -239,11 +252,11 @@ fn open_spool(config: &Config) -> anyhow::Result<Opened> {
         applied = writer.append(&Entry::Record { cause: None, record });
     }
     writer.commit(Time::now()).context("the spool cannot be written")?;
-    Ok(Opened { line, writer, reader, sealer, catalog, ids, applied, instance })
+    Ok(Opened { line, writer, reader, sealer, catalog, ids, applied, received, instance })
 }
 
 /// Applies what the spool holds after the checkpoint. What that gives is in the spool already.
-fn reapply(line: &mut Line, recovery: Recovery, ids: &[SeriesId]) -> Seq {
+fn reapply(line: &mut Line, received: &mut Received, recovery: Recovery, ids: &[SeriesId]) -> Seq {
     let tags: std::collections::HashMap<SeriesId, TagId> =
         ids.iter().zip(0..).map(|(&series, tag)| (series, TagId(tag))).collect();
     let mut applied = Seq::default();
@@ -273,6 +286,7 @@ fn reapply(line: &mut Line, recovery: Recovery, ids: &[SeriesId]) -> Seq {
                 readings.clear();
             }
             Entry::Tick(at) => line.advance(at, &mut scratch),
+            Entry::Deliveries { session, deliveries } => received.restore(session, deliveries),
             Entry::Record { cause: None, record: crate::record::Record::Loss { loss, .. } } => {
                 line.lose(loss, &mut scratch);
             }

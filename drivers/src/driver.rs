@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::{Reading, TagId, Time};
+use crate::{Delivery, Reading, TagId, Time};
 
 /// One link to one device, broker or server. Owned by exactly one [`supervisor`](crate::supervisor) task.
 pub trait Driver: Send {
@@ -128,13 +128,22 @@ pub struct Loss {
 pub struct Receipt {
     durable: Arc<watch::Sender<u64>>,
     number: u64,
+    session: Arc<str>,
+    delivery: Delivery,
 }
 
 impl Receipt {
-    /// The receipt for delivery `number`; numbers of one `durable` only grow.
+    /// The receipt for `delivery`, the one of this `number` in `session`; numbers of one `durable` only grow.
     #[must_use]
-    pub fn new(durable: Arc<watch::Sender<u64>>, number: u64) -> Self {
-        Self { durable, number }
+    pub fn new(durable: Arc<watch::Sender<u64>>, number: u64, session: Arc<str>, delivery: Delivery) -> Self {
+        Self { durable, number, session, delivery }
+    }
+
+    /// What is to become durable with the batch, so that another process knows it if it comes again: the session's
+    /// lasting name, and the delivery.
+    #[must_use]
+    pub fn delivery(&self) -> (&Arc<str>, Delivery) {
+        (&self.session, self.delivery)
     }
 
     /// Everything up to this delivery is durable.

@@ -6,6 +6,7 @@
 //!
 //! No driver can write to a device: there is no write call in this crate.
 
+pub mod delivery;
 pub mod driver;
 #[cfg(feature = "modbus")]
 pub mod modbus;
@@ -19,6 +20,7 @@ pub mod sim;
 pub mod supervisor;
 pub mod time;
 
+pub use delivery::{Deliveries, Delivery};
 pub use driver::{AnyDriver, Batch, Driver, LinkError, LinkPhase, LinkState, Loss, Outlet, Receipt, Stopped};
 pub use reading::{OwnStatus, Reading, Status, TagId, Validity, Value};
 pub use time::Time;

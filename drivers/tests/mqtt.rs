@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use fieldbus::{Link, all_good, of};
 use gemba_drivers::mqtt::{Client, Config, Credentials, Topic, TopicTag, Version};
+use gemba_drivers::sim::keeper::{Keeper, State};
 use gemba_drivers::sim::mqtt::{Broker, Options, Publisher, endpoint};
 use gemba_drivers::sim::proxy::Proxy;
-use gemba_drivers::{Batch, LinkPhase, OwnStatus, Receipt, Status, TagId, Time, Validity, Value};
+use gemba_drivers::{Batch, Deliveries, Delivery, LinkPhase, OwnStatus, Receipt, Status, TagId, Time, Validity, Value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::rustls;
@@ -447,4 +448,160 @@ async fn tls_needs_authorities_that_can_be_read() {
     config.ca_file = Some("/nowhere/ca.pem".into());
     let error = error_from(config).await;
     assert!(error.starts_with("refused: ca_file /nowhere/ca.pem: "), "{error}");
+}
+
+/// A broker that sends again as the protocol says, and a link to it. (rumqttd sends again without DUP, under new
+/// packet identifiers: to anybody these are new messages.)
+async fn kept(version: Version) -> (Keeper, Config) {
+    let keeper = Keeper::start().await.expect("a broker");
+    let config = Config { endpoint: keeper.endpoint(), ..config(([127, 0, 0, 1], 0).into(), version) };
+    (keeper, config)
+}
+
+/// `{"count":n}` for each n; the packet identifiers.
+fn keep(keeper: &Keeper, counts: impl IntoIterator<Item = i64>) -> Vec<u16> {
+    counts.into_iter().map(|count| keeper.publish(TOPIC, format!(r#"{{"count":{count}}}"#))).collect()
+}
+
+async fn until(keeper: &Keeper, wanted: impl FnMut(&State) -> bool) -> State {
+    tokio::time::timeout(fieldbus::DEADLINE, keeper.until(wanted)).await.expect("the broker's state in time")
+}
+
+/// Every packet that was sent with DUP.
+fn again(state: &State) -> Vec<u16> {
+    state.sent.iter().filter_map(|(packet, dup)| dup.then_some(*packet)).collect()
+}
+
+async fn a_message_that_comes_again_is_acknowledged_and_not_read_again(version: Version) {
+    let (keeper, config) = kept(version).await;
+    let mut link = Link::start(Client::new(config));
+    link.until_connected().await;
+    keeper.set_deaf(true);
+    let packets = keep(&keeper, 1..=5);
+    let (first, mut receipts) = counts::<5>(&mut link).await;
+    assert_eq!(first, [1, 2, 3, 4, 5]);
+
+    // Two are durable, and their acknowledgements get lost. Three are on their way to the disk.
+    let late = receipts.split_off(2);
+    receipts.into_iter().for_each(Receipt::sign);
+    until(&keeper, |state| state.acknowledged == packets[..2]).await;
+    keeper.set_deaf(false);
+    keeper.cut();
+    link.until_lost().await;
+    let state = until(&keeper, |state| state.held.len() == 3).await;
+    assert_eq!(again(&state), packets, "the broker sends all of them again");
+    assert_eq!(state.acknowledged[2..], packets[..2], "what is durable is acknowledged at once, and nothing else");
+    late.into_iter().for_each(Receipt::sign);
+    until(&keeper, |state| state.held.is_empty() && state.acknowledged[2..] == packets).await;
+
+    // None of them was delivered again: the next thing that comes is new, be it as an old one was in every way.
+    keeper.publish_as(packets[2], TOPIC, r#"{"count":3}"#);
+    let (new, receipts) = counts::<1>(&mut link).await;
+    assert_eq!(new, [3]);
+    receipts.into_iter().for_each(Receipt::sign);
+    until(&keeper, |state| state.held.is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_message_that_comes_again_is_acknowledged_and_not_read_again_in_3_1_1() {
+    a_message_that_comes_again_is_acknowledged_and_not_read_again(Version::V311).await;
+}
+
+#[tokio::test]
+async fn a_message_that_comes_again_is_acknowledged_and_not_read_again_in_5() {
+    a_message_that_comes_again_is_acknowledged_and_not_read_again(Version::V5).await;
+}
+
+#[tokio::test]
+async fn what_a_process_before_us_made_durable_is_known_and_nothing_else_is() {
+    let (keeper, config) = kept(Version::V311).await;
+    let mut link = Link::start(Client::new(config.clone()));
+    link.until_connected().await;
+    let packets = keep(&keeper, 1..=3);
+    let (_, receipts) = counts::<3>(&mut link).await;
+    let mut durable = Deliveries::default();
+    for receipt in &receipts[..2] {
+        let (session, delivery) = receipt.delivery();
+        assert_eq!(**session, config.session());
+        durable.push(delivery);
+    }
+    assert!(durable.last(2).map(|delivery| delivery.anew).eq([true, false]), "the first of a session says so");
+    drop(link); // as a kill does: nothing was acknowledged, two of three were committed
+
+    let mut link = Link::start(Client::new(config.clone()).having(durable));
+    let (counted, receipts) = counts::<1>(&mut link).await;
+    assert_eq!(counted, [3]);
+    let state = until(&keeper, |state| state.held.len() == 1).await;
+    assert_eq!((again(&state), &state.acknowledged), (packets.clone(), &packets[..2].to_vec()));
+    receipts.into_iter().for_each(Receipt::sign);
+    until(&keeper, |state| state.held.is_empty()).await;
+
+    // The same identifier and DUP, but a message that never arrived: its content tells.
+    link.stop().await;
+    let mut known = Deliveries::default();
+    (1..=9).for_each(|packet| known.push(Delivery { packet, digest: 7, anew: false }));
+    let mut stranger = Link::start(Client::new(config.clone()));
+    stranger.until_connected().await;
+    let packets = keep(&keeper, [4]);
+    assert_eq!(counts::<1>(&mut stranger).await.0, [4]);
+    drop(stranger);
+    let mut link = Link::start(Client::new(config).having(known));
+    assert_eq!(counts::<1>(&mut link).await.0, [4]);
+    assert!(again(&until(&keeper, |_| true).await).ends_with(&packets));
+}
+
+#[tokio::test]
+async fn a_session_that_the_broker_lost_begins_anew() {
+    let (keeper, config) = kept(Version::V5).await;
+    let mut link = Link::start(Client::new(config));
+    link.until_connected().await;
+    keep(&keeper, [1]);
+    let (_, receipts) = counts::<1>(&mut link).await;
+    receipts.into_iter().for_each(Receipt::sign);
+    until(&keeper, |state| state.held.is_empty()).await;
+    keeper.forget();
+    link.until_lost().await;
+    assert_eq!(keep(&keeper, [1]), [1], "identifiers begin anew");
+    let (counted, receipts) = counts::<1>(&mut link).await;
+    assert_eq!(counted, [1]);
+    assert!(receipts[0].delivery().1.anew);
+}
+
+async fn a_stop_acknowledges_what_becomes_durable_meanwhile(version: Version) {
+    let (keeper, config) = kept(version).await;
+    let mut link = Link::start(Client::new(config));
+    link.until_connected().await;
+    let packets = keep(&keeper, 1..=3);
+    let (_, receipts) = counts::<3>(&mut link).await;
+    let stopped = tokio::spawn(link.stop());
+    // The pipeline goes on while the driver says goodbye; the last commit comes late.
+    receipts.into_iter().for_each(Receipt::sign);
+    stopped.await.expect("no panic");
+    let state = until(&keeper, |state| state.held.is_empty()).await;
+    assert_eq!(state.acknowledged, packets);
+}
+
+#[tokio::test]
+async fn a_stop_acknowledges_what_becomes_durable_meanwhile_in_3_1_1() {
+    a_stop_acknowledges_what_becomes_durable_meanwhile(Version::V311).await;
+}
+
+#[tokio::test]
+async fn a_stop_acknowledges_what_becomes_durable_meanwhile_in_5() {
+    a_stop_acknowledges_what_becomes_durable_meanwhile(Version::V5).await;
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_ever_and_what_is_not_durable_comes_again() {
+    let (keeper, config) = kept(Version::V311).await;
+    let mut link = Link::start(Client::new(config.clone()));
+    link.until_connected().await;
+    let packets = keep(&keeper, [1]);
+    let (_, receipts) = counts::<1>(&mut link).await;
+    link.stop().await;
+    drop(receipts);
+    assert!(until(&keeper, |_| true).await.acknowledged.is_empty());
+    let mut link = Link::start(Client::new(config));
+    assert_eq!(counts::<1>(&mut link).await.0, [1], "nothing of it was durable, so it is read");
+    assert_eq!(again(&until(&keeper, |_| true).await), packets);
 }

@@ -1,6 +1,7 @@
 //! gemba in process, looked at from outside: through its page.
 
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::time::Duration;
 
 use gemba::config::Config;
@@ -14,7 +15,7 @@ use crate::receiver::DEADLINE;
 
 /// A running agent. Dropping it cancels it without waiting; [`Agent::stop`] waits.
 pub struct Agent {
-    page: SocketAddr,
+    page: Page,
     stop: CancellationToken,
     task: JoinHandle<anyhow::Result<()>>,
 }
@@ -54,7 +55,7 @@ impl Agent {
             }
         });
         match page.await.expect("gemba starts or fails") {
-            Ok(page) => Ok(Self { page, stop, task }),
+            Ok(page) => Ok(Self { page: Page::new(page), stop, task }),
             Err(ended) => {
                 ended.expect("no panic")?;
                 anyhow::bail!("it ended without an error")
@@ -62,12 +63,40 @@ impl Agent {
         }
     }
 
+    /// Stops as SIGTERM does, and waits for the end of the drain.
+    ///
+    /// # Panics
+    /// If it does not end in time, or badly.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        timeout(DEADLINE, self.task).await.expect("it ends").expect("no panic").expect("a clean end");
+    }
+}
+
+impl Deref for Agent {
+    type Target = Page;
+
+    fn deref(&self) -> &Page {
+        &self.page
+    }
+}
+
+/// A running agent's page.
+pub struct Page(SocketAddr);
+
+impl Page {
+    /// The page on this address.
+    #[must_use]
+    pub fn new(address: SocketAddr) -> Self {
+        Self(address)
+    }
+
     /// Gets a path of the page: status and body.
     ///
     /// # Panics
     /// If nobody answers.
     pub async fn get(&self, path: &str) -> (u16, String) {
-        let answer = reqwest::get(format!("http://{}{path}", self.page)).await.expect("the page answers");
+        let answer = reqwest::get(format!("http://{}{path}", self.0)).await.expect("the page answers");
         (answer.status().as_u16(), answer.text().await.expect("a body"))
     }
 
@@ -99,15 +128,6 @@ impl Agent {
             Ok(()) => last,
             Err(_) => panic!("waited {DEADLINE:?} for: {what}; it looks so: {last:#}"),
         }
-    }
-
-    /// Stops as SIGTERM does, and waits for the end of the drain.
-    ///
-    /// # Panics
-    /// If it does not end in time, or badly.
-    pub async fn stop(self) {
-        self.stop.cancel();
-        timeout(DEADLINE, self.task).await.expect("it ends").expect("no panic").expect("a clean end");
     }
 }
 

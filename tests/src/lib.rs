@@ -2,4 +2,5 @@
 
 pub mod agent;
 pub mod line;
+pub mod process;
 pub mod receiver;

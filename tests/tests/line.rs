@@ -1,6 +1,7 @@
 //! The reference line, end to end: three protocols in, figures computed, OTLP out.
 
 use gemba_drivers::Time;
+use gemba_drivers::sim::keeper::Keeper;
 use gemba_tests::agent::{Agent, station, tag};
 use gemba_tests::line::{Line, OVEN};
 use gemba_tests::receiver::Point;
@@ -94,18 +95,17 @@ async fn a_wrong_address_beside_good_ones_is_that_tags_own_fault() {
     line.print(1, 5, 0, 1.0);
     let yaml = line.config(folder.path()).replace("s=Score", "s=Skore").replace("input:10", "input:4000");
     let agent = Agent::start(&yaml).await;
-    let health = agent
-        .until("both faults are seen", |health| {
-            let printer = tag(station(health, "printer-1"), "squeegee_pressure");
-            let aoi = tag(station(health, "aoi-1"), "score");
-            printer["status"]["name"] == "IllegalDataAddress" && aoi["status"]["name"] == "BadNodeIdUnknown"
+    // A server says at once that it has no such node, and tells values with its first publish.
+    agent
+        .until("both faults are seen, and every other tag is good", |health| {
+            let (printer, aoi) = (station(health, "printer-1"), station(health, "aoi-1"));
+            let good = |station, names: [&str; 3]| names.iter().all(|name| tag(station, name)["validity"] == "good");
+            tag(printer, "squeegee_pressure")["status"]["name"] == "IllegalDataAddress"
+                && tag(aoi, "score")["status"]["name"] == "BadNodeIdUnknown"
+                && good(printer, ["state", "total", "reject"])
+                && good(aoi, ["state", "good", "reject"])
         })
         .await;
-    for (name, good) in [("printer-1", ["state", "total", "reject"]), ("aoi-1", ["state", "good", "reject"])] {
-        for wanted in good {
-            assert_eq!(tag(station(&health, name), wanted)["validity"], "good", "{name} {wanted}: {health:#}");
-        }
-    }
     agent.stop().await;
 }
 
@@ -148,18 +148,19 @@ async fn bad_payloads_are_counted_and_leave_the_tags_as_they_were() {
 async fn an_outage_and_a_restart_lose_nothing_and_count_nothing_twice() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut line = Line::start().await;
-    let mut oven = line.oven();
-    let yaml = line.config(folder.path());
+    // rumqttd sends what the stop left unacknowledged again as if it were new.
+    let oven = Keeper::start().await.expect("a broker");
+    let yaml = line.config(folder.path()).replace(&line.broker.endpoint().to_string(), &oven.endpoint().to_string());
     let count = |count: u32| format!(r#"{{"state":"running","count":{count},"zones":[{{"temp":{count}.5}}]}}"#);
     let agent = Agent::start(&yaml).await;
     agent.until("the oven's link", |health| station(health, "oven-1")["link"] == "connected").await;
     for value in 0..20 {
-        oven.publish(OVEN, count(value)).await.expect("published");
+        oven.publish(OVEN, count(value));
     }
     agent.until("the first twenty", |health| tag(station(health, "oven-1"), "total")["value"] == 19).await;
     line.receiver.stop();
     for value in 20..60 {
-        oven.publish(OVEN, count(value)).await.expect("published");
+        oven.publish(OVEN, count(value));
     }
     let health = agent
         .until("sixty, and upstream seen to be away", |health| {
@@ -169,7 +170,7 @@ async fn an_outage_and_a_restart_lose_nothing_and_count_nothing_twice() {
     assert_eq!(health["status"], "degraded");
     agent.stop().await;
     for value in 60..80 {
-        oven.publish(OVEN, count(value)).await.expect("published");
+        oven.publish(OVEN, count(value));
     }
     let agent = Agent::start(&yaml).await;
     agent.until("what the broker kept", |health| tag(station(health, "oven-1"), "total")["value"] == 79).await;

@@ -76,7 +76,7 @@ impl Span {
                     | Record::TagChanged { time, .. } => span.cover(*time, *time, false),
                     Record::Loss { loss, .. } => span.cover(loss.from, loss.to, &*loss.source == UPSTREAM),
                 },
-                Entry::Tick(_) => {}
+                Entry::Tick(_) | Entry::Deliveries { .. } => {}
             }
         }
         span

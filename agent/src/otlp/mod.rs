@@ -186,7 +186,7 @@ impl std::fmt::Debug for Encoder {
 fn records(entries: &[(Seq, Entry)]) -> impl Iterator<Item = &crate::record::Record> {
     entries.iter().filter_map(|(_, entry)| match entry {
         Entry::Record { record, .. } => Some(record),
-        Entry::Readings(_) | Entry::Tick(_) => None,
+        Entry::Readings(_) | Entry::Tick(_) | Entry::Deliveries { .. } => None,
     })
 }
 

@@ -5,11 +5,17 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use super::SpoolError;
 use super::frame::Lane;
 
+/// Written into a damaged segment's folder when what was left of it is safe.
+pub(super) const SALVAGED: &str = "salvaged";
+/// Locked by the one that works on the spool; it stays when that one goes.
+pub(super) const LOCK: &str = "lock";
+/// Room for the cursor and the account on a disk that others have filled.
+pub(super) const RESERVE: &str = "reserve";
+const RESERVE_SIZE: usize = 64 << 10;
 /// Damaged segments that are kept for somebody to look at; older ones go.
 const MAX_BAD: usize = 4;
 
@@ -18,8 +24,6 @@ const MAX_BAD: usize = 4;
 pub(super) struct Root {
     path: PathBuf,
     folder: File,
-    /// One whole-file write at a time: they share temporary names.
-    writing: Mutex<()>,
     _lock: File,
 }
 
@@ -30,7 +34,7 @@ impl Root {
             return Err(SpoolError::NotAFolder(path.to_owned()));
         }
         fs::create_dir_all(path).map_err(SpoolError::io("make the folder", path))?;
-        let lock_path = path.join("lock");
+        let lock_path = path.join(LOCK);
         let lock = File::options().create(true).truncate(false).write(true).open(&lock_path);
         let lock = lock.map_err(SpoolError::io("write in", path))?;
         match lock.try_lock() {
@@ -45,7 +49,7 @@ impl Root {
         {
             drop(parent.sync_all());
         }
-        Ok(Self { path: path.to_owned(), folder, writing: Mutex::default(), _lock: lock })
+        Ok(Self { path: path.to_owned(), folder, _lock: lock })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -67,9 +71,16 @@ impl Root {
         self.sync()
     }
 
-    /// Replaces a small file as a whole: after a power cut it is the old one or the new one.
+    /// Replaces a small file as a whole: after a power cut it is the old one or the new one. On a full disk the reserve
+    /// is spent on it, since what frees room must be written down first. One caller at a time for each name.
     pub(super) fn write(&self, name: &str, content: &[u8]) -> Result<(), SpoolError> {
-        let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.replace(name, content) {
+            Err(error) if error.is_full() && fs::remove_file(self.join(RESERVE)).is_ok() => self.replace(name, content),
+            other => other,
+        }
+    }
+
+    fn replace(&self, name: &str, content: &[u8]) -> Result<(), SpoolError> {
         let temporary = format!("tmp-{name}");
         let path = self.join(&temporary);
         let write = || {
@@ -80,6 +91,18 @@ impl Root {
         };
         write().map_err(SpoolError::io("write", &path))?;
         self.rename(&temporary, name)
+    }
+
+    /// Sets some room aside for [`write`](Self::write). Without it nothing is worse than a full disk makes it anyway.
+    pub(super) fn keep_reserve(&self) {
+        let path = self.join(RESERVE);
+        if fs::metadata(&path).is_ok_and(|meta| meta.len() == RESERVE_SIZE as u64) {
+            return;
+        }
+        if let Err(error) = fs::write(&path, [0xA5; RESERVE_SIZE]) {
+            tracing::debug!(%error, "no room for a reserve");
+            drop(fs::remove_file(&path));
+        }
     }
 
     /// Takes a folder away so that a crash on the way leaves nothing that looks whole. What cannot be removed now is
@@ -107,17 +130,25 @@ impl Root {
             let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
             removed.map_err(SpoolError::io("remove", &path))?;
         }
-        self.limit_bad(&listing.bad);
+        self.limit_bad(listing);
         Ok(())
     }
 
-    /// Keeps the newest few of the damaged segments.
-    pub(super) fn limit_bad(&self, bad: &BTreeSet<Segment>) {
-        let mut oldest_first: Vec<_> = bad.iter().collect();
+    /// Keeps the newest few of the damaged segments, and any that is the only copy.
+    pub(super) fn limit_bad(&self, listing: &Listing) {
+        let saved = listing.bad.iter().filter(|segment| !self.is_unsaved(listing, **segment));
+        let mut oldest_first: Vec<_> = saved.collect();
         oldest_first.sort_by_key(|segment| segment.first);
-        for segment in oldest_first.iter().take(bad.len().saturating_sub(MAX_BAD)) {
+        for segment in oldest_first.iter().take(oldest_first.len().saturating_sub(MAX_BAD)) {
             self.discard(&segment.bad_name());
         }
+    }
+
+    /// Whether a damaged segment is the only place where its frames are.
+    pub(super) fn is_unsaved(&self, listing: &Listing, segment: Segment) -> bool {
+        !listing.journals.contains(&segment.first)
+            && !self.join(&segment.name()).exists()
+            && !self.join(&segment.bad_name()).join(SALVAGED).exists()
     }
 }
 

@@ -4,7 +4,9 @@
 //! follows the crc; the crc (CRC-32, IEEE) is over the same bytes. A frame names itself wholly, so one that was found
 //! by searching is as good as one that was read in order.
 
-use gemba_drivers::Time;
+use std::borrow::Cow;
+
+use gemba_drivers::{Delivery, Time};
 use serde::{Deserialize, Serialize};
 
 /// Bytes before the payload.
@@ -30,7 +32,7 @@ pub enum Lane {
     Readings = 2,
     /// The agent's own telemetry: dropped first.
     Telemetry = 3,
-    /// Checkpoints, ticks and the marks that end commits. Never goes upstream.
+    /// Checkpoints, ticks, deliveries and the marks that end commits. Never goes upstream.
     Model = 4,
 }
 
@@ -131,6 +133,13 @@ pub(super) enum Mark<'a> {
         /// The state's bytes.
         #[serde(borrow)]
         bytes: &'a [u8],
+    },
+    /// See [`Entry::Deliveries`](super::Entry::Deliveries).
+    Deliveries {
+        /// The broker session that they came by.
+        session: &'a str,
+        /// In order of arrival.
+        deliveries: Cow<'a, [Delivery]>,
     },
 }
 
@@ -290,7 +299,7 @@ mod tests {
             let sound = sample(&lengths);
             let hit = place.index(sound.len());
             let victim = Frames::sound(&sound, 0).find(|frame| frame.end() > hit).expect("within").seq;
-            let mut bytes = sound.clone();
+            let mut bytes = sound;
             bytes[hit] ^= flip;
             let left: Vec<u64> = Frames::sound(&bytes, 0).map(|frame| frame.seq).collect();
             let expected: Vec<u64> = (1..=lengths.len() as u64).filter(|&seq| seq != victim).collect();

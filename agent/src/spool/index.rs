@@ -23,6 +23,8 @@ pub(super) struct Shared {
     index: Mutex<Index>,
     /// Held while a segment is open: one at a time, for memory's sake and for sled's lock.
     pub(super) sled: Mutex<()>,
+    /// Held from looking at what is to be saved until it is: an older state must not replace a newer one.
+    saving: Mutex<()>,
     pub(super) committed: watch::Sender<Seq>,
     pub(super) work: Arc<Notify>,
 }
@@ -36,6 +38,7 @@ impl Shared {
             catalog: Arc::new(catalog),
             index: Mutex::new(index),
             sled: Mutex::default(),
+            saving: Mutex::default(),
             committed,
             work: Arc::default(),
         }
@@ -48,6 +51,7 @@ impl Shared {
 
     /// Makes the acknowledged sequence durable in its own file.
     pub(super) fn write_cursor(&self) -> Result<(), SpoolError> {
+        let _one = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
         let (cursor, written) = {
             let index = self.index();
             (index.cursor, index.cursor_written)
@@ -61,6 +65,7 @@ impl Shared {
 
     /// Makes the account of losses durable, if it changed.
     pub(super) fn write_account(&self) -> Result<(), SpoolError> {
+        let _one = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
         let account = {
             let mut index = self.index();
             if !std::mem::take(&mut index.account_changed) {
@@ -213,7 +218,11 @@ impl Index {
     }
 
     /// Enters a loss. The same one is never entered twice.
-    pub(super) fn lose(&mut self, loss: Loss) {
+    pub(super) fn lose(&mut self, mut loss: Loss) {
+        if loss.from > loss.to {
+            // The clock was set back in between.
+            std::mem::swap(&mut loss.from, &mut loss.to);
+        }
         if loss.count == 0 || self.account.untold.contains(&loss) {
             return;
         }

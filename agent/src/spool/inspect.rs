@@ -8,11 +8,13 @@ use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use gemba_drivers::{Time, Validity, Value};
 use serde::Serialize;
 
-use super::files::{Listing, Segment, disk_use, journal_name};
+use super::files::{LOCK, Listing, Segment, disk_use, journal_name};
 use super::frame::{Frames, Lane, Units};
 use super::index::{Account, read_cursor};
 use super::journal::scan;
@@ -21,6 +23,8 @@ use super::{Catalog, SpoolError, StoredReading, columns};
 
 /// How often a part that the agent changes under our hands is looked at again.
 const ATTEMPTS: usize = 5;
+/// And after what time: the agent reads a segment in some 10 ms.
+const PAUSE: Duration = Duration::from_millis(30);
 
 /// How a spool stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,6 +56,7 @@ pub struct Status {
 /// # Errors
 /// When there is no spool, or when it cannot be read.
 pub fn status(path: &Path) -> Result<Status, SpoolError> {
+    require(path)?;
     let parts = Part::list(path)?;
     let listing = Listing::read(path)?;
     let mut status = Status {
@@ -79,6 +84,11 @@ pub fn status(path: &Path) -> Result<Status, SpoolError> {
         }
     }
     Ok(status)
+}
+
+/// An empty account of some other folder would be a lie.
+fn require(path: &Path) -> Result<(), SpoolError> {
+    if path.join(LOCK).exists() { Ok(()) } else { Err(SpoolError::Missing(path.to_owned())) }
 }
 
 /// What to export.
@@ -114,31 +124,29 @@ pub fn export(
     out: &mut dyn Write,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Exported, SpoolError> {
+    require(path)?;
     let catalog = Catalog::read(path)?.unwrap_or_default();
     let mut exported = Exported::default();
     let mut position = 0;
+    let mut done = 0;
     let total = Part::list(path)?.len();
-    for done in 0.. {
+    loop {
+        progress(done, total.max(done));
         // Listed again for each part: a running agent seals and removes meanwhile.
         let parts = Part::list(path)?;
-        progress(done, total.max(done));
-        let Some(part) = parts.iter().find(|part| part.last.is_none_or(|last| last > position)) else { break };
-        let bytes = part.readings(path, &mut exported.unreadable)?;
-        let mut last = position;
-        for frame in Frames::sound(&bytes, 0).filter(|frame| frame.seq > position) {
-            last = frame.seq;
-            if frame.lane == Lane::Readings {
-                for reading in columns::decode(frame.payload).into_iter().flatten() {
-                    exported.write(&catalog, selection, &reading, out).map_err(SpoolError::io("export", path))?;
-                }
+        let Some(part) = parts.iter().find(|part| part.end().is_none_or(|end| end > position)) else { break };
+        let Some(bytes) = part.readings(path, &mut exported.unreadable)? else { continue };
+        for frame in Frames::sound(&bytes, 0).filter(|frame| frame.lane == Lane::Readings && frame.seq > position) {
+            for reading in columns::decode(frame.payload).into_iter().flatten() {
+                exported.write(&catalog, selection, &reading, out).map_err(SpoolError::io("export", path))?;
             }
         }
-        match (part.last, part.followed_by) {
-            (Some(end), _) => position = end.max(last),
-            (None, Some(next)) => position = last.max(next - 1),
-            (None, None) => break,
-        }
+        done += 1;
+        // What is being written now ends here, as far as this export goes.
+        let Some(end) = part.end() else { break };
+        position = end;
     }
+    progress(done, done);
     out.flush().map_err(SpoolError::io("export", path))?;
     Ok(exported)
 }
@@ -223,7 +231,7 @@ struct Part {
 impl Part {
     /// In order of sequence.
     fn list(root: &Path) -> Result<Vec<Self>, SpoolError> {
-        let listing = Listing::read(root)?;
+        let listing = Self::names(root)?;
         let of_journal =
             |first: &u64| Self { first: *first, last: None, journal: true, lanes: Vec::new(), followed_by: None };
         let mut parts: Vec<Self> = listing.journals.iter().map(of_journal).collect();
@@ -240,6 +248,24 @@ impl Part {
             part.followed_by = firsts.iter().copied().filter(|first| *first > part.first).min();
         }
         Ok(parts)
+    }
+
+    /// The names in the folder. A name that changes while they are listed may be missed under both: then they are listed
+    /// again.
+    fn names(root: &Path) -> Result<Listing, SpoolError> {
+        let mut listing = Listing::read(root)?;
+        loop {
+            let again = Listing::read(root)?;
+            if (&again.journals, &again.sealed) == (&listing.journals, &listing.sealed) {
+                return Ok(again);
+            }
+            listing = again;
+        }
+    }
+
+    /// The last sequence that it can hold; `None` of the journal that is being written.
+    fn end(&self) -> Option<u64> {
+        self.last.or(self.followed_by.map(|next| next - 1))
     }
 
     /// A journal up to its last whole commit; `None` when it is gone.
@@ -287,34 +313,36 @@ impl Part {
         Ok((units, span))
     }
 
-    /// Its frames, of the readings' lane if it is sealed.
-    fn readings(&self, root: &Path, unreadable: &mut Vec<String>) -> Result<Vec<u8>, SpoolError> {
+    /// Its frames, of the readings' lane if it is sealed. `None` when it is gone: sealed, set aside or removed since it
+    /// was listed.
+    fn readings(&self, root: &Path, unreadable: &mut Vec<String>) -> Result<Option<Vec<u8>>, SpoolError> {
         if self.journal {
-            return Ok(self.journal_bytes(root)?.unwrap_or_default());
+            return self.journal_bytes(root);
         }
         if !self.lanes.contains(&Lane::Readings) {
-            return Ok(Vec::new());
+            return Ok(Some(Vec::new()));
         }
         let segment = self.segment(Lane::Readings);
-        let mut why = String::new();
-        for _ in 0..ATTEMPTS {
-            match load_copy(root, segment) {
-                Ok(frames) => return Ok(frames),
-                Err(error) => why = error,
+        let path = root.join(segment.name());
+        let mut attempt = 1;
+        loop {
+            let copied = Copy::of(&path);
+            if !path.exists() {
+                return Ok(None);
             }
-            if !root.join(segment.name()).exists() {
-                return Ok(Vec::new()); // gone meanwhile: upstream has it
+            let copy = copied.map_err(SpoolError::io("copy", &path))?;
+            let why = match segment::load(&copy.0) {
+                Ok((frames, _)) => return Ok(Some(frames)),
+                Err(why) => why,
+            };
+            if attempt == ATTEMPTS {
+                unreadable.push(format!("{}: {why}", segment.name()));
+                let left = segment::salvage(&copy.0, segment.lane, (segment.first, segment.last));
+                return Ok(Some(left.into_values().flatten().collect()));
             }
+            attempt += 1;
+            thread::sleep(PAUSE);
         }
-        unreadable.push(format!("{}: {why}", segment.name()));
-        Ok(segment::salvage(
-            &Copy::of(&root.join(segment.name())).map_err(SpoolError::io("copy", root))?.0,
-            segment.lane,
-            (segment.first, segment.last),
-        )
-        .into_values()
-        .flatten()
-        .collect())
     }
 }
 

@@ -241,14 +241,14 @@ impl Assembly {
     }
 }
 
-/// The model's frames that a seal keeps: ticks that no checkpoint has applied (`through` has been), and the newest
-/// complete checkpoint. Sequences, in order.
+/// The model's frames that a seal keeps: ticks and deliveries after the newest checkpoint (it has applied `through`), and
+/// the newest complete checkpoint in here. Sequences, in order.
 pub(super) fn model_frames(bytes: &[u8], through: u64) -> (Vec<u64>, Option<u64>) {
-    let (mut ticks, mut open, mut newest) = (Vec::new(), Vec::new(), (Vec::new(), None));
+    let (mut later, mut open, mut newest) = (Vec::new(), Vec::new(), (Vec::new(), None));
     let mut assembly = Assembly::default();
     for frame in Frames::sound(bytes, 0) {
         match frame.mark() {
-            Some(Mark::Tick(_)) if frame.seq > through => ticks.push(frame.seq),
+            Some(Mark::Tick(_) | Mark::Deliveries { .. }) if frame.seq > through => later.push(frame.seq),
             Some(mark @ Mark::Checkpoint { piece, through, .. }) => {
                 if piece == 0 {
                     open.clear();
@@ -262,9 +262,9 @@ pub(super) fn model_frames(bytes: &[u8], through: u64) -> (Vec<u64>, Option<u64>
             _ => {}
         }
     }
-    ticks.extend(newest.0);
-    ticks.sort_unstable();
-    (ticks, newest.1)
+    later.extend(newest.0);
+    later.sort_unstable();
+    (later, newest.1)
 }
 
 /// The payload of a record's frame: its cause, and what it says.

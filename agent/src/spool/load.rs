@@ -9,13 +9,12 @@ use std::sync::{Arc, PoisonError};
 use gemba_drivers::{Loss, Time};
 
 use super::SpoolError;
-use super::files::{Listing, Root, Segment, disk_use, journal_name};
+use super::files::{Listing, SALVAGED, Segment, disk_use, journal_name};
 use super::frame::{Frame, Frames, Lane};
 use super::index::{Shared, Store};
-use super::segment::{self, Content, Meta};
-
-/// Written into a damaged segment's folder when what was left of it is safe.
-const SALVAGED: &str = "salvaged";
+use super::journal::Assembly;
+use super::open::other_bytes;
+use super::segment::{self, Content};
 
 /// A part's frames, in memory: at most a journal's worth.
 pub(super) struct Loaded {
@@ -70,11 +69,11 @@ impl Shared {
                 };
                 (first, part.last, place)
             };
-            let loaded = match place {
-                Place::Journal { len } => self.load_journal(first, last, len),
-                Place::Sealed { lanes } => self.load_sealed(first, last, &lanes),
+            let len = match place {
+                Place::Journal { len } => len,
+                Place::Sealed { lanes } => return self.load_sealed(first, last, &lanes).map(Some),
             };
-            match loaded {
+            match self.load_journal(first, last, len) {
                 // Sealed, dropped or removed in between: look again, unless the index still says it is there.
                 Err(error) if error.is_missing() && self.moved(first, last) => {}
                 other => return other.map(Some),
@@ -145,22 +144,25 @@ impl Shared {
 
     /// Renames a damaged segment, saves what is left of it under its old name, and enters the rest as lost.
     fn set_aside(&self, segment: Segment) -> Result<Vec<u8>, SpoolError> {
-        let bad = self.root.join(&segment.bad_name());
-        if bad.exists() {
-            self.root.discard(&segment.bad_name());
+        // If it is not there, it was set aside before and could not be saved: then that is the only copy.
+        if self.root.join(&segment.name()).exists() {
+            if self.root.join(&segment.bad_name()).exists() {
+                self.root.discard(&segment.bad_name());
+            }
+            self.root.rename(&segment.name(), &segment.bad_name())?;
         }
-        self.root.rename(&segment.name(), &segment.bad_name())?;
         let frames = self.restore(segment)?;
         let listing = Listing::read(self.root.path())?;
-        self.root.limit_bad(&listing.bad);
+        self.root.limit_bad(&listing);
+        self.index().other_bytes = other_bytes(&self.root, &listing);
         Ok(frames)
     }
 
     /// Saves what is left of a segment that was set aside. Harmless to repeat, which a crash on the way asks for.
     fn restore(&self, segment: Segment) -> Result<Vec<u8>, SpoolError> {
         let bad = self.root.join(&segment.bad_name());
+        fs::create_dir_all(&bad).map_err(SpoolError::io("make", &bad))?; // it may be gone altogether
         let left = segment::salvage(&bad, segment.lane, (segment.first, segment.last));
-        let meta = Meta::read(&bad);
         let (pending, span, cursor) = {
             let index = self.index();
             let part = index.parts.get(&segment.first);
@@ -168,11 +170,25 @@ impl Shared {
             (pending, part.map_or((Time::default(), Time::default()), |part| part.span), index.cursor)
         };
         let (mut units, mut still_pending) = (0, 0);
-        for (&seq, raw) in &left {
-            let own = Frame::at(raw, 0).map_or(0, |frame| frame.units());
-            units += own;
-            still_pending += if seq > cursor { own } else { 0 };
+        let mut checkpoint = Assembly::default();
+        for frame in left.values().filter_map(|raw| Frame::at(raw, 0)) {
+            units += frame.units();
+            still_pending += if frame.seq > cursor { frame.units() } else { 0 };
+            if let Some(mark) = frame.mark() {
+                checkpoint.take(&mark);
+            }
         }
+        let name = segment.name();
+        let temporary = format!("tmp-{name}");
+        if !left.is_empty() {
+            let path = self.root.join(&temporary);
+            drop(fs::remove_dir_all(&path));
+            let checkpoint = checkpoint.complete.map(|(through, _)| through);
+            let frames = left.iter().map(|(&seq, raw)| (seq, raw.as_slice()));
+            segment::build(&path, frames, &Content { units, span, checkpoint })
+                .map_err(|why| SpoolError::Seal { path, why: why.to_string() })?;
+        }
+        // Before it counts again, or a crash would make the loss a silent one.
         self.index().lose(Loss {
             source: segment.lane.name().into(),
             from: span.0,
@@ -181,15 +197,7 @@ impl Shared {
             reason: "damaged on disk".into(),
         });
         self.write_account()?;
-        let name = segment.name();
         if !left.is_empty() {
-            let temporary = format!("tmp-{name}");
-            let path = self.root.join(&temporary);
-            drop(fs::remove_dir_all(&path));
-            let checkpoint = meta.as_ref().and_then(|meta| meta.checkpoint);
-            let frames = left.iter().map(|(&seq, raw)| (seq, raw.as_slice()));
-            segment::build(&path, frames, Content { units, span, checkpoint })
-                .map_err(|why| SpoolError::Seal { path, why: why.to_string() })?;
             self.root.rename(&temporary, &name)?;
         }
         let marker = bad.join(SALVAGED);
@@ -216,19 +224,14 @@ impl Shared {
         Ok(left.into_values().flatten().collect())
     }
 
-    /// Finishes what a crash interrupted: damaged segments that were set aside, and not yet saved.
-    pub(super) fn restore_left_overs(&self, listing: &Listing) -> Result<(), SpoolError> {
-        for &segment in listing.bad.iter().filter(|segment| Self::is_unsaved(&self.root, listing, **segment)) {
-            self.restore(segment)?;
+    /// Finishes what a crash interrupted: damaged segments that were set aside, and not yet saved. What cannot be saved
+    /// now (a full disk) is tried again when somebody wants to read it.
+    pub(super) fn restore_left_overs(&self, listing: &Listing) {
+        for &segment in listing.bad.iter().filter(|segment| self.root.is_unsaved(listing, **segment)) {
+            if let Err(error) = self.restore(segment) {
+                tracing::warn!(%error, "a damaged segment waits to be saved");
+            }
         }
-        Ok(())
-    }
-
-    /// Whether a damaged segment is the only place where its frames are.
-    pub(super) fn is_unsaved(root: &Root, listing: &Listing, segment: Segment) -> bool {
-        !listing.journals.contains(&segment.first)
-            && !root.join(&segment.name()).exists()
-            && !root.join(&segment.bad_name()).join(SALVAGED).exists()
     }
 
     /// Remembers on disk that a range of sequences is empty and accounted for.

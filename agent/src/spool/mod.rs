@@ -38,7 +38,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gemba_drivers::{Reading, Time, Validity, Value};
+use gemba_drivers::{Delivery, Reading, Time, Validity, Value};
 use serde::{Deserialize, Serialize};
 
 pub use catalog::Catalog;
@@ -93,15 +93,18 @@ pub enum SpoolError {
     /// Something else is there.
     #[error("the spool {} is not a folder", .0.display())]
     NotAFolder(PathBuf),
+    /// Somebody wanted to look at one, and nothing of the kind is there.
+    #[error("there is no spool in {}", .0.display())]
+    Missing(PathBuf),
     /// The disk said no.
-    #[error("the spool cannot {what} {}: {source}", path.display())]
+    #[error("the spool cannot {what} {}: {error}", path.display())]
     Io {
         /// What was tried.
         what: &'static str,
         /// On what.
         path: PathBuf,
-        /// What the system said.
-        source: io::Error,
+        /// What the system said. Part of the message, so not a source of its own.
+        error: io::Error,
     },
     /// A segment could not be sealed; its journal stands, and the next round tries again.
     #[error("the spool cannot seal {}: {why}", path.display())]
@@ -115,18 +118,18 @@ pub enum SpoolError {
 
 impl SpoolError {
     fn io<'a>(what: &'static str, path: &'a Path) -> impl Fn(io::Error) -> Self + 'a {
-        move |source| Self::Io { what, path: path.to_owned(), source }
+        move |error| Self::Io { what, path: path.to_owned(), error }
     }
 
     /// Whether room on the disk would help: [`Sealer::work`] makes some.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        let Self::Io { source, .. } = self else { return false };
-        matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+        let Self::Io { error, .. } = self else { return false };
+        matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
     }
 
     fn is_missing(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+        matches!(self, Self::Io { error, .. } if error.kind() == io::ErrorKind::NotFound)
     }
 }
 
@@ -167,6 +170,13 @@ pub enum Entry {
     },
     /// The model was told that time has come this far. Never goes upstream.
     Tick(Time),
+    /// Messages whose readings are in the same commit, or were in one before the checkpoint. Never goes upstream.
+    Deliveries {
+        /// The broker session that they came by.
+        session: Arc<str>,
+        /// In order of arrival.
+        deliveries: Vec<Delivery>,
+    },
 }
 
 /// A reading as the spool keeps it: by series, since tags are renumbered when the configuration changes.

@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use gemba_drivers::{Loss, Time};
 
-use super::files::{Listing, Root, Segment, disk_use, journal_name};
+use super::files::{LOCK, Listing, RESERVE, Root, Segment, disk_use, journal_name};
 use super::frame::{Frame, Frames, Lane, Mark, Units};
 use super::index::{Account, Index, Part, Shared, Store, read_cursor};
 use super::journal::{Assembly, Damage, Scan, record, scan};
@@ -102,6 +101,9 @@ pub(super) fn entry(frame: &Frame<'_>) -> Option<Entry> {
         Lane::Readings => columns::decode(frame.payload).map(Entry::Readings),
         Lane::Model => match frame.mark()? {
             Mark::Tick(time) => Some(Entry::Tick(time)),
+            Mark::Deliveries { session, deliveries } => {
+                Some(Entry::Deliveries { session: session.into(), deliveries: deliveries.into_owned() })
+            }
             Mark::Commit { .. } | Mark::Checkpoint { .. } => None,
         },
         Lane::Events | Lane::Kpis | Lane::Telemetry => {
@@ -139,16 +141,20 @@ pub fn open(settings: Settings, series: &[Series]) -> Result<Opened, SpoolError>
     }
     shared.find_gaps()?;
     shared.write_account()?;
-    for (path, len) in torn {
+    for (first, len) in torn {
+        let path = shared.root.join(&journal_name(first));
         if len == 0 {
-            // Made, and nothing in it counts: its number stays taken through `next`.
+            // Nothing in it counts; its number stays taken through `next`. If it held something once, that is told.
+            let lost = shared.index().parts.get(&first).map(|part| part.last);
+            lost.map_or(Ok(()), |last| shared.mark_gap(first, last))?;
             fs::remove_file(&path).map_err(SpoolError::io("remove", &path))?;
             continue;
         }
         let file = File::options().write(true).open(&path).map_err(SpoolError::io("open", &path))?;
         file.set_len(len).and_then(|()| file.sync_all()).map_err(SpoolError::io("cut", &path))?;
     }
-    shared.restore_left_overs(&listing)?;
+    shared.restore_left_overs(&listing);
+    shared.root.keep_reserve();
     let checkpoint = shared.newest_checkpoint(journal_checkpoint)?;
     shared.count_passed()?;
 
@@ -173,8 +179,8 @@ pub fn open(settings: Settings, series: &[Series]) -> Result<Opened, SpoolError>
 struct Found {
     index: Index,
     damage: Vec<Damage>,
-    /// Journals to cut, and where.
-    torn: Vec<(PathBuf, u64)>,
+    /// Journals to cut, by first sequence, and where.
+    torn: Vec<(u64, u64)>,
     /// The newest checkpoint in a journal: its part, what it has applied, the state.
     journal_checkpoint: Option<(u64, u64, Vec<u8>)>,
     next: u64,
@@ -207,7 +213,11 @@ impl Found {
             let bytes = fs::read(&path).map_err(SpoolError::io("read", &path))?;
             let mut scan = scan(&bytes, first, followed_by);
             if scan.len < bytes.len() || scan.len == 0 {
-                found.torn.push((path, scan.len as u64));
+                found.torn.push((first, scan.len as u64));
+            }
+            if let Some((_, before)) = found.index.parts.range(..first).next_back() {
+                let unknown = scan.damage.iter_mut().filter(|damage| damage.span.0 == Time::default());
+                unknown.for_each(|damage| damage.span = (before.span.1, damage.span.1.max(before.span.1)));
             }
             told.append(&mut scan.told);
             if !known.contains(&first) {
@@ -229,7 +239,11 @@ impl Found {
 
     fn add_journal(&mut self, first: u64, scan: Scan) {
         self.index.cursor = self.index.cursor.max(scan.cursor);
-        if scan.last < first || scan.len == 0 {
+        if scan.last < first {
+            return;
+        }
+        if scan.len == 0 {
+            self.index.parts.insert(first, Part::gap(scan.last));
             return;
         }
         if let Some((through, state)) = scan.checkpoint {
@@ -253,7 +267,7 @@ impl Found {
             }
         }
         // Set aside, and perhaps not saved yet: counted as if still there until it is.
-        segments.extend(listing.bad.iter().filter(|segment| Shared::is_unsaved(root, listing, **segment)));
+        segments.extend(listing.bad.iter().filter(|segment| root.is_unsaved(listing, **segment)));
         for segment in segments {
             let path = root.join(&segment.name());
             let meta = Meta::read(&path).or_else(|| Meta::read(&root.join(&segment.bad_name())));
@@ -275,10 +289,10 @@ impl Found {
     }
 }
 
-/// Blocks of what is no part: catalog, cursor, account, damaged segments.
-fn other_bytes(root: &Root, listing: &Listing) -> u64 {
+/// Blocks of what is no part: catalog, cursor, account, reserve, damaged segments.
+pub(super) fn other_bytes(root: &Root, listing: &Listing) -> u64 {
     let bad = listing.bad.iter().map(|segment| disk_use(&root.join(&segment.bad_name()))).sum::<u64>();
-    let files = ["catalog", "catalog-copy", "cursor", "account", "lock"];
+    let files = ["catalog", "catalog-copy", "cursor", "account", LOCK, RESERVE];
     files.iter().map(|name| disk_use(&root.join(name))).sum::<u64>() + bad
 }
 

@@ -113,8 +113,8 @@ impl Reader {
             };
             let growth = match (&self.part, &part.store) {
                 (Some(held), Store::Journal { len, .. }) if held.first == first => Some((*len, part.last)),
-                // Sealed under our hands: what we hold is all there was.
-                (Some(held), Store::Sealed(_)) if held.first == first => Some((0, held.last)),
+                // Sealed under our hands, and we hold all there was. (A journal that had grown since is read again.)
+                (Some(held), Store::Sealed(_)) if held.first == first && held.last == part.last => Some((0, held.last)),
                 _ => None,
             };
             // From here on the sealer drops nothing of it.

@@ -66,6 +66,7 @@ impl Sealer {
     fn work_at(&mut self, now: Time) -> Result<Worked, SpoolError> {
         let mut worked = Worked::default();
         self.shared.write_account()?;
+        self.shared.root.keep_reserve();
         worked.removed = self.remove_passed(now)?;
         let candidate = self.candidate();
         worked.dropped = self.make_room(candidate.map_or(0, |(_, len)| len))?;
@@ -257,7 +258,7 @@ impl Sealer {
             drop(fs::remove_dir_all(&temporary)); // of an attempt that failed
             let checkpoint = checkpoint.filter(|_| lane == Lane::Model);
             let content = Content { units: units.of(lane), span, checkpoint };
-            let sealed = segment::build(&temporary, frames().map(|frame| (frame.seq, frame.raw)), content);
+            let sealed = segment::build(&temporary, frames().map(|frame| (frame.seq, frame.raw)), &content);
             if let Err(why) = sealed {
                 drop(fs::remove_dir_all(&temporary));
                 for segment in &built {

@@ -28,6 +28,10 @@ const MAX_KEYS: usize = 100_000;
 const CACHE: u64 = 1 << 20;
 /// How long another handle of ours may need to let go of the lock: sled's threads end a moment after its drop.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+/// sled's log, where values lie as they were given.
+const DB: &str = "db";
+/// What [`DB`] was before sled opened a damaged one.
+const UNTOUCHED: &str = "db-untouched";
 /// Beside sled's files. sled does not look at it.
 const META: &str = "meta";
 
@@ -84,10 +88,10 @@ pub(super) struct Content {
 pub(super) fn build<'a>(
     path: &Path,
     frames: impl Iterator<Item = (u64, &'a [u8])>,
-    content: Content,
+    content: &Content,
 ) -> Result<(), Broken> {
     let (length, crc) = guarded(|| fill(path, frames))?;
-    let Content { units, span, checkpoint } = content;
+    let &Content { units, span, checkpoint } = content;
     let meta = Meta { units, span, checkpoint, length, crc };
     read_back(path, &meta)?;
     write_meta(path, &meta).and_then(|()| sync_tree(path)).map_err(|error| Broken::because("sync")(&error))
@@ -96,7 +100,26 @@ pub(super) fn build<'a>(
 /// All frames of a segment, checked against what was sealed.
 pub(super) fn load(path: &Path) -> Result<(Vec<u8>, Meta), Broken> {
     let meta = Meta::read(path).ok_or_else(|| Broken("its meta file is missing or damaged".into()))?;
-    read_back(path, &meta).map(|frames| (frames, meta))
+    // Opening is writing, with sled, and on a damaged file it may cut off what was still good.
+    let untouched = fs::read(path.join(DB)).unwrap_or_default();
+    match read_back(path, &meta) {
+        Ok(frames) => Ok((frames, meta)),
+        Err(why) => {
+            keep_untouched(path, &untouched);
+            Err(why)
+        }
+    }
+}
+
+/// For the salvage, which may come after a restart. Of several attempts the first one's counts.
+fn keep_untouched(path: &Path, bytes: &[u8]) {
+    let kept = path.join(UNTOUCHED);
+    if bytes.is_empty() || kept.exists() {
+        return;
+    }
+    if let Err(error) = fs::write(&kept, bytes) {
+        tracing::warn!(path = %kept.display(), %error, "less may be saved");
+    }
 }
 
 /// What is left of a damaged segment: whatever sled still gives, and what lies whole in its file. Frames in order.
@@ -109,8 +132,10 @@ pub(super) fn salvage(path: &Path, lane: Lane, range: (u64, u64)) -> BTreeMap<u6
             }
         }
     };
-    // The file first: opening is writing, with sled.
-    fs::read(path.join("db")).map(|bytes| keep(&bytes)).unwrap_or_default();
+    // The files first: opening is writing, with sled.
+    for name in [UNTOUCHED, DB] {
+        fs::read(path.join(name)).map(|bytes| keep(&bytes)).unwrap_or_default();
+    }
     let mut given = Vec::new();
     let ended = guarded(|| {
         let db = open(path)?;

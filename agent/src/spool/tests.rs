@@ -1,5 +1,7 @@
 //! The spool against a model of itself, and against damage.
 
+mod regressions;
+
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -699,7 +701,7 @@ proptest! {
         let file = file.filter_map(|name| name.into_string().ok()).find(|name| name.starts_with("snap.") && snapshot);
         damage(folder.path(), file.as_deref().unwrap_or("db"), places.into_iter());
         let (mut spool, recovery) = start(folder.path());
-        let mut losses = recovery.losses.clone();
+        let mut losses = recovery.losses;
         let got = drain(&mut spool.reader).into_iter().filter(|entry| matches!(entry, Entry::Readings(_))).collect();
         losses.extend(keep_house(&mut spool.sealer).losses);
         let lost: u64 = losses.iter().map(|loss| loss.count).sum();

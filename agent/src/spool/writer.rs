@@ -1,5 +1,6 @@
 //! What makes things durable.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use gemba_drivers::{Loss, Time};
@@ -45,15 +46,21 @@ impl Writer {
         }
     }
 
-    /// Puts an entry into the open commit; returns its last sequence. (Readings are split into frames of about 4 KB, a
-    /// sequence each; the entry is applied when all up to the returned one are.)
+    /// Puts an entry into the open commit; returns its last sequence. (Readings and deliveries are split into frames of
+    /// about 4 KB, a sequence each; the entry is applied when all up to the returned one are.)
     ///
-    /// An empty batch of readings writes nothing, and returns the last sequence that was given.
+    /// An empty batch writes nothing, and returns the last sequence that was given.
     pub fn append(&mut self, entry: &Entry) -> Seq {
         match entry {
             Entry::Readings(readings) => readings.chunks(MAX_READINGS).for_each(|chunk| self.put_readings(chunk)),
             Entry::Record { cause, record } => self.put_record(*cause, record),
             Entry::Tick(time) => self.put_mark(0, &Mark::Tick(*time)),
+            Entry::Deliveries { session, deliveries } => {
+                // At most 9 bytes each.
+                for chunk in deliveries.chunks(FRAME / 16) {
+                    self.put_mark(0, &Mark::Deliveries { session, deliveries: Cow::Borrowed(chunk) });
+                }
+            }
         }
         Seq(self.next - 1)
     }

@@ -34,6 +34,14 @@ pub struct Config {
     pub topics: Vec<Topic>,
 }
 
+impl Config {
+    /// Names the session at the broker, across restarts and whatever else changes in the configuration.
+    #[must_use]
+    pub fn session(&self) -> String {
+        format!("{} {}", self.endpoint, self.client_id)
+    }
+}
+
 /// What one station takes from one topic.
 #[derive(Clone, Debug)]
 pub struct Topic {
@@ -56,7 +64,8 @@ pub struct TopicTag {
     pub id: TagId,
     /// RFC 9535; the first node it selects is the value.
     pub path: JsonPath,
-    /// Whether a payload without it makes the tag bad (`PathNotFound`); otherwise the tag stays as it was.
+    /// Whether a payload that has other tags and not this one makes it bad (`PathNotFound`); otherwise it stays as
+    /// it was.
     pub required: bool,
     /// Whether text is a wrong type for its use: the tag is a counter.
     pub numeric: bool,

@@ -2,7 +2,8 @@
 //!
 //! One session a client id, for all stations on it. A message of quality of service 1 is acknowledged once what
 //! it brought is durable (its [`Receipt`] is signed), on the connection that brought it; what is not
-//! acknowledged when a connection ends comes again from the broker.
+//! acknowledged when a connection ends comes again from the broker. What was taken in already is then only
+//! acknowledged, once it is durable: an older count would look like a counter's reset.
 //!
 //! We subscribe when the broker has no session of ours, and at the first connection of each start, since the
 //! topics may be others than the session knows. Not at each: a broker sends its retained messages again then.
@@ -13,16 +14,21 @@ mod pick;
 mod session;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tracing::warn;
+use tracing::{debug, warn};
 
 pub use config::{Config, Credentials, Endpoint, SourceTime, TimeFormat, Topic, TopicTag, Version};
 
 use self::payload::Payloads;
 use self::session::{Event, Message, Session, Unsigned};
-use crate::{Batch, Driver, LinkError, Outlet, OwnStatus, Reading, Receipt, Status, TagId, Time};
+use crate::{Batch, Deliveries, Delivery, Driver, LinkError, Outlet, OwnStatus, Reading, Receipt, Status, TagId, Time};
+
+/// How long a stop waits for what was delivered to become durable: some commits of the usual `spool.sync`, and less
+/// than the supervisor allows for the whole goodbye.
+const SETTLE: Duration = Duration::from_millis(900);
 
 /// The driver.
 pub struct Client {
@@ -38,6 +44,12 @@ pub struct Client {
     durable: Arc<watch::Sender<u64>>,
     /// The last delivery that was made. Numbers go on across connections.
     delivered: u64,
+    /// What was delivered last, by this process or those before it.
+    received: Deliveries,
+    /// The broker has a new session for us, and nothing of it was delivered yet.
+    anew: bool,
+    /// The session's lasting name.
+    name: Arc<str>,
     /// The broker has told us, since the start, which of our filters it grants.
     subscribed: bool,
     /// Tags that come by no filter that the broker grants us.
@@ -51,16 +63,25 @@ impl Client {
         let payloads = Payloads::new(std::mem::take(&mut config.topics), config.max_payload);
         Self {
             filters: payloads.filters(),
-            config,
             payloads,
             session: None,
             early: None,
             unsigned: Unsigned::default(),
             durable: Arc::new(watch::Sender::new(0)),
             delivered: 0,
+            received: Deliveries::default(),
+            anew: false,
+            name: config.session().into(),
             subscribed: false,
             refused: Vec::new(),
+            config,
         }
+    }
+
+    /// A driver that knows what a process before it made durable of this session.
+    #[must_use]
+    pub fn having(self, received: Deliveries) -> Self {
+        Self { received, ..self }
     }
 
     /// From nothing to a session that has our topics.
@@ -70,6 +91,12 @@ impl Client {
         loop {
             match session.next(&mut self.unsigned, &mut durable).await.map_err(while_connecting)? {
                 Event::Connected { resumed } => {
+                    if !resumed {
+                        // Identifiers begin anew, and nothing comes again. Nor is it told of our topics yet, should
+                        // this connection break before it is.
+                        self.received.clear();
+                        (self.anew, self.subscribed) = (true, false);
+                    }
                     if (resumed && self.subscribed) || self.filters.is_empty() {
                         return Ok(());
                     }
@@ -107,6 +134,16 @@ impl Client {
 
     /// Hands over what `message` says, and remembers to acknowledge it.
     async fn pass_on(&mut self, message: &Message, outlet: &Outlet) -> Result<(), LinkError> {
+        if let Some(ack) = message.ack()
+            && message.again()
+            && let Some(since) = self.received.since(ack.pkid, message.digest())
+        {
+            debug!(packet = ack.pkid, topic = message.topic(), "received before");
+            // What a process before us delivered is durable, and so is delivery 0.
+            self.unsigned.push(self.delivered.saturating_sub(since), ack);
+            outlet.alive(Time::now());
+            return Ok(());
+        }
         let batch = self.payloads.read(message.topic(), message.payload(), Time::now());
         let Some(mut batch) = batch else {
             // Nobody asked for it: a topic that an older configuration left in the session. It is done with as
@@ -120,7 +157,11 @@ impl Client {
         if let Some(ack) = message.ack() {
             self.delivered += 1;
             self.unsigned.push(self.delivered, ack);
-            batch.receipt = Some(Receipt::new(Arc::clone(&self.durable), self.delivered));
+            let anew = std::mem::take(&mut self.anew);
+            let delivery = Delivery { packet: ack.pkid, digest: message.digest(), anew };
+            self.received.push(delivery);
+            let (durable, session) = (Arc::clone(&self.durable), Arc::clone(&self.name));
+            batch.receipt = Some(Receipt::new(durable, self.delivered, session, delivery));
         }
         deliver(outlet, batch).await
     }
@@ -167,17 +208,23 @@ impl Driver for Client {
             }
         };
         let result: Result<std::convert::Infallible, LinkError> = error.await;
+        // An acknowledgement belongs to the connection that brought the message.
+        self.unsigned = Unsigned::default();
         match result {
             Ok(never) => match never {},
             Err(error) => error,
         }
     }
 
+    /// At a stop, what was delivered is acknowledged first, if it becomes durable soon.
     async fn close(&mut self) {
-        // An acknowledgement belongs to the connection that brought the message.
-        self.unsigned = Unsigned::default();
+        let mut unsigned = std::mem::take(&mut self.unsigned);
         self.early = None;
-        if let Some(session) = self.session.take() {
+        if let Some(mut session) = self.session.take() {
+            let mut durable = self.durable.subscribe();
+            if !matches!(timeout(SETTLE, session.settle(&mut unsigned, &mut durable)).await, Ok(Ok(()))) {
+                debug!("stopping before everything was acknowledged; the broker sends it again");
+            }
             session.close().await;
         }
     }

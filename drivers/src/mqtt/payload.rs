@@ -82,7 +82,7 @@ impl Payloads {
     /// What the message says, for all stations together. `None` when no station asked for such a topic.
     ///
     /// A message that is too large, is not JSON, or holds no tag of any station that asked for it, is one loss,
-    /// booked on the first of these stations. The reasons are few and fixed, since losses are counted by reason.
+    /// booked on the first of these stations, and leaves every tag as it was. The reasons are few and fixed, since losses are counted by reason.
     pub(super) fn read(&self, topic: &str, payload: &[u8], now: Time) -> Option<Batch> {
         let exact = self.exact.get(topic).into_iter().flatten();
         let wild = self.wild.iter().filter(|&&at| matches(topic, unshared(&self.topics[at].filter)));
@@ -105,6 +105,8 @@ impl Payloads {
                 let found = asked.fold(false, |found, topic| topic.read(&json, now, &mut batch.readings) | found);
                 if !found {
                     debug!(topic, "no tag in the payload");
+                    // A required tag is missed beside others. Where there is none, this may be about something else.
+                    batch.readings.clear();
                     batch.losses.push(lost("no tag of the topic is in the payload"));
                 }
             }
@@ -275,9 +277,9 @@ mod tests {
         assert_eq!(batch.readings, [bad(0, OwnStatus::PathNotFound), good(1, Value::Int(7))]);
         assert!(batch.losses.is_empty());
 
-        // Nothing of the topic: a loss. What is required was seen to be missing.
-        let batch = read(vec![oven.clone()], r#"{"other":7}"#);
-        assert_eq!(batch.readings, [bad(0, OwnStatus::PathNotFound)]);
+        // Nothing of the topic: one loss, and what is required stays as it was too.
+        let batch = read(vec![oven.clone(), oven.clone()], r#"{"other":7}"#);
+        assert!(batch.readings.is_empty(), "{batch:?}");
         assert_eq!(reasons(&batch), [("oven-1", 1, "no tag of the topic is in the payload")]);
 
         // Unreadable: nobody knows what it held.

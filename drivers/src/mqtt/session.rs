@@ -9,16 +9,16 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::config::{Config, Version};
-use crate::LinkError;
+use crate::{Deliveries, LinkError};
 
 /// The largest packet that is let in, in bytes. Messages over `max_payload` are refused by us, counted and
 /// acknowledged; what this limit refuses breaks the connection (3.1.1: again and again, until somebody takes
 /// the message from the broker) or is dropped by the broker without a word (5). So it lies far above what
 /// makes sense, and low enough that one message does not kill a gateway.
 pub(super) const LARGEST_PACKET: u32 = 64 << 20;
-/// How many messages may wait for their signature at once; MQTT 5 tells the broker. More than a fast link
-/// brings within the time that the spool takes to commit.
-pub(super) const MOST_UNSIGNED: u16 = 10_000;
+/// How many messages may wait for their acknowledgement at once; MQTT 5 tells the broker. As many as we know
+/// again if they come again.
+const MOST_UNSIGNED: u16 = Deliveries::KEPT;
 
 /// How long the broker may take no acknowledgement from the wire.
 const STUCK: Duration = Duration::from_secs(10);
@@ -26,7 +26,15 @@ const STUCK: Duration = Duration::from_secs(10);
 /// A connection.
 pub(super) enum Session {
     V311(Box<rumqttc::EventLoop>),
-    V5(Box<(v5::AsyncClient, v5::EventLoop)>),
+    V5(Box<Half5>),
+}
+
+/// What a connection of version 5 needs.
+pub(super) struct Half5 {
+    client: v5::AsyncClient,
+    events: v5::EventLoop,
+    /// Whether there is a connection: polled without one, rumqttc makes one.
+    up: bool,
 }
 
 /// What came.
@@ -54,7 +62,7 @@ pub(super) enum Message {
 /// How a message is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ack {
-    pkid: u16,
+    pub(super) pkid: u16,
     /// Quality of service 2, which we never ask for.
     twice: bool,
 }
@@ -89,6 +97,25 @@ impl Message {
             Self::V311(publish) => &publish.payload,
             Self::V5(publish) => &publish.payload,
         }
+    }
+
+    /// Whether the broker has sent it before, as far as it knows.
+    pub(super) fn again(&self) -> bool {
+        match self {
+            Self::V311(publish) => publish.dup,
+            Self::V5(publish) => publish.dup,
+        }
+    }
+
+    /// Tells it from others with its packet identifier. 32 bits are enough: they are compared only when a message
+    /// comes again under one of the last identifiers that we know, and a CRC tells payloads that differ within
+    /// four bytes in a row, as counts and times do, for certain.
+    pub(super) fn digest(&self) -> u32 {
+        let mut digest = crc32fast::Hasher::new();
+        digest.update(self.topic().as_bytes());
+        digest.update(&[0]); // in no topic (1.5.4)
+        digest.update(self.payload());
+        digest.finalize()
     }
 
     /// How to acknowledge it, if the broker waits for that.
@@ -150,14 +177,15 @@ impl Session {
                     options.set_credentials(&credentials.username, &credentials.password);
                 }
                 // Room for every acknowledgement that can be due at once, and for what else we say.
-                Self::V5(Box::new(v5::AsyncClient::new(options, usize::from(MOST_UNSIGNED) + 8)))
+                let (client, events) = v5::AsyncClient::new(options, usize::from(MOST_UNSIGNED) + 8);
+                Self::V5(Box::new(Half5 { client, events, up: false }))
             }
         })
     }
 
-    /// Asks for `filters`; [`Event::Subscribed`] is the answer. Quality of service 2 is asked for as 1: its
-    /// handshake cannot be resumed by a client that was killed, and a message that comes twice is stored as one
-    /// reading with the same time and value twice, which changes no figure.
+    /// Asks for `filters`; [`Event::Subscribed`] is the answer. Quality of service 2 is asked for as 1: rumqttc
+    /// forgets its handshake when the process ends, and a message of quality 1 that comes twice is known by its
+    /// [`Delivery`](crate::Delivery), also after a restart (docs/decisions/0003-a-message-twice.md).
     pub(super) async fn subscribe(&mut self, filters: &[(String, u8)]) -> Result<(), LinkError> {
         match self {
             Self::V311(events) => {
@@ -177,7 +205,7 @@ impl Session {
                     let qos = if *qos == 0 { v5::mqttbytes::QoS::AtMostOnce } else { v5::mqttbytes::QoS::AtLeastOnce };
                     v5::mqttbytes::v5::Filter::new(filter, qos)
                 });
-                session.0.try_subscribe_many(filters).map_err(broke)?;
+                session.client.try_subscribe_many(filters).map_err(broke)?;
             }
         }
         Ok(())
@@ -200,24 +228,43 @@ impl Session {
                 }
             },
             Self::V5(session) => {
-                let (client, events) = &mut **session;
+                let Half5 { client, events, up } = &mut **session;
                 // Kept across signatures: dropping it halfway could lose an acknowledgement it is sending.
                 let mut polled = pin!(events.poll());
                 loop {
-                    let signed = *durable.borrow_and_update();
-                    while let Some(ack) = unsigned.due(signed) {
-                        if client.try_ack(&publish_v5(ack)).is_err() {
-                            break; // full: the next event makes room
-                        }
-                        unsigned.0.pop_front();
-                    }
+                    acknowledge_v5(client, unsigned, *durable.borrow_and_update());
                     tokio::select! {
-                        event = &mut polled => return event.map(from_v5).map_err(|error| error_v5(&error)),
+                        event = &mut polled => {
+                            *up = event.is_ok();
+                            return event.map(from_v5).map_err(|error| error_v5(&error));
+                        }
                         _ = durable.changed() => {}
                     }
                 }
             }
         }
+    }
+
+    /// Acknowledges what is still to become durable, and takes nothing more in: a message that the next process does
+    /// not need to see again, and to know again.
+    pub(super) async fn settle(
+        &mut self,
+        unsigned: &mut Unsigned,
+        durable: &mut watch::Receiver<u64>,
+    ) -> Result<(), LinkError> {
+        while !unsigned.0.is_empty() {
+            let signed = *durable.borrow_and_update();
+            match self {
+                Self::V311(events) if events.network.is_some() => acknowledge(events, unsigned, signed).await?,
+                // Sent by `close`, before its goodbye.
+                Self::V5(session) if session.up => acknowledge_v5(&session.client, unsigned, signed),
+                _ => return Ok(()),
+            }
+            if !unsigned.0.is_empty() {
+                let _ = durable.changed().await; // we hold the sender ourselves, so this never fails
+            }
+        }
+        Ok(())
     }
 
     /// Says goodbye. The session stays with the broker if it is a persistent one, and so does all that is not
@@ -231,7 +278,7 @@ impl Session {
                     network.flush().await.ok()
                 }
                 Self::V5(session) => {
-                    let (client, events) = &mut **session;
+                    let Half5 { client, events, up: true } = &mut **session else { return None };
                     client.try_disconnect().ok()?;
                     loop {
                         if let v5::Event::Outgoing(Outgoing::Disconnect) = events.poll().await.ok()? {
@@ -265,6 +312,16 @@ async fn acknowledge(events: &mut rumqttc::EventLoop, unsigned: &mut Unsigned, d
         network.flush().await.map_err(broke)?;
     }
     Ok(())
+}
+
+/// Hands what is due to the connection, as far as there is room; the next event makes more.
+fn acknowledge_v5(client: &v5::AsyncClient, unsigned: &mut Unsigned, durable: u64) {
+    while let Some(ack) = unsigned.due(durable) {
+        if client.try_ack(&publish_v5(ack)).is_err() {
+            return;
+        }
+        unsigned.0.pop_front();
+    }
 }
 
 fn publish_v5(Ack { pkid, twice }: Ack) -> v5::mqttbytes::v5::Publish {
