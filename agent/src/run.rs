@@ -111,7 +111,7 @@ pub async fn run(config: Config, stop: CancellationToken, started: impl FnOnce(S
     // would leave as much behind in each thread that it ever ran on.
     let sending = CancellationToken::new();
     let sent = CancellationToken::new();
-    let _at_the_end = sent.clone().drop_guard();
+    let _sent = sent.clone().drop_guard(); // as above
     let mut forwarder = match &config.upstream {
         Some(upstream) => {
             let resource = Resource {
