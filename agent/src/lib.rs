@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod config;
 pub mod forward;
+mod heap;
 pub mod http;
 mod logging;
 pub mod model;

@@ -513,6 +513,18 @@ fn run_stops_on_either_signal_with_0_and_serves_until_then() {
 }
 
 #[test]
+#[cfg(target_env = "gnu")]
+fn run_has_one_heap_under_the_process_id_it_was_started_with() {
+    let place = Place::new();
+    let agent = Agent::start(&place);
+    let environment = std::fs::read(format!("/proc/{}/environ", agent.child.id())).expect("it lives");
+    let heaps = |text: &[u8]| text.split(|&byte| byte == 0).any(|entry| entry == b"MALLOC_ARENA_MAX=1");
+    assert!(heaps(&environment), "{}", String::from_utf8_lossy(&environment));
+    let words = std::fs::read(format!("/proc/{}/cmdline", agent.child.id())).expect("it lives");
+    assert!(words.split(|&byte| byte == 0).any(|word| word == b"--log-format"), "the arguments are as they were");
+}
+
+#[test]
 fn log_lines_for_machines_are_json_to_the_end() {
     let place = Place::new();
     let agent = Agent::start(&place);

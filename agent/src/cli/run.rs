@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
+use crate::heap;
 use crate::logging::{self, LogFormat};
 
 /// Run the agent until SIGTERM or SIGINT
@@ -39,6 +39,9 @@ impl Run {
     /// # Errors
     /// A wrong configuration, or something that must stand at the start and does not.
     pub fn run(self) -> anyhow::Result<ExitCode> {
+        heap::share();
+        let config = Config::load(&self.config)?;
+        logging::start(self.log_format, &self.log)?;
         // One crypto provider for every client, before the first of them.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -47,11 +50,6 @@ impl Run {
             .build()
             .context("starting the runtime")?;
         let result = runtime.block_on(async {
-            // On a thread that others use after it. What reading a large configuration takes for a moment would stay
-            // with this one, which does nothing but wait from here on.
-            let path = self.config;
-            let config = spawn_blocking(move || Config::load(&path)).await.context("reading the configuration")??;
-            logging::start(self.log_format, &self.log)?;
             let stop = CancellationToken::new();
             let asked = stop.clone();
             let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
