@@ -118,8 +118,8 @@ fn printer() -> StationView {
         sums: Some((
             at("2026-10-01T00:00:00Z"),
             Sums {
-                good: 1_000_000.0,
-                reject: 20_000.0,
+                good: Some(1_000_000.0),
+                reject: Some(20_000.0),
                 state_time: vec![(State::Producing, 17_550_500_000_000), (State::Down, 900_000_000_000)],
                 downtime: vec![("jam \"A\"".into(), false, 600_000_000_000), ("lunch".into(), true, 300_000_000_000)],
                 cycle: cycle(),
@@ -154,7 +154,7 @@ fn aoi() -> StationView {
             run_ns: 0,
             unknown_ns: 4_050_000_000_000,
         }),
-        sums: Some((at("2026-11-02T10:30:00Z"), Sums { good: 0.5, ..Sums::default() })),
+        sums: Some((at("2026-11-02T10:30:00Z"), Sums { good: Some(0.5), ..Sums::default() })),
         tags: vec![
             good("state", None, Value::Text("Suspended".into())),
             TagView {

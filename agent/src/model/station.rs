@@ -151,9 +151,14 @@ impl Station {
 
     /// Tells the figures at `now`, due or not: the agent stops.
     pub fn tell_last(&mut self, setting: Setting<'_>, now: Time, out: &mut Derived) {
-        if self.first.is_some() {
-            self.tell(setting, now.max(self.accounted), out);
+        if self.first.is_none() {
+            return;
         }
+        let now = now.max(self.accounted);
+        // What was due before goes first, and no instant is told twice: receivers refuse points out of order.
+        self.tell_due(setting, now, out);
+        self.tell(setting, now, out);
+        self.next_kpi = boundary_from(Time(now.0 + 1));
     }
 
     /// What the machine says, and since when; nothing before the first observation.
@@ -357,7 +362,6 @@ impl Station {
         while let Some(place) = self.periods.iter().position(|period| !period.closed && period.to <= settled) {
             let end = self.periods[place].to;
             self.account(setting, end);
-            self.raise_sums(setting.spec);
             let period = &mut self.periods[place];
             period.closed = true;
             let figures = period.view(setting.spec).figures;
@@ -368,7 +372,7 @@ impl Station {
                 time: end,
                 figures: Some(figures),
                 since: self.first.unwrap_or(end),
-                sums: self.told_sums.clone(),
+                sums: Sums::default(),
             })));
             // A station that says nothing more still is in the shifts that follow, each in its turn.
             let mut next = end;
@@ -420,8 +424,8 @@ impl Station {
 
     fn raise_sums(&mut self, spec: &OeeSpec) {
         let sums = &mut self.told_sums;
-        sums.good = sums.good.max(self.counts.good(spec).unwrap_or(0.0));
-        sums.reject = sums.reject.max(self.counts.reject(spec).unwrap_or(0.0));
+        raise_parts(&mut sums.good, self.counts.good(spec));
+        raise_parts(&mut sums.reject, self.counts.reject(spec));
         for state in State::ALL {
             raise(&mut sums.state_time, state, self.states[state as usize]);
         }
@@ -445,6 +449,13 @@ impl Setting<'_> {
         }
         held.get_or_insert_with(|| self.calendar.slot(at))
     }
+}
+
+fn raise_parts(told: &mut Option<f64>, made: Option<f64>) {
+    *told = match (*told, made) {
+        (Some(told), Some(made)) => Some(told.max(made)),
+        (told, made) => told.or(made),
+    };
 }
 
 fn raise(sums: &mut Vec<(State, i64)>, state: State, spent: i64) {

@@ -292,8 +292,37 @@ fn figures_of_an_instant_hold_all_up_to_it_and_nothing_after() {
     let at_ten: Vec<_> = points.iter().filter(|point| point.time == t(10.0)).collect();
     assert_eq!(at_ten.len(), 1);
     assert_eq!(at_ten[0].figures.as_ref().and_then(|figures| figures.performance), Some(1.0));
-    assert_eq!(at_ten[0].sums.good, 10.0);
+    assert_eq!(at_ten[0].sums.good, Some(10.0));
     assert_eq!(at_ten[0].sums.state_time, vec![(State::Producing, 10_000_000_000)]);
+}
+
+#[test]
+fn sums_are_told_once_an_instant_and_in_order_whatever_comes_at_a_shift_end_or_a_stop() {
+    let mut bench = Bench::new(oee(1.0), vec![shift("a", "06:00", "07:00", &[]), shift("b", "07:00", "08:00", &[])]);
+    bench.put(3000.0, STATE, 1).put(3000.0, TOTAL, 0).put(3000.0, REJECT, 0).put(3599.0, TOTAL, 500);
+    bench.put(3601.0, TOTAL, 505);
+    bench.line.advance(t(3602.5), &mut bench.derived);
+    // A stop between an instant and the time at which it would have been told; then a restart.
+    bench.line.tell_last(t(3611.0), &mut bench.derived);
+    bench.lose(3611.5, STATE);
+    bench.line.advance(t(3622.5), &mut bench.derived);
+    let told: Vec<_> = bench.points().iter().filter_map(|point| Some((point.time, point.sums.good?))).collect();
+    let last = &told[told.len() - 4..];
+    assert_eq!(last, [(t(3600.0), 500.0), (t(3610.0), 505.0), (t(3611.0), 505.0), (t(3620.0), 505.0)]);
+    assert!(told.is_sorted_by(|one, next| one.0 < next.0), "{told:?}");
+    let ended: Vec<_> = bench.points().into_iter().filter(|point| point.shift.as_deref() == Some("a")).collect();
+    let end = ended.last().expect("the end of shift a");
+    assert_eq!((end.time, &end.sums), (t(3600.0), &crate::record::Sums::default()));
+    assert!(end.figures.is_some());
+}
+
+#[test]
+fn where_nothing_counts_no_parts_are_told() {
+    let mut bench = Bench::new(OeeSpec { total: None, reject: None, ..oee(1.0) }, vec![]);
+    bench.put(0.0, STATE, 1);
+    bench.line.advance(t(12.5), &mut bench.derived);
+    let sums = &bench.points()[0].sums;
+    assert_eq!((sums.good, sums.reject, sums.state_time.len()), (None, None, 1));
 }
 
 #[test]
@@ -304,7 +333,7 @@ fn a_late_reject_holds_the_sum_of_good_parts() {
     bench.put(13.0, REJECT, 2).put(14.0, TOTAL, 6);
     bench.line.advance(t(22.5), &mut bench.derived);
     let good: Vec<_> = bench.points().iter().map(|point| point.sums.good).collect();
-    assert_eq!(good, vec![5.0, 5.0], "held, though 4 are good");
+    assert_eq!(good, vec![Some(5.0), Some(5.0)], "held, though 4 are good");
     assert_eq!(bench.kpi(22.5).good, Some(4.0), "the page tells the truth");
 }
 
@@ -369,7 +398,7 @@ fn a_damaged_checkpoint_is_refused() {
     }
     let mut line = Line::new(&config(oee(1.0), vec![]));
     let error = line.restore(&[99]).expect_err("another layout");
-    assert_eq!(error.to_string(), "the checkpoint has layout 99; this gemba reads layout 1");
+    assert_eq!(error.to_string(), "the checkpoint has layout 99; this gemba reads layout 2");
 }
 
 #[test]
