@@ -10,8 +10,8 @@ use gemba_drivers::{LinkPhase, Time};
 
 use super::View;
 use super::health::seconds;
-use crate::record::{CycleHistogram, Figures, Sums};
-use crate::snapshot::{StationView, UpstreamStatus};
+use crate::record::{CycleHistogram, Figures};
+use crate::snapshot::UpstreamStatus;
 
 /// Everything, family by family.
 pub(super) fn text(view: &View) -> String {

@@ -422,20 +422,18 @@ impl Station {
         then
     }
 
+    /// What was ever told, and what is true by now: whichever is more.
     fn raise_sums(&mut self, spec: &OeeSpec) {
-        let sums = &mut self.told_sums;
-        raise_parts(&mut sums.good, self.counts.good(spec));
-        raise_parts(&mut sums.reject, self.counts.reject(spec));
-        for state in State::ALL {
-            raise(&mut sums.state_time, state, self.states[state as usize]);
-        }
+        let states = State::ALL.map(|state| (state, self.states[state as usize]));
         let down = self.states[State::Down as usize];
-        if down > 0 {
-            match sums.downtime.first_mut() {
-                Some((_, _, told)) => *told = (*told).max(down),
-                None => sums.downtime.push((UNASSIGNED.into(), false, down)),
-            }
-        }
+        let now = Sums {
+            good: self.counts.good(spec),
+            reject: self.counts.reject(spec),
+            state_time: states.into_iter().filter(|&(_, spent)| spent > 0).collect(),
+            downtime: (down > 0).then(|| (UNASSIGNED.into(), false, down)).into_iter().collect(),
+            cycle: std::mem::take(&mut self.told_sums.cycle),
+        };
+        self.told_sums.raise(now);
     }
 }
 
@@ -451,18 +449,25 @@ impl Setting<'_> {
     }
 }
 
-fn raise_parts(told: &mut Option<f64>, made: Option<f64>) {
-    *told = match (*told, made) {
-        (Some(told), Some(made)) => Some(told.max(made)),
-        (told, made) => told.or(made),
-    };
-}
-
-fn raise(sums: &mut Vec<(State, i64)>, state: State, spent: i64) {
-    match sums.iter_mut().find(|(held, _)| *held == state) {
-        Some((_, told)) => *told = (*told).max(spent),
-        None if spent > 0 => sums.push((state, spent)),
-        None => {}
+impl Sums {
+    /// Holds what it has until `now` has more: no sum ever falls.
+    pub(super) fn raise(&mut self, now: Self) {
+        for (held, made) in [(&mut self.good, now.good), (&mut self.reject, now.reject)] {
+            *held = [*held, made].into_iter().flatten().reduce(f64::max);
+        }
+        for (state, spent) in now.state_time {
+            match self.state_time.iter_mut().find(|(held, _)| *held == state) {
+                Some((_, held)) => *held = (*held).max(spent),
+                None => self.state_time.push((state, spent)),
+            }
+        }
+        for (reason, planned, spent) in now.downtime {
+            match self.downtime.iter_mut().find(|held| (&held.0, held.1) == (&reason, planned)) {
+                Some((_, _, held)) => *held = (*held).max(spent),
+                None => self.downtime.push((reason, planned, spent)),
+            }
+        }
+        self.cycle = now.cycle;
     }
 }
 

@@ -94,11 +94,11 @@ impl Bench {
         self
     }
 
-    fn view(&self, seconds: f64) -> StationView {
+    fn view(&mut self, seconds: f64) -> StationView {
         self.line.snapshot(t(seconds), crate::snapshot::SpoolView::default()).stations.remove(0)
     }
 
-    fn kpi(&self, seconds: f64) -> crate::snapshot::KpiView {
+    fn kpi(&mut self, seconds: f64) -> crate::snapshot::KpiView {
         self.view(seconds).kpi.expect("a shift is running")
     }
 
@@ -220,7 +220,7 @@ fn the_edges_of_the_arithmetic() {
     fast.put(0.0, STATE, 1).put(0.0, TOTAL, 0).put(0.0, REJECT, 0).put(10.0, TOTAL, 30);
     assert_eq!(fast.kpi(10.0).figures.performance, Some(3.0), "never capped");
 
-    let closed = Bench::new(oee(1.0), vec![shift("late", "14:00", "22:00", &[])]);
+    let mut closed = Bench::new(oee(1.0), vec![shift("late", "14:00", "22:00", &[])]);
     assert_eq!(closed.view(0.0).kpi, None);
 }
 
@@ -314,6 +314,32 @@ fn sums_are_told_once_an_instant_and_in_order_whatever_comes_at_a_shift_end_or_a
     let end = ended.last().expect("the end of shift a");
     assert_eq!((end.time, &end.sums), (t(3600.0), &crate::record::Sums::default()));
     assert!(end.figures.is_some());
+}
+
+#[test]
+fn sums_on_the_page_never_fall_and_change_nothing_upstream() {
+    let play = |look: bool| {
+        let mut bench = Bench::early();
+        let mut seen = Vec::new();
+        bench.put(0.0, STATE, 1).put(0.0, TOTAL, 0).put(0.0, REJECT, 0);
+        for (at, tag, value) in [(5.0, TOTAL, 5), (5.5, REJECT, 1), (7.0, TOTAL, 6), (8.8, STATE, 5), (9.0, TOTAL, 7)] {
+            if look {
+                // Up to the instant at which the reading comes, half a second after its source's time.
+                seen.push(bench.view(at + 0.5).sums.expect("sums").1);
+            }
+            let late = Reading::good(tag, Value::Int(value), t(at), t(at + 0.5));
+            bench.line.apply(&[late], &mut bench.derived);
+        }
+        bench.line.advance(t(12.5), &mut bench.derived);
+        (bench, seen)
+    };
+    let (mut looked_at, seen) = play(true);
+    let running = |sums: &crate::record::Sums| sums.state_time.first().map(|&(_, spent)| spent);
+    assert_eq!(seen.iter().map(|sums| sums.good).collect::<Vec<_>>(), [0.0, 5.0, 5.0, 5.0, 5.0].map(Some));
+    assert!(seen.is_sorted_by_key(running), "{seen:?}");
+    let (_, last) = looked_at.view(12.5).sums.expect("sums");
+    assert_eq!((last.good, running(&last)), (Some(6.0), Some(9_300_000_000)), "held, though it ran for 8.8 s");
+    assert_eq!(looked_at.derived.records, play(false).0.derived.records);
 }
 
 #[test]
