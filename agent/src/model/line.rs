@@ -20,7 +20,7 @@ pub struct Derived {
     pub records: Vec<Record>,
     /// For the ledger; [`Line`] enters them itself and adds their records.
     pub(super) losses: Vec<Loss>,
-    /// Periods that have just closed, with their station.
+    /// Periods that have just closed, or were revised since, with their station.
     pub closed: Vec<(Arc<str>, Period)>,
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use gemba_drivers::Time;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{OeeSpec, State};
+use crate::model::{Derived, OeeSpec, State};
 use crate::record::Figures;
 use crate::snapshot::KpiView;
 
@@ -115,6 +115,14 @@ impl Period {
     /// Spends time in a state.
     pub fn spend(&mut self, state: State, nanoseconds: i64) {
         self.states[state as usize] += nanoseconds;
+    }
+
+    /// Something late has changed it: a new revision if it was closed.
+    pub fn revise(&mut self, station: &Arc<str>, out: &mut Derived) {
+        if self.closed {
+            self.revision += 1;
+            out.closed.push((station.clone(), self.clone()));
+        }
     }
 
     /// Lets `parts` of the given ideal time count for performance.

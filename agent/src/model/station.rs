@@ -215,13 +215,15 @@ impl Station {
     }
 
     fn enter(&mut self, setting: Setting<'_>, state: State, at: Time, out: &mut Derived) {
-        let at = at.max(self.accounted);
+        // What the source has told of till then stands: the state, and that it still was so.
+        let at = at.max(self.since).max(self.told.unwrap_or_default());
         self.tell_due(setting, at, out);
         self.account(setting, at);
         self.period_at(setting, at);
         if state == self.state {
             return;
         }
+        self.correct(setting, state, at, out);
         if self.state == State::Unknown && self.since < at {
             self.unknown_until = Some(at);
         }
@@ -254,7 +256,7 @@ impl Station {
             Step::Counted { difference, since, known } => {
                 self.tell_due(setting, at, out);
                 let known = known && !self.unknown_between(since, at);
-                self.add(setting, count, difference, at, known);
+                self.add(setting, count, difference, at, known, out);
             }
             Step::Quarantined { difference, since } => out.losses.push(Loss {
                 source: setting.name.clone(),
@@ -266,7 +268,7 @@ impl Station {
         }
     }
 
-    fn add(&mut self, setting: Setting<'_>, count: Count, difference: f64, at: Time, known: bool) {
+    fn add(&mut self, setting: Setting<'_>, count: Count, difference: f64, at: Time, known: bool, out: &mut Derived) {
         // What a part is: the total where it is counted, else good and reject together.
         let is_part = match count {
             Count::Total => true,
@@ -283,9 +285,7 @@ impl Station {
             } else if is_part && planned {
                 period.perform(difference, ideal_ns);
             }
-            if period.closed {
-                period.revision += 1;
-            }
+            period.revise(setting.name, out);
         }
         if is_part && difference > 0.0 {
             self.cycle(difference, at, known);
@@ -301,7 +301,7 @@ impl Station {
         let cycles = if (1.0..1e9).contains(&parts) { parts as u64 } else { 0 };
         if let Some(last) = last {
             #[expect(clippy::cast_precision_loss, reason = "a cycle is short")]
-            let seconds = (clock - last) as f64 / 1e9 / parts;
+            let seconds = (clock - last).max(0) as f64 / 1e9 / parts;
             self.told_sums.cycle.observe(seconds, cycles);
         }
     }
@@ -333,6 +333,34 @@ impl Station {
             }
             self.accounted = end;
         }
+    }
+
+    /// Moves the time since `at` that is accounted for already from the present state to `state`: the news comes after the
+    /// shift that it speaks of has closed, and makes a revision of it. Shifts that are no longer held stay as they are.
+    fn correct(&mut self, setting: Setting<'_>, state: State, at: Time, out: &mut Derived) {
+        let was = self.state;
+        let oldest = self.periods.front().map_or(self.accounted, |period| period.from);
+        let from = at.max(oldest);
+        let mut place = from;
+        let mut moved = false;
+        while place < self.accounted {
+            let slot = setting.calendar_slot(&mut self.slot, place);
+            let (planned, end) = (slot.planned, slot.until.min(self.accounted));
+            let spent = end.0 - place.0;
+            self.run_ns += spent * (i64::from(state.is_run()) - i64::from(was.is_run()));
+            if planned {
+                moved = true;
+                self.states[was as usize] -= spent;
+                self.states[state as usize] += spent;
+                if let Some(period) = self.period_at(setting, place) {
+                    period.spend(was, -spent);
+                    period.spend(state, spent);
+                }
+            }
+            place = end;
+        }
+        let touched = |period: &&mut Period| period.from < place && from < period.to;
+        self.periods.iter_mut().filter(touched).filter(|_| moved).for_each(|period| period.revise(setting.name, out));
     }
 
     /// The period that `at` lies in, opened if need be; none outside shifts. What is older than every period

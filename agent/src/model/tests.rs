@@ -343,6 +343,51 @@ fn sums_on_the_page_never_fall_and_change_nothing_upstream() {
 }
 
 #[test]
+fn what_comes_after_a_shift_has_closed_is_a_revision_of_it() {
+    let two = || vec![shift("a", "06:00", "07:00", &[("06:59", "06:59:30")]), shift("b", "07:00", "08:00", &[])];
+    let mut bench = Bench::new(oee(1.0), two());
+    bench.put(3000.0, STATE, 1).put(3000.0, TOTAL, 0).put(3000.0, REJECT, 0);
+    bench.line.advance(t(3602.5), &mut bench.derived);
+    // The link turns out to have been dead for the last minute of a; its proof of life is older than the shift's end.
+    let dead = Status::Own(OwnStatus::LinkLost);
+    bench.line.apply(&[Reading::bad(STATE, dead, t(3530.0), t(3610.0))], &mut bench.derived);
+    // What the machine did meanwhile, it tells afterwards.
+    bench.line.apply(&[Reading::good(STATE, Value::Int(5), t(3580.0), t(3620.0))], &mut bench.derived);
+    bench.line.apply(&[Reading::good(TOTAL, Value::Int(7), t(3590.0), t(3620.0))], &mut bench.derived);
+    let told: Vec<_> =
+        bench.derived.closed.iter().map(|(_, period)| (period.revision, period.states().collect::<Vec<_>>())).collect();
+    let ns = |seconds: i64| seconds * 1_000_000_000;
+    let producing = |seconds| (State::Producing, ns(seconds));
+    let (broken, unknown, down) =
+        ((State::Break, ns(30)), |seconds| (State::Unknown, ns(seconds)), (State::Down, ns(20)));
+    let last = vec![producing(530), down, broken, unknown(20)];
+    assert_eq!(
+        told,
+        [
+            (0, vec![producing(570), broken]),
+            (1, vec![producing(530), broken, unknown(40)]),
+            (2, last.clone()),
+            (3, last)
+        ],
+        "the break stays one"
+    );
+    let b = bench.kpi(3630.0);
+    assert_eq!((b.unknown_ns, b.run_ns, b.planned_ns), (0, 0, ns(30)), "down since before it began");
+    let a = bench.line.periods(t(3630.0)).remove(0).period;
+    assert_eq!((a.counts.total(&oee(1.0)), a.unattributed), (Some(7.0), 7.0));
+}
+
+#[test]
+fn late_news_changes_nothing_that_a_good_reading_has_confirmed() {
+    let mut bench = Bench::early();
+    bench.put(0.0, STATE, 1).put(100.0, STATE, 1);
+    let dead = Status::Own(OwnStatus::LinkLost);
+    bench.line.apply(&[Reading::bad(STATE, dead, t(40.0), t(110.0))], &mut bench.derived);
+    let kpi = bench.kpi(120.0);
+    assert_eq!((kpi.run_ns, kpi.unknown_ns), (100_000_000_000, 20_000_000_000));
+}
+
+#[test]
 fn where_nothing_counts_no_parts_are_told() {
     let mut bench = Bench::new(OeeSpec { total: None, reject: None, ..oee(1.0) }, vec![]);
     bench.put(0.0, STATE, 1);
