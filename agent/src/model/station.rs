@@ -253,12 +253,12 @@ impl Station {
                 self.tell_due(setting, at, out);
                 self.period_at(setting, at);
             }
-            Step::Counted { difference, since, known } => {
+            Step::Counted { difference, since, at, known } => {
                 self.tell_due(setting, at, out);
                 let known = known && !self.unknown_between(since, at);
                 self.add(setting, count, difference, at, known, out);
             }
-            Step::Quarantined { difference, since } => out.losses.push(Loss {
+            Step::Quarantined { difference, since, at } => out.losses.push(Loss {
                 source: setting.name.clone(),
                 from: since,
                 to: at,
