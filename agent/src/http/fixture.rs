@@ -78,7 +78,9 @@ pub(super) fn line() -> View {
 /// The same line with nothing wrong.
 pub(super) fn well() -> View {
     let mut view = line();
-    snapshot(&mut view).stations.truncate(1);
+    let stations = &mut snapshot(&mut view).stations;
+    stations.truncate(1);
+    stations[0].kpi.iter_mut().for_each(|kpi| kpi.figures.performance = Some(0.86));
     view
 }
 
@@ -111,6 +113,7 @@ fn printer() -> StationView {
             reject: Some(423.0),
             unattributed: 12.0,
             quality_assumed: false,
+            scheduled: Some(true),
             planned_ns: 23_400_000_000_000,
             run_ns: 17_550_000_000_000,
             unknown_ns: 0,
@@ -150,6 +153,7 @@ fn aoi() -> StationView {
             reject: None,
             unattributed: 0.0,
             quality_assumed: true,
+            scheduled: Some(true),
             planned_ns: 1_350_000_000_000,
             run_ns: 0,
             unknown_ns: 4_050_000_000_000,

@@ -190,6 +190,7 @@ impl Period {
             reject,
             unattributed: self.unattributed,
             quality_assumed: spec.reject.is_none() && (spec.good.is_none() || spec.total.is_none()) && good.is_some(),
+            scheduled: self.states().next().map(|_| seen),
             planned_ns,
             run_ns,
             unknown_ns,

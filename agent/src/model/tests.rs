@@ -218,7 +218,17 @@ fn the_edges_of_the_arithmetic() {
 
     let mut fast = Bench::early();
     fast.put(0.0, STATE, 1).put(0.0, TOTAL, 0).put(0.0, REJECT, 0).put(10.0, TOTAL, 30);
-    assert_eq!(fast.kpi(10.0).figures.performance, Some(3.0), "never capped");
+    let kpi = fast.kpi(10.0);
+    assert_eq!((kpi.figures.performance, kpi.hint()), (Some(3.0), Some("check the ideal cycle time")), "never capped");
+    assert_eq!(fast.kpi(30.0).hint(), None, "at its best, and not above");
+
+    let mut resting = Bench::new(oee(1.0), vec![shift("early", "06:00", "14:00", &[("06:00", "06:30")])]);
+    resting.put(0.0, STATE, 5).put(0.0, TOTAL, 0).put(0.0, REJECT, 0).put(30.0, TOTAL, 3);
+    let kpi = resting.kpi(60.0);
+    let figures = &kpi.figures;
+    assert_eq!((figures.availability, figures.performance, figures.oee, figures.coverage), (None, None, None, None));
+    assert_eq!((figures.quality, kpi.total, kpi.scheduled), (Some(1.0), Some(3.0), Some(false)), "nothing was planned");
+    assert_eq!((resting.kpi(0.0).scheduled, resting.kpi(1801.0).scheduled), (None, Some(true)));
 
     let mut closed = Bench::new(oee(1.0), vec![shift("late", "14:00", "22:00", &[])]);
     assert_eq!(closed.view(0.0).kpi, None);
