@@ -387,6 +387,39 @@ fn what_comes_after_a_shift_has_closed_is_a_revision_of_it() {
     assert_eq!((a.counts.total(&oee(1.0)), a.unattributed), (Some(7.0), 7.0));
 }
 
+proptest::proptest! {
+    /// However late news comes, every instant of a shift is spent once.
+    #[test]
+    fn every_instant_of_a_shift_is_spent_once(
+        news in proptest::collection::vec((0..1500_u32, 0..4000_u32, proptest::option::of(0..4_usize)), 1..80),
+    ) {
+        let plan = vec![
+            shift("a", "06:00", "07:00", &[("06:59", "07:00")]),
+            shift("b", "07:00", "09:30", &[("07:00", "07:05"), ("08:00", "08:30")]),
+            shift("c", "10:00", "06:00", &[]),
+        ];
+        let mut bench = Bench::new(oee(1.0), plan);
+        let mut now = 0.0;
+        for (pause, late, value) in news {
+            now += f64::from(pause);
+            let (source_time, received_time) = (t(now - f64::from(late)), t(now));
+            bench.line.advance(received_time, &mut bench.derived);
+            let reading = match value {
+                Some(place) => Reading::good(STATE, Value::Int([1, 2, 5, 9][place]), source_time, received_time),
+                None => Reading::bad(STATE, Status::Own(OwnStatus::LinkLost), source_time, received_time),
+            };
+            bench.line.apply(&[reading], &mut bench.derived);
+        }
+        let end = t(now + 1.0);
+        let held = bench.line.periods(end).into_iter().map(|of| of.period);
+        let told = bench.derived.closed.drain(..).map(|(_, period)| period);
+        for period in told.chain(held) {
+            let spent: i64 = period.states().map(|(_, spent)| spent).sum();
+            proptest::prop_assert_eq!(spent, period.to.min(end).0 - period.from.0, "{:?}", period);
+        }
+    }
+}
+
 #[test]
 fn late_news_changes_nothing_that_a_good_reading_has_confirmed() {
     let mut bench = Bench::early();
