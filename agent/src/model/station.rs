@@ -50,8 +50,8 @@ pub struct Station {
     strange: Option<Value>,
     /// Since when nobody knows the state, because a bad reading said so.
     lost: Option<Time>,
-    /// Where the last stretch of unknown state ended.
-    unknown_until: Option<Time>,
+    /// The last stretch of unknown state that has ended.
+    unknown: Option<(Time, Time)>,
     /// Up to where time is accounted for.
     accounted: Time,
     /// The counters: total, good, reject.
@@ -225,7 +225,7 @@ impl Station {
         }
         self.correct(setting, state, at, out);
         if self.state == State::Unknown && self.since < at {
-            self.unknown_until = Some(at);
+            self.unknown = Some((self.since, at));
         }
         out.records.push(Record::StateChanged { station: setting.name.clone(), time: at, from: self.state, to: state });
         self.state = state;
@@ -309,7 +309,7 @@ impl Station {
     /// Whether the state was unknown for any time, longer than zero, between the two.
     fn unknown_between(&self, since: Time, at: Time) -> bool {
         let now = self.state == State::Unknown && at > since.max(self.since);
-        now || self.unknown_until.is_some_and(|until| until > since)
+        now || self.unknown.is_some_and(|(from, until)| from < at && since < until)
     }
 
     /// Spends the time up to `to` in the present state, slot by slot of the plan.

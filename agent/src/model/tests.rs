@@ -179,6 +179,19 @@ fn unknown_time_is_neither_running_nor_down() {
 }
 
 #[test]
+fn parts_counted_before_a_gap_are_attributed_though_they_are_told_after_it() {
+    let mut bench = Bench::early();
+    bench.put(0.0, STATE, 1).put(0.0, TOTAL, 0).put(0.0, REJECT, 0).lose(20.0, STATE).put(25.0, STATE, 1);
+    let late = |value, at| Reading::good(TOTAL, Value::Int(value), t(at), t(26.0));
+    bench.line.apply(&[late(5, 19.0)], &mut bench.derived);
+    assert_eq!(bench.kpi(26.0).unattributed, 0.0);
+    bench.line.apply(&[late(8, 21.0)], &mut bench.derived);
+    assert_eq!(bench.kpi(26.0).unattributed, 3.0);
+    bench.line.apply(&[late(9, 26.0)], &mut bench.derived);
+    assert_eq!(bench.kpi(26.0).unattributed, 4.0);
+}
+
+#[test]
 fn a_gap_of_no_length_attributes() {
     let mut bench = Bench::early();
     bench.put(0.0, STATE, 1).put(0.0, TOTAL, 0).put(0.0, REJECT, 0).put(10.0, TOTAL, 5);
