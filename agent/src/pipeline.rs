@@ -9,13 +9,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gemba_drivers::{Batch, Loss, Reading, Receipt, Time};
+use gemba_drivers::{Batch, Loss, Receipt, Time};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
 use crate::model::{Derived, KPI_EVERY, LATENESS, Line};
 use crate::received::Received;
+use crate::record::Record;
 use crate::snapshot::Snapshot;
 use crate::spool::{Entry, Seq, SeriesId, StoredReading, Writer};
 
@@ -127,19 +128,21 @@ impl Pipeline {
 
     fn take(&mut self, batch: Batch) {
         let Batch { readings, losses, receipt } = batch;
-        if self.failing.is_some() && self.writer.pending_bytes() > MOST_UNSTORED {
-            self.drop_unstored(&readings);
+        let full = self.is_full();
+        if full {
+            let line = &self.line;
+            forget(&mut self.unstored, readings.iter().map(|of| (line.station_of(of.tag), of.received_time)));
         } else if !readings.is_empty() {
             self.line.apply(&readings, &mut self.derived);
             let ids = &self.ids;
             let stored = readings.into_iter().map(|reading| StoredReading::new(ids[reading.tag.index()], reading));
             let cause = self.append(&Entry::Readings(stored.collect()));
-            self.append_derived(Some(cause));
+            self.append_derived(Some(cause), full);
         }
         for loss in losses {
             self.line.lose(loss, &mut self.derived);
         }
-        self.append_derived(None);
+        self.append_derived(None, full);
         if let Some(receipt) = receipt {
             let (session, delivery) = receipt.delivery();
             self.received.note(session, delivery);
@@ -152,19 +155,22 @@ impl Pipeline {
 
     fn lose(&mut self, loss: Loss) {
         self.line.lose(loss, &mut self.derived);
-        self.append_derived(None);
+        self.append_derived(None, self.is_full());
     }
 
     /// Time goes on: the model hears of it, and the spool, so that a restart can tell it again.
     fn tick(&mut self, now: Time) {
-        self.append(&Entry::Tick(now));
+        let full = self.is_full();
+        if !full {
+            self.append(&Entry::Tick(now));
+        }
         self.line.advance(now, &mut self.derived);
-        self.append_derived(None);
+        self.append_derived(None, full);
     }
 
     fn finish(&mut self, now: Time) {
         self.line.tell_last(now, &mut self.derived);
-        self.append_derived(None);
+        self.append_derived(None, self.is_full());
         self.checkpoint_due = Instant::now();
         self.commit();
         self.publish();
@@ -182,9 +188,21 @@ impl Pipeline {
         seq
     }
 
-    fn append_derived(&mut self, cause: Option<Seq>) {
+    /// `full` since before the readings came that it is derived from: they share a commit, or neither is kept.
+    fn append_derived(&mut self, cause: Option<Seq>, full: bool) {
         self.derived.closed.clear();
         let mut records = std::mem::take(&mut self.derived.records);
+        if full {
+            // Losses are in the ledger all the same, and in the totals that upstream hears of later.
+            let dropped = records.drain(..).filter_map(|record| match record {
+                Record::Kpi(point) => Some((point.station, point.time)),
+                Record::StateChanged { station, time, .. }
+                | Record::ValidityChanged { station, time, .. }
+                | Record::TagChanged { station, time, .. } => Some((station, time)),
+                Record::Loss { .. } => None,
+            });
+            forget(&mut self.unstored, dropped);
+        }
         for record in records.drain(..) {
             self.append(&Entry::Record { cause, record });
         }
@@ -192,7 +210,8 @@ impl Pipeline {
     }
 
     fn commit(&mut self) {
-        if self.checkpoint_due <= Instant::now() {
+        // Not while the disk fails: one after the other would pile up in memory.
+        if self.checkpoint_due <= Instant::now() && self.failing.is_none() {
             self.writer.checkpoint(self.applied, &self.line.checkpoint());
             self.received.rewrite();
             self.checkpoint_due = Instant::now() + CHECKPOINT_EVERY;
@@ -228,21 +247,25 @@ impl Pipeline {
         self.snapshot.send_replace(Arc::new(snapshot));
     }
 
-    /// Neither disk nor memory has room: the readings go, their count and span stay.
-    fn drop_unstored(&mut self, readings: &[Reading]) {
-        for reading in readings {
-            let station = self.line.station_of(reading.tag);
-            let at = reading.received_time;
-            let loss = self.unstored.entry(station.clone()).or_insert_with(|| Loss {
-                source: station,
-                from: at,
-                to: at,
-                count: 0,
-                reason: "the spool could not be written and memory was full".into(),
-            });
-            loss.count += 1;
-            loss.to = loss.to.max(at);
-        }
+    /// Neither disk nor memory has room for more.
+    fn is_full(&self) -> bool {
+        self.failing.is_some() && self.writer.pending_bytes() > MOST_UNSTORED
+    }
+}
+
+/// What could not be stored goes; its count and span stay, to be told once something can be stored again.
+fn forget(unstored: &mut BTreeMap<Arc<str>, Loss>, what: impl IntoIterator<Item = (Arc<str>, Time)>) {
+    for (station, at) in what {
+        let loss = unstored.entry(station.clone()).or_insert_with(|| Loss {
+            source: station,
+            from: at,
+            to: at,
+            count: 0,
+            reason: "the spool could not be written and memory was full".into(),
+        });
+        loss.count += 1;
+        loss.from = loss.from.min(at);
+        loss.to = loss.to.max(at);
     }
 }
 
@@ -253,4 +276,104 @@ fn next_tick(now: Time) -> Instant {
     let due = Time(settled.0.div_euclid(step) * step + step) + LATENESS;
     // A little after, so that the instant itself lies in the past.
     Instant::now() + due.since(now) + Duration::from_millis(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use gemba_drivers::{Reading, TagId, Value};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::spool::{self, Series, Settings};
+
+    const YAML: &str = "
+site: fab-2
+line: smt-1
+timezone: UTC
+stations:
+  - name: oven-1
+    source: { type: mqtt, endpoint: \"mqtt://127.0.0.1:1883\", client_id: gemba, topics: [{ topic: oven, payload: json }] }
+    tags:
+      - { name: state, path: \"$.state\" }
+      - { name: recipe, path: \"$.recipe\" }
+    oee:
+      state: { tag: state, map: { running: producing } }
+";
+
+    /// A pipeline whose journal is full after each commit: the next one needs the folder to be there.
+    fn pipeline(folder: &Path) -> (Pipeline, watch::Receiver<Arc<Snapshot>>) {
+        let file = folder.join("line.yaml");
+        std::fs::write(&file, YAML).expect("written");
+        let config = Config::load(&file).expect("a configuration");
+        let (max_size, keep_free, keep, journal_size) = (1 << 30, 0, Duration::ZERO, 1);
+        let settings = Settings { path: folder.join("spool"), max_size, keep_free, keep, journal_size };
+        let series = config.tags.iter().map(|tag| Series {
+            station: config.stations[tag.station].name.clone(),
+            tag: tag.name.clone(),
+            unit: None,
+            metric: None,
+            text: true,
+        });
+        let opened = spool::open(settings, &series.collect::<Vec<_>>()).expect("opens");
+        let (snapshots, snapshot) = watch::channel(Arc::default());
+        let sync = Duration::from_millis(10);
+        let line = Line::new(&config);
+        let applied = Seq::default();
+        (Pipeline::new(line, opened.writer, opened.ids, applied, Received::default(), sync, snapshots), snapshot)
+    }
+
+    fn said(tag: u32, text: &str, seconds: i64) -> Batch {
+        let at = Time::from_millis(1_772_431_200_000 + seconds * 1000);
+        let readings = vec![Reading::good(TagId(tag), Value::Text(text.into()), at, at)];
+        Batch { readings, losses: Vec::new(), receipt: None }
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_fails_for_long_fills_no_memory_and_everything_is_counted() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut pipeline, mut snapshot) = pipeline(folder.path());
+        pipeline.take(said(0, "running", 0));
+        pipeline.commit();
+        assert_eq!(pipeline.failing, None);
+
+        let (there, gone) = (folder.path().join("spool"), folder.path().join("gone"));
+        std::fs::rename(&there, &gone).expect("moved away");
+        let long = "x".repeat(8000);
+        let mut seconds = 0;
+        while !pipeline.is_full() {
+            seconds += 1;
+            pipeline.take(said(1, &format!("{seconds}{long}"), seconds));
+            pipeline.commit();
+            assert!(pipeline.failing.is_some(), "there is no folder");
+        }
+        pipeline.publish();
+        assert!(!snapshot.borrow_and_update().spool.full, "memory still holds all of it");
+
+        let held = pipeline.writer.pending_bytes();
+        let at = |seconds| Time::from_millis(1_772_431_200_000 + seconds * 1000);
+        let broken =
+            Loss { source: "oven-1".into(), from: at(0), to: at(0), count: 1, reason: "payload is not JSON".into() };
+        for step in 1..=500 {
+            pipeline.tick(at(seconds + step * 10));
+            pipeline.take(Batch { losses: vec![broken.clone()], ..said(1, "A-17", seconds + step * 10) });
+            pipeline.checkpoint_due = Instant::now();
+            pipeline.commit();
+        }
+        assert_eq!(pipeline.writer.pending_bytes(), held, "neither ticks, figures, losses nor checkpoints pile up");
+        pipeline.publish();
+        assert!(snapshot.borrow_and_update().spool.full);
+
+        std::fs::rename(&gone, &there).expect("back again");
+        pipeline.commit();
+        assert_eq!(pipeline.failing, None);
+        pipeline.commit();
+        pipeline.publish();
+        let snapshot = snapshot.borrow_and_update();
+        assert!(!snapshot.spool.full && snapshot.spool.error.is_none());
+        let totals: Vec<_> = snapshot.loss_totals.iter().map(|(_, reason, count)| (&**reason, *count)).collect();
+        let unstored = "the spool could not be written and memory was full";
+        assert_eq!(totals, [("payload is not JSON", 500), (unstored, 1000)], "500 readings and 500 points of figures");
+    }
 }

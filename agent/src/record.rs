@@ -78,7 +78,8 @@ pub struct KpiPoint {
     pub figures: Option<Figures>,
     /// Since when the sums count: the station's first observation ever.
     pub since: Time,
-    /// The sums. They only grow.
+    /// The sums. They only grow. Empty at the end of a shift: its figures are told once late readings had their time, and
+    /// sums of an instant are told once only.
     pub sums: Sums,
 }
 
@@ -104,10 +105,10 @@ pub struct Figures {
 /// What accumulates over a station's life.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sums {
-    /// Good parts.
-    pub good: f64,
+    /// Good parts; `None` where no counter tells.
+    pub good: Option<f64>,
     /// Rejected parts.
-    pub reject: f64,
+    pub reject: Option<f64>,
     /// Nanoseconds in each state that was ever seen.
     pub state_time: Vec<(State, i64)>,
     /// Nanoseconds of downtime by reason, and whether it was planned.

@@ -62,12 +62,22 @@ pub struct KpiView {
     pub unattributed: f64,
     /// All parts were taken as good since nothing counts good or reject.
     pub quality_assumed: bool,
+    /// Whether any of the period so far was planned for production; `None` before any of it has passed.
+    pub scheduled: Option<bool>,
     /// Nanoseconds of planned time that are known, of them run, and of planned time that are unknown.
     pub planned_ns: i64,
     /// Run time.
     pub run_ns: i64,
     /// Unknown time within planned time.
     pub unknown_ns: i64,
+}
+
+impl KpiView {
+    /// What somebody should look at, if the figures show it: no machine makes parts faster than at its best.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        self.figures.performance.is_some_and(|performance| performance > 1.0).then_some("check the ideal cycle time")
+    }
 }
 
 /// A tag.

@@ -224,7 +224,28 @@ async fn a_server_error_that_does_not_pass_counts_as_refused_in_the_end() {
     assert_eq!(losses.len(), 1);
     assert_eq!((losses[0].count, &*losses[0].reason), (1, "500: panicked"));
     let alone = receiver.received().iter().filter(|request| request.points(METRIC).len() == 1).count();
-    assert_eq!(alone, 5, "1, three times the poison, 3: {:#?}", receiver.summary());
+    assert_eq!(alone, 6, "1, four times the poison, 3: {:#?}", receiver.summary());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_fails_over_everything_is_down_and_nothing_is_given_up() {
+    let receiver = Receiver::start();
+    receiver.answer_with(|_| Reply::status(500, "no database"));
+    let spool = Spool::default();
+    spool.commit((1..=3).map(reading));
+    let line = Line::start_on(spool, &receiver, |_, patience| patience.server_errors = 2);
+    receiver.until("far more failures than count against a request", |receiver| receiver.received().len() > 12).await;
+    assert_eq!((line.view().status, line.view().rejected), (UpstreamStatus::Disconnected, 0));
+    receiver.answer_with(|_| Reply::Accept);
+    line.acknowledged(3).await;
+
+    assert_eq!(values(&receiver), [1, 2, 3]);
+    assert!(line.losses().is_empty());
+    let sent = receiver.received();
+    let bodies: std::collections::BTreeSet<_> =
+        sent.iter().filter(|request| !request.points(METRIC).is_empty()).map(|request| &request.raw).collect();
+    assert_eq!(bodies.len(), 1, "the same bytes each time");
+    assert!(sent.iter().any(|request| request.metrics().next().is_none()), "and requests with nothing in them");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,8 +6,9 @@
 //!   are a loss.
 //! - *Later* (nobody there, no answer in time, 429, 502, 503, 504, a 200 that is no OTLP): the same bytes
 //!   again after a pause, for ever. `Retry-After` replaces the pause, within 30 s.
-//! - *Failed* (another 5xx): the same, but what fails again and again may be our own doing, so after
-//!   [`Patience::server_errors`] retries it counts as refused.
+//! - *Failed* (another 5xx): the same, but what fails again and again may be our own doing. After
+//!   [`Patience::server_errors`] retries upstream is asked to take an empty request: if it can, and fails over ours once
+//!   more, ours counts as refused; if it fails over that too, upstream is down, and nothing is given up.
 //! - *Refused* (400, 413, 422): half as many frames, until a single frame is refused. That one is a loss, its
 //!   neighbours go through, and the requests grow back.
 //! - *Blocked* (401, 403, 404, redirects …): everything is kept and tried at the longest pause, since
@@ -26,6 +27,7 @@ mod parcel;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use gemba_drivers::supervisor::{FIRST_PAUSE, LONGEST_PAUSE, pauses};
 use gemba_drivers::{Loss, Time};
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -38,7 +40,7 @@ use crate::forward::answer::Answer;
 use crate::forward::client::Client;
 pub use crate::forward::client::SetupError;
 use crate::forward::parcel::{Part, Pending, Signal, Span};
-use crate::otlp::Encoder;
+use crate::otlp::{Encoder, Payload};
 use crate::snapshot::{UpstreamStatus, UpstreamView};
 use crate::spool::{self, Chunk, Seq};
 
@@ -96,7 +98,7 @@ pub struct Patience {
     pub shortest: Duration,
     /// The longest, and the pause while blocked.
     pub longest: Duration,
-    /// How often a request that fails within upstream (500) is sent again before it counts as refused.
+    /// How often a request that fails within upstream (500) is sent again before it is asked whose fault that is.
     pub server_errors: u32,
 }
 
@@ -223,6 +225,7 @@ impl<B: Backlog> Forwarder<B> {
                 self.view.send_modify(|view| view.retries += 1);
             }
             let answer = self.client.send(part.signal, &part.body).await;
+            let answer = self.judged(answer).await;
             if let Some(step) = self.follow(answer) {
                 return step;
             }
@@ -250,6 +253,30 @@ impl<B: Backlog> Forwarder<B> {
         }))
     }
 
+    /// Whose fault a failure is that does not pass: ours if upstream takes, or at least answers, a request with nothing in
+    /// it, and then fails over ours once more.
+    async fn judged(&mut self, answer: Answer) -> Answer {
+        let most = self.patience.server_errors;
+        let Some(part) = self.pending.as_mut().and_then(|pending| pending.parts.front_mut()) else { return answer };
+        let why = match answer {
+            Answer::Failed { why } if part.server_errors >= most => why,
+            answer => return answer,
+        };
+        let empty = Part::new(part.signal, Payload { body: Bytes::new(), items: 0 }, self.gzip);
+        match self.client.send(empty.signal, &empty.body).await {
+            Answer::Accepted { .. } | Answer::Refused { .. } => {}
+            Answer::Later { .. } | Answer::Failed { .. } | Answer::Blocked { .. } => {
+                return Answer::Later { why, after: None };
+            }
+        }
+        part.attempts += 1;
+        self.view.send_modify(|view| view.retries += 1);
+        match self.client.send(part.signal, &part.body).await {
+            Answer::Failed { why } => Answer::Refused { why },
+            answer => answer,
+        }
+    }
+
     /// What an answer to the first part means; `None` when that part is done with.
     fn follow(&mut self, answer: Answer) -> Option<Step> {
         let patience = self.patience;
@@ -273,13 +300,13 @@ impl<B: Backlog> Forwarder<B> {
                 self.failing(UpstreamStatus::Disconnected, why, pause);
                 Some(Step::Wait(pause))
             }
-            Answer::Failed { why } if part.server_errors < patience.server_errors => {
+            Answer::Failed { why } => {
                 part.server_errors += 1;
                 let pause = self.waits.next().unwrap_or(patience.longest);
                 self.failing(UpstreamStatus::Disconnected, why, pause);
                 Some(Step::Wait(pause))
             }
-            Answer::Failed { why } | Answer::Refused { why } => self.refused(&why),
+            Answer::Refused { why } => self.refused(&why),
             Answer::Blocked { why } => {
                 self.failing(UpstreamStatus::Blocked, why, patience.longest);
                 Some(Step::Wait(patience.longest))

@@ -78,7 +78,9 @@ pub(super) fn line() -> View {
 /// The same line with nothing wrong.
 pub(super) fn well() -> View {
     let mut view = line();
-    snapshot(&mut view).stations.truncate(1);
+    let stations = &mut snapshot(&mut view).stations;
+    stations.truncate(1);
+    stations[0].kpi.iter_mut().for_each(|kpi| kpi.figures.performance = Some(0.86));
     view
 }
 
@@ -111,6 +113,7 @@ fn printer() -> StationView {
             reject: Some(423.0),
             unattributed: 12.0,
             quality_assumed: false,
+            scheduled: Some(true),
             planned_ns: 23_400_000_000_000,
             run_ns: 17_550_000_000_000,
             unknown_ns: 0,
@@ -118,8 +121,8 @@ fn printer() -> StationView {
         sums: Some((
             at("2026-10-01T00:00:00Z"),
             Sums {
-                good: 1_000_000.0,
-                reject: 20_000.0,
+                good: Some(1_000_000.0),
+                reject: Some(20_000.0),
                 state_time: vec![(State::Producing, 17_550_500_000_000), (State::Down, 900_000_000_000)],
                 downtime: vec![("jam \"A\"".into(), false, 600_000_000_000), ("lunch".into(), true, 300_000_000_000)],
                 cycle: cycle(),
@@ -150,11 +153,12 @@ fn aoi() -> StationView {
             reject: None,
             unattributed: 0.0,
             quality_assumed: true,
+            scheduled: Some(true),
             planned_ns: 1_350_000_000_000,
             run_ns: 0,
             unknown_ns: 4_050_000_000_000,
         }),
-        sums: Some((at("2026-11-02T10:30:00Z"), Sums { good: 0.5, ..Sums::default() })),
+        sums: Some((at("2026-11-02T10:30:00Z"), Sums { good: Some(0.5), ..Sums::default() })),
         tags: vec![
             good("state", None, Value::Text("Suspended".into())),
             TagView {

@@ -63,6 +63,10 @@ pub struct Kpi {
     oee_bounds: Option<Bounds>,
     unattributed: Option<Count>,
     quality_assumed: Option<bool>,
+    /// False where planned time is 0, so that there is nothing to know.
+    scheduled: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'static str>,
     first_pass_yield: Option<f64>,
     defect_rate: Option<f64>,
     planned_s: Option<f64>,
@@ -197,7 +201,10 @@ impl<'a> Station<'a> {
             shift: station.shift.as_deref(),
             kpi: match &station.kpi {
                 Some(kpi) => Some(Kpi::from(kpi)),
-                None => station.state.is_some().then(Kpi::default),
+                // Outside shifts nothing is planned; before the first reading nobody knows.
+                None => {
+                    station.state.map(|_| Kpi { scheduled: station.shift.is_none().then_some(false), ..Kpi::default() })
+                }
             },
             tags: station.tags.iter().map(|tag| Tag::new(tag, view.now)).collect(),
         }
@@ -220,6 +227,8 @@ impl From<&KpiView> for Kpi {
             oee_bounds: kpi.oee_bounds.map(|(low, high)| Bounds { low, high }),
             unattributed: Some(Count(kpi.unattributed)),
             quality_assumed: Some(kpi.quality_assumed),
+            scheduled: kpi.scheduled,
+            hint: kpi.hint(),
             first_pass_yield: figures.first_pass_yield,
             defect_rate: figures.defect_rate,
             planned_s: Some(seconds(kpi.planned_ns)),
@@ -374,7 +383,12 @@ mod tests {
             (&Json::Null, &Json::Null, &json!(0.5))
         );
         let none_yet = ours["stations"][2]["kpi"].as_object().expect("a station with `oee:` always has the object");
-        assert!(none_yet.len() >= 9 && none_yet.values().all(Json::is_null));
+        assert_eq!(none_yet["scheduled"], false, "outside shifts");
+        let figures = none_yet.iter().filter(|(name, _)| *name != "scheduled");
+        assert!(none_yet.len() > 9 && figures.clone().all(|(_, figure)| figure.is_null()));
+        let mut view = line();
+        snapshot(&mut view).stations[2].shift = Some("early".into());
+        assert_eq!(json(&view)["stations"][2]["kpi"]["scheduled"], Json::Null, "in a shift, and not heard yet");
         let without_oee = &ours["stations"][3];
         assert_eq!((&without_oee["state"], &without_oee["kpi"]), (&Json::Null, &Json::Null));
     }

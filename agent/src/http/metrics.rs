@@ -10,8 +10,8 @@ use gemba_drivers::{LinkPhase, Time};
 
 use super::View;
 use super::health::seconds;
-use crate::record::{CycleHistogram, Figures, Sums};
-use crate::snapshot::{StationView, UpstreamStatus};
+use crate::record::{CycleHistogram, Figures};
+use crate::snapshot::UpstreamStatus;
 
 /// Everything, family by family.
 pub(super) fn text(view: &View) -> String {
@@ -71,7 +71,8 @@ fn sums(page: &mut Page, view: &View) {
     };
     page.family("factory_parts_total", Kind::Counter, "Parts made since the station was first seen.", |family| {
         for (station, sums) in stations() {
-            for (disposition, count) in parts(station, sums) {
+            for (disposition, count) in [("good", sums.good), ("reject", sums.reject)] {
+                let Some(count) = count else { continue };
                 let labels = [("factory_station", &*station.name), ("factory_part_disposition", disposition)];
                 family.sample(&labels, count);
             }
@@ -103,14 +104,6 @@ fn sums(page: &mut Page, view: &View) {
             histogram(family, &station.name, &sums.cycle);
         }
     });
-}
-
-/// Parts by disposition. A station where nothing counts has none, rather than none made.
-fn parts<'a>(station: &StationView, sums: &'a Sums) -> impl Iterator<Item = (&'static str, f64)> + use<'a> {
-    let kpi = station.kpi.as_ref();
-    let good = (sums.good > 0.0 || kpi.is_some_and(|kpi| kpi.good.is_some())).then_some(("good", sums.good));
-    let reject = (sums.reject > 0.0 || kpi.is_some_and(|kpi| kpi.reject.is_some())).then_some(("reject", sums.reject));
-    good.into_iter().chain(reject)
 }
 
 /// Upper bounds of the classic buckets, as powers of two: 1/16 s to 1,024 s.

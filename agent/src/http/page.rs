@@ -126,14 +126,18 @@ impl Page {
         let parts = |count: Option<f64>| OrNothing(count.map(Number));
         self.put(format_args!("<td class=\"n\"><span class=\"oee\">{}</span>", percent(figures.and_then(|of| of.oee))));
         if let Some(kpi) = kpi {
-            self.put(format_args!("<small>for {}</small>", Span(self.now.since(kpi.since))));
+            let scheduled = if kpi.scheduled == Some(false) { "not scheduled, " } else { "" };
+            self.put(format_args!("<small>{scheduled}for {}</small>", Span(self.now.since(kpi.since))));
         }
         self.put(format_args!(
-            "</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}",
+            "</td><td class=\"n\">{}</td><td class=\"n\">{}",
             percent(figures.and_then(|of| of.availability)),
             percent(figures.and_then(|of| of.performance)),
-            percent(figures.and_then(|of| of.quality)),
         ));
+        if let Some(hint) = kpi.and_then(KpiView::hint) {
+            self.put(format_args!("<small class=\"warn\">{hint}</small>"));
+        }
+        self.put(format_args!("</td><td class=\"n\">{}", percent(figures.and_then(|of| of.quality))));
         if kpi.is_some_and(|kpi| kpi.quality_assumed && kpi.figures.quality.is_some()) {
             self.put(format_args!("<small>assumed</small>"));
         }

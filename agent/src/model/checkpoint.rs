@@ -10,7 +10,7 @@ use crate::model::line::{Line, NOTHING_YET};
 use crate::model::station::Station;
 
 /// The layout below. Another number is another layout.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// By name, since the configuration may have changed meanwhile: what is gone is forgotten, what is new
 /// starts with nothing.

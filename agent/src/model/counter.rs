@@ -8,10 +8,19 @@ use crate::model::CounterSpec;
 /// What is remembered of a counter. Survives a restart, so that nothing is counted twice or lost.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Counter {
-    /// The last good raw value, and when the source said it.
-    last: Option<(f64, Time)>,
+    /// The last good reading.
+    last: Option<Last>,
     /// Since when it has been bad; kept until the next good reading.
     bad: Option<Time>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Last {
+    value: f64,
+    /// As the source has it.
+    source_time: Time,
+    /// From when on it counts.
+    at: Time,
 }
 
 /// What a reading of a counter says.
@@ -26,6 +35,8 @@ pub enum Step {
         difference: f64,
         /// When the last good reading was.
         since: Time,
+        /// When this one counts; never before the last.
+        at: Time,
         /// Whether every reading between was good.
         known: bool,
     },
@@ -37,6 +48,8 @@ pub enum Step {
         difference: f64,
         /// When the last good reading was.
         since: Time,
+        /// When this one was; never before the last.
+        at: Time,
     },
 }
 
@@ -47,17 +60,20 @@ impl Counter {
     /// a reset and the difference the new value. `max_rate` allows one part beyond it, since parts are whole
     /// and polls short.
     pub fn observe(&mut self, spec: &CounterSpec, value: f64, source_time: Time, at: Time) -> Step {
-        let Some((previous, since)) = self.last else {
-            self.last = Some((value, at));
+        let Some(Last { value: previous, source_time: told, at: since }) = self.last else {
+            self.last = Some(Last { value, source_time, at });
             self.bad = None;
             return Step::Baseline;
         };
-        if source_time < since && self.bad.is_none() {
+        // Against the source's own time: one that counts from its receipt may be followed by one that a source whose clock
+        // is behind dates before that.
+        if source_time < told && self.bad.is_none() {
             return Step::Late;
         }
+        let at = at.max(since);
         let known = self.bad.is_none_or(|bad| bad >= at);
         self.bad = None;
-        self.last = Some((value, at.max(since)));
+        self.last = Some(Last { value, source_time, at });
         let difference = match spec.modulus {
             Some(modulus) if value < previous => value - previous + modulus,
             None if value < previous => value,
@@ -66,9 +82,9 @@ impl Counter {
         let elapsed = at.since(since).as_secs_f64();
         let too_fast = spec.max_rate.is_some_and(|rate| difference > rate.mul_add(elapsed, 1.0));
         if difference < 0.0 || too_fast {
-            return Step::Quarantined { difference, since };
+            return Step::Quarantined { difference, since, at };
         }
-        Step::Counted { difference, since, known }
+        Step::Counted { difference, since, at, known }
     }
 
     /// A bad reading with effect at `at`.
@@ -113,7 +129,12 @@ mod tests {
             seen += 1;
             let counted = step(&spec(vector["modulus"].as_f64(), None), prev, cur);
             let difference = vector["delta"].as_f64().expect("a difference");
-            assert_eq!(counted, Step::Counted { difference, since: seconds(0), known: true }, "{}", vector["id"]);
+            assert_eq!(
+                counted,
+                Step::Counted { difference, since: seconds(0), at: seconds(10), known: true },
+                "{}",
+                vector["id"]
+            );
         }
         assert_eq!(seen, 4, "the counter vectors");
     }
@@ -125,11 +146,11 @@ mod tests {
         counter.observe(&spec, 100.0, seconds(0), seconds(0));
         assert_eq!(
             counter.observe(&spec, 4_000_000.0, seconds(10), seconds(10)),
-            Step::Quarantined { difference: 3_999_900.0, since: seconds(0) }
+            Step::Quarantined { difference: 3_999_900.0, since: seconds(0), at: seconds(10) }
         );
         assert_eq!(
             counter.observe(&spec, 4_000_020.0, seconds(20), seconds(20)),
-            Step::Counted { difference: 20.0, since: seconds(10), known: true }
+            Step::Counted { difference: 20.0, since: seconds(10), at: seconds(20), known: true }
         );
     }
 
@@ -141,7 +162,7 @@ mod tests {
         assert_eq!(counter.observe(&spec, 99.0, seconds(9), seconds(11)), Step::Late);
         assert_eq!(
             counter.observe(&spec, 101.0, seconds(12), seconds(12)),
-            Step::Counted { difference: 1.0, since: seconds(10), known: true }
+            Step::Counted { difference: 1.0, since: seconds(10), at: seconds(12), known: true }
         );
     }
 
@@ -153,7 +174,17 @@ mod tests {
         counter.lose(seconds(1));
         assert_eq!(
             counter.observe(&spec, 105.0, seconds(0), seconds(9)),
-            Step::Counted { difference: 5.0, since: seconds(0), known: false }
+            Step::Counted { difference: 5.0, since: seconds(0), at: seconds(9), known: false }
         );
+    }
+
+    #[test]
+    fn a_source_whose_clock_is_behind_is_heard_at_once() {
+        let spec = spec(None, None);
+        let mut counter = Counter::default();
+        // Held all along, so it counts from its receipt at 100; the next is dated 40 s before that, and is news.
+        counter.observe(&spec, 7.0, seconds(50), seconds(100));
+        let next = counter.observe(&spec, 9.0, seconds(60), seconds(60));
+        assert_eq!(next, Step::Counted { difference: 2.0, since: seconds(100), at: seconds(100), known: true });
     }
 }

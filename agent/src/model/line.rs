@@ -10,7 +10,7 @@ use crate::model::calendar::Calendar;
 use crate::model::ledger::Ledger;
 use crate::model::period::{Count, Period};
 use crate::model::station::{Role, Setting, Station};
-use crate::record::Record;
+use crate::record::{Record, Sums};
 use crate::snapshot::{Snapshot, SpoolView, StationView, TagView};
 
 /// What applying readings gave.
@@ -20,7 +20,7 @@ pub struct Derived {
     pub records: Vec<Record>,
     /// For the ledger; [`Line`] enters them itself and adds their records.
     pub(super) losses: Vec<Loss>,
-    /// Periods that have just closed, with their station.
+    /// Periods that have just closed, or were revised since, with their station.
     pub closed: Vec<(Arc<str>, Period)>,
 }
 
@@ -43,6 +43,8 @@ pub(super) struct StationOf {
     tags: std::ops::Range<u32>,
     spec: Option<OeeSpec>,
     pub(super) station: Station,
+    /// What the page was last told of the sums: a scrape, too, must never see one fall.
+    shown: Sums,
 }
 
 /// A tag: what it means, and the last that was said of it.
@@ -83,6 +85,7 @@ impl Line {
             tags: station.tags.clone(),
             spec: station.oee.clone(),
             station: Station::default(),
+            shown: Sums::default(),
         });
         let tags = config.tags.iter().map(|tag| TagOf {
             name: tag.name.clone(),
@@ -155,12 +158,14 @@ impl Line {
             .map(move |tag| Reading::bad(gemba_drivers::TagId(tag), status, at, now))
     }
 
-    /// The line as it stands at `now`, for those outside.
+    /// The line as it stands at `now`, for those outside. Sums never fall from one snapshot to the next; what was shown
+    /// changes nothing of what upstream is told.
     #[must_use]
-    pub fn snapshot(&self, now: Time, spool: SpoolView) -> Snapshot {
+    pub fn snapshot(&mut self, now: Time, spool: SpoolView) -> Snapshot {
+        let Self { calendar, stations, tags, .. } = self;
         Snapshot {
             time: now,
-            stations: self.stations.iter().map(|station| self.station_view(station, now)).collect(),
+            stations: stations.iter_mut().map(|station| station.view(calendar, tags, now)).collect(),
             losses: self.ledger.newest().cloned().collect(),
             loss_totals: self.ledger.totals().collect(),
             spool,
@@ -197,26 +202,31 @@ impl Line {
         self.ledger.newest()
     }
 
-    fn station_view(&self, station: &StationOf, now: Time) -> StationView {
-        let StationOf { name, link, tags, spec, station } = station;
-        let setting = spec.as_ref().map(|spec| Setting { name, spec, calendar: &self.calendar });
-        let (shift, kpi) = setting.map_or((None, None), |setting| station.view(setting, now));
-        let state = setting.and_then(|_| station.state());
+    fn enter_losses(&mut self, out: &mut Derived) {
+        for loss in std::mem::take(&mut out.losses) {
+            self.lose(loss, out);
+        }
+    }
+}
+
+impl StationOf {
+    fn view(&mut self, calendar: &Calendar, tags: &[TagOf], now: Time) -> StationView {
+        let setting = self.spec.as_ref().map(|spec| Setting { name: &self.name, spec, calendar });
+        let (shift, kpi) = setting.map_or((None, None), |setting| self.station.view(setting, now));
+        let state = setting.and_then(|_| self.station.state());
+        let sums = setting.and_then(|setting| self.station.sums(setting, now)).map(|(since, sums)| {
+            self.shown.raise(sums);
+            (since, self.shown.clone())
+        });
         StationView {
-            name: name.clone(),
-            link: *link,
+            name: self.name.clone(),
+            link: self.link,
             state: setting.map(|_| state.map_or(crate::model::State::Unknown, |(state, _)| state)),
             state_since: state.map(|(_, since)| since),
             shift,
             kpi,
-            sums: setting.and_then(|setting| station.sums(setting, now)),
-            tags: self.tags[tags.start as usize..tags.end as usize].iter().map(TagOf::view).collect(),
-        }
-    }
-
-    fn enter_losses(&mut self, out: &mut Derived) {
-        for loss in std::mem::take(&mut out.losses) {
-            self.lose(loss, out);
+            sums,
+            tags: tags[self.tags.start as usize..self.tags.end as usize].iter().map(TagOf::view).collect(),
         }
     }
 }

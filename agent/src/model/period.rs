@@ -5,7 +5,7 @@ use std::sync::Arc;
 use gemba_drivers::Time;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{OeeSpec, State};
+use crate::model::{Derived, OeeSpec, State};
 use crate::record::Figures;
 use crate::snapshot::KpiView;
 
@@ -117,6 +117,14 @@ impl Period {
         self.states[state as usize] += nanoseconds;
     }
 
+    /// Something late has changed it: a new revision if it was closed.
+    pub fn revise(&mut self, station: &Arc<str>, out: &mut Derived) {
+        if self.closed {
+            self.revision += 1;
+            out.closed.push((station.clone(), self.clone()));
+        }
+    }
+
     /// Lets `parts` of the given ideal time count for performance.
     pub fn perform(&mut self, parts: f64, ideal_ns: f64) {
         self.ideal_ns += parts * ideal_ns;
@@ -182,6 +190,7 @@ impl Period {
             reject,
             unattributed: self.unattributed,
             quality_assumed: spec.reject.is_none() && (spec.good.is_none() || spec.total.is_none()) && good.is_some(),
+            scheduled: self.states().next().map(|_| seen),
             planned_ns,
             run_ns,
             unknown_ns,

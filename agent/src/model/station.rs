@@ -50,8 +50,8 @@ pub struct Station {
     strange: Option<Value>,
     /// Since when nobody knows the state, because a bad reading said so.
     lost: Option<Time>,
-    /// Where the last stretch of unknown state ended.
-    unknown_until: Option<Time>,
+    /// The last stretch of unknown state that has ended.
+    unknown: Option<(Time, Time)>,
     /// Up to where time is accounted for.
     accounted: Time,
     /// The counters: total, good, reject.
@@ -151,9 +151,14 @@ impl Station {
 
     /// Tells the figures at `now`, due or not: the agent stops.
     pub fn tell_last(&mut self, setting: Setting<'_>, now: Time, out: &mut Derived) {
-        if self.first.is_some() {
-            self.tell(setting, now.max(self.accounted), out);
+        if self.first.is_none() {
+            return;
         }
+        let now = now.max(self.accounted);
+        // What was due before goes first, and no instant is told twice: receivers refuse points out of order.
+        self.tell_due(setting, now, out);
+        self.tell(setting, now, out);
+        self.next_kpi = boundary_from(Time(now.0 + 1));
     }
 
     /// What the machine says, and since when; nothing before the first observation.
@@ -210,15 +215,17 @@ impl Station {
     }
 
     fn enter(&mut self, setting: Setting<'_>, state: State, at: Time, out: &mut Derived) {
-        let at = at.max(self.accounted);
+        // What the source has told of till then stands: the state, and that it still was so.
+        let at = at.max(self.since).max(self.told.unwrap_or_default());
         self.tell_due(setting, at, out);
         self.account(setting, at);
         self.period_at(setting, at);
         if state == self.state {
             return;
         }
+        self.correct(setting, state, at, out);
         if self.state == State::Unknown && self.since < at {
-            self.unknown_until = Some(at);
+            self.unknown = Some((self.since, at));
         }
         out.records.push(Record::StateChanged { station: setting.name.clone(), time: at, from: self.state, to: state });
         self.state = state;
@@ -246,12 +253,12 @@ impl Station {
                 self.tell_due(setting, at, out);
                 self.period_at(setting, at);
             }
-            Step::Counted { difference, since, known } => {
+            Step::Counted { difference, since, at, known } => {
                 self.tell_due(setting, at, out);
                 let known = known && !self.unknown_between(since, at);
-                self.add(setting, count, difference, at, known);
+                self.add(setting, count, difference, at, known, out);
             }
-            Step::Quarantined { difference, since } => out.losses.push(Loss {
+            Step::Quarantined { difference, since, at } => out.losses.push(Loss {
                 source: setting.name.clone(),
                 from: since,
                 to: at,
@@ -261,7 +268,7 @@ impl Station {
         }
     }
 
-    fn add(&mut self, setting: Setting<'_>, count: Count, difference: f64, at: Time, known: bool) {
+    fn add(&mut self, setting: Setting<'_>, count: Count, difference: f64, at: Time, known: bool, out: &mut Derived) {
         // What a part is: the total where it is counted, else good and reject together.
         let is_part = match count {
             Count::Total => true,
@@ -278,9 +285,7 @@ impl Station {
             } else if is_part && planned {
                 period.perform(difference, ideal_ns);
             }
-            if period.closed {
-                period.revision += 1;
-            }
+            period.revise(setting.name, out);
         }
         if is_part && difference > 0.0 {
             self.cycle(difference, at, known);
@@ -296,7 +301,7 @@ impl Station {
         let cycles = if (1.0..1e9).contains(&parts) { parts as u64 } else { 0 };
         if let Some(last) = last {
             #[expect(clippy::cast_precision_loss, reason = "a cycle is short")]
-            let seconds = (clock - last) as f64 / 1e9 / parts;
+            let seconds = (clock - last).max(0) as f64 / 1e9 / parts;
             self.told_sums.cycle.observe(seconds, cycles);
         }
     }
@@ -304,7 +309,7 @@ impl Station {
     /// Whether the state was unknown for any time, longer than zero, between the two.
     fn unknown_between(&self, since: Time, at: Time) -> bool {
         let now = self.state == State::Unknown && at > since.max(self.since);
-        now || self.unknown_until.is_some_and(|until| until > since)
+        now || self.unknown.is_some_and(|(from, until)| from < at && since < until)
     }
 
     /// Spends the time up to `to` in the present state, slot by slot of the plan.
@@ -328,6 +333,34 @@ impl Station {
             }
             self.accounted = end;
         }
+    }
+
+    /// Moves the time since `at` that is accounted for already from the present state to `state`: the news comes after the
+    /// shift that it speaks of has closed, and makes a revision of it. Shifts that are no longer held stay as they are.
+    fn correct(&mut self, setting: Setting<'_>, state: State, at: Time, out: &mut Derived) {
+        let was = self.state;
+        let oldest = self.periods.front().map_or(self.accounted, |period| period.from);
+        let from = at.max(oldest);
+        let mut place = from;
+        let mut moved = false;
+        while place < self.accounted {
+            let slot = setting.calendar_slot(&mut self.slot, place);
+            let (planned, end) = (slot.planned, slot.until.min(self.accounted));
+            let spent = end.0 - place.0;
+            self.run_ns += spent * (i64::from(state.is_run()) - i64::from(was.is_run()));
+            if planned {
+                moved = true;
+                self.states[was as usize] -= spent;
+                self.states[state as usize] += spent;
+                if let Some(period) = self.period_at(setting, place) {
+                    period.spend(was, -spent);
+                    period.spend(state, spent);
+                }
+            }
+            place = end;
+        }
+        let touched = |period: &&mut Period| period.from < place && from < period.to;
+        self.periods.iter_mut().filter(touched).filter(|_| moved).for_each(|period| period.revise(setting.name, out));
     }
 
     /// The period that `at` lies in, opened if need be; none outside shifts. What is older than every period
@@ -357,7 +390,6 @@ impl Station {
         while let Some(place) = self.periods.iter().position(|period| !period.closed && period.to <= settled) {
             let end = self.periods[place].to;
             self.account(setting, end);
-            self.raise_sums(setting.spec);
             let period = &mut self.periods[place];
             period.closed = true;
             let figures = period.view(setting.spec).figures;
@@ -368,7 +400,7 @@ impl Station {
                 time: end,
                 figures: Some(figures),
                 since: self.first.unwrap_or(end),
-                sums: self.told_sums.clone(),
+                sums: Sums::default(),
             })));
             // A station that says nothing more still is in the shifts that follow, each in its turn.
             let mut next = end;
@@ -418,20 +450,18 @@ impl Station {
         then
     }
 
+    /// What was ever told, and what is true by now: whichever is more.
     fn raise_sums(&mut self, spec: &OeeSpec) {
-        let sums = &mut self.told_sums;
-        sums.good = sums.good.max(self.counts.good(spec).unwrap_or(0.0));
-        sums.reject = sums.reject.max(self.counts.reject(spec).unwrap_or(0.0));
-        for state in State::ALL {
-            raise(&mut sums.state_time, state, self.states[state as usize]);
-        }
+        let states = State::ALL.map(|state| (state, self.states[state as usize]));
         let down = self.states[State::Down as usize];
-        if down > 0 {
-            match sums.downtime.first_mut() {
-                Some((_, _, told)) => *told = (*told).max(down),
-                None => sums.downtime.push((UNASSIGNED.into(), false, down)),
-            }
-        }
+        let now = Sums {
+            good: self.counts.good(spec),
+            reject: self.counts.reject(spec),
+            state_time: states.into_iter().filter(|&(_, spent)| spent > 0).collect(),
+            downtime: (down > 0).then(|| (UNASSIGNED.into(), false, down)).into_iter().collect(),
+            cycle: std::mem::take(&mut self.told_sums.cycle),
+        };
+        self.told_sums.raise(now);
     }
 }
 
@@ -447,11 +477,25 @@ impl Setting<'_> {
     }
 }
 
-fn raise(sums: &mut Vec<(State, i64)>, state: State, spent: i64) {
-    match sums.iter_mut().find(|(held, _)| *held == state) {
-        Some((_, told)) => *told = (*told).max(spent),
-        None if spent > 0 => sums.push((state, spent)),
-        None => {}
+impl Sums {
+    /// Holds what it has until `now` has more: no sum ever falls.
+    pub(super) fn raise(&mut self, now: Self) {
+        for (held, made) in [(&mut self.good, now.good), (&mut self.reject, now.reject)] {
+            *held = [*held, made].into_iter().flatten().reduce(f64::max);
+        }
+        for (state, spent) in now.state_time {
+            match self.state_time.iter_mut().find(|(held, _)| *held == state) {
+                Some((_, held)) => *held = (*held).max(spent),
+                None => self.state_time.push((state, spent)),
+            }
+        }
+        for (reason, planned, spent) in now.downtime {
+            match self.downtime.iter_mut().find(|held| (&held.0, held.1) == (&reason, planned)) {
+                Some((_, _, held)) => *held = (*held).max(spent),
+                None => self.downtime.push((reason, planned, spent)),
+            }
+        }
+        self.cycle = now.cycle;
     }
 }
 

@@ -94,11 +94,11 @@ impl Bench {
         self
     }
 
-    fn view(&self, seconds: f64) -> StationView {
+    fn view(&mut self, seconds: f64) -> StationView {
         self.line.snapshot(t(seconds), crate::snapshot::SpoolView::default()).stations.remove(0)
     }
 
-    fn kpi(&self, seconds: f64) -> crate::snapshot::KpiView {
+    fn kpi(&mut self, seconds: f64) -> crate::snapshot::KpiView {
         self.view(seconds).kpi.expect("a shift is running")
     }
 
@@ -179,6 +179,19 @@ fn unknown_time_is_neither_running_nor_down() {
 }
 
 #[test]
+fn parts_counted_before_a_gap_are_attributed_though_they_are_told_after_it() {
+    let mut bench = Bench::early();
+    bench.put(0.0, STATE, 1).put(0.0, TOTAL, 0).put(0.0, REJECT, 0).lose(20.0, STATE).put(25.0, STATE, 1);
+    let late = |value, at| Reading::good(TOTAL, Value::Int(value), t(at), t(26.0));
+    bench.line.apply(&[late(5, 19.0)], &mut bench.derived);
+    assert_eq!(bench.kpi(26.0).unattributed, 0.0);
+    bench.line.apply(&[late(8, 21.0)], &mut bench.derived);
+    assert_eq!(bench.kpi(26.0).unattributed, 3.0);
+    bench.line.apply(&[late(9, 26.0)], &mut bench.derived);
+    assert_eq!(bench.kpi(26.0).unattributed, 4.0);
+}
+
+#[test]
 fn a_gap_of_no_length_attributes() {
     let mut bench = Bench::early();
     bench.put(0.0, STATE, 1).put(0.0, TOTAL, 0).put(0.0, REJECT, 0).put(10.0, TOTAL, 5);
@@ -218,9 +231,19 @@ fn the_edges_of_the_arithmetic() {
 
     let mut fast = Bench::early();
     fast.put(0.0, STATE, 1).put(0.0, TOTAL, 0).put(0.0, REJECT, 0).put(10.0, TOTAL, 30);
-    assert_eq!(fast.kpi(10.0).figures.performance, Some(3.0), "never capped");
+    let kpi = fast.kpi(10.0);
+    assert_eq!((kpi.figures.performance, kpi.hint()), (Some(3.0), Some("check the ideal cycle time")), "never capped");
+    assert_eq!(fast.kpi(30.0).hint(), None, "at its best, and not above");
 
-    let closed = Bench::new(oee(1.0), vec![shift("late", "14:00", "22:00", &[])]);
+    let mut resting = Bench::new(oee(1.0), vec![shift("early", "06:00", "14:00", &[("06:00", "06:30")])]);
+    resting.put(0.0, STATE, 5).put(0.0, TOTAL, 0).put(0.0, REJECT, 0).put(30.0, TOTAL, 3);
+    let kpi = resting.kpi(60.0);
+    let figures = &kpi.figures;
+    assert_eq!((figures.availability, figures.performance, figures.oee, figures.coverage), (None, None, None, None));
+    assert_eq!((figures.quality, kpi.total, kpi.scheduled), (Some(1.0), Some(3.0), Some(false)), "nothing was planned");
+    assert_eq!((resting.kpi(0.0).scheduled, resting.kpi(1801.0).scheduled), (None, Some(true)));
+
+    let mut closed = Bench::new(oee(1.0), vec![shift("late", "14:00", "22:00", &[])]);
     assert_eq!(closed.view(0.0).kpi, None);
 }
 
@@ -292,8 +315,141 @@ fn figures_of_an_instant_hold_all_up_to_it_and_nothing_after() {
     let at_ten: Vec<_> = points.iter().filter(|point| point.time == t(10.0)).collect();
     assert_eq!(at_ten.len(), 1);
     assert_eq!(at_ten[0].figures.as_ref().and_then(|figures| figures.performance), Some(1.0));
-    assert_eq!(at_ten[0].sums.good, 10.0);
+    assert_eq!(at_ten[0].sums.good, Some(10.0));
     assert_eq!(at_ten[0].sums.state_time, vec![(State::Producing, 10_000_000_000)]);
+}
+
+#[test]
+fn sums_are_told_once_an_instant_and_in_order_whatever_comes_at_a_shift_end_or_a_stop() {
+    let mut bench = Bench::new(oee(1.0), vec![shift("a", "06:00", "07:00", &[]), shift("b", "07:00", "08:00", &[])]);
+    bench.put(3000.0, STATE, 1).put(3000.0, TOTAL, 0).put(3000.0, REJECT, 0).put(3599.0, TOTAL, 500);
+    bench.put(3601.0, TOTAL, 505);
+    bench.line.advance(t(3602.5), &mut bench.derived);
+    // A stop between an instant and the time at which it would have been told; then a restart.
+    bench.line.tell_last(t(3611.0), &mut bench.derived);
+    bench.lose(3611.5, STATE);
+    bench.line.advance(t(3622.5), &mut bench.derived);
+    let told: Vec<_> = bench.points().iter().filter_map(|point| Some((point.time, point.sums.good?))).collect();
+    let last = &told[told.len() - 4..];
+    assert_eq!(last, [(t(3600.0), 500.0), (t(3610.0), 505.0), (t(3611.0), 505.0), (t(3620.0), 505.0)]);
+    assert!(told.is_sorted_by(|one, next| one.0 < next.0), "{told:?}");
+    let ended: Vec<_> = bench.points().into_iter().filter(|point| point.shift.as_deref() == Some("a")).collect();
+    let end = ended.last().expect("the end of shift a");
+    assert_eq!((end.time, &end.sums), (t(3600.0), &crate::record::Sums::default()));
+    assert!(end.figures.is_some());
+}
+
+#[test]
+fn sums_on_the_page_never_fall_and_change_nothing_upstream() {
+    let play = |look: bool| {
+        let mut bench = Bench::early();
+        let mut seen = Vec::new();
+        bench.put(0.0, STATE, 1).put(0.0, TOTAL, 0).put(0.0, REJECT, 0);
+        for (at, tag, value) in [(5.0, TOTAL, 5), (5.5, REJECT, 1), (7.0, TOTAL, 6), (8.8, STATE, 5), (9.0, TOTAL, 7)] {
+            if look {
+                // Up to the instant at which the reading comes, half a second after its source's time.
+                seen.push(bench.view(at + 0.5).sums.expect("sums").1);
+            }
+            let late = Reading::good(tag, Value::Int(value), t(at), t(at + 0.5));
+            bench.line.apply(&[late], &mut bench.derived);
+        }
+        bench.line.advance(t(12.5), &mut bench.derived);
+        (bench, seen)
+    };
+    let (mut looked_at, seen) = play(true);
+    let running = |sums: &crate::record::Sums| sums.state_time.first().map(|&(_, spent)| spent);
+    assert_eq!(seen.iter().map(|sums| sums.good).collect::<Vec<_>>(), [0.0, 5.0, 5.0, 5.0, 5.0].map(Some));
+    assert!(seen.is_sorted_by_key(running), "{seen:?}");
+    let (_, last) = looked_at.view(12.5).sums.expect("sums");
+    assert_eq!((last.good, running(&last)), (Some(6.0), Some(9_300_000_000)), "held, though it ran for 8.8 s");
+    assert_eq!(looked_at.derived.records, play(false).0.derived.records);
+}
+
+#[test]
+fn what_comes_after_a_shift_has_closed_is_a_revision_of_it() {
+    let two = || vec![shift("a", "06:00", "07:00", &[("06:59", "06:59:30")]), shift("b", "07:00", "08:00", &[])];
+    let mut bench = Bench::new(oee(1.0), two());
+    bench.put(3000.0, STATE, 1).put(3000.0, TOTAL, 0).put(3000.0, REJECT, 0);
+    bench.line.advance(t(3602.5), &mut bench.derived);
+    // The link turns out to have been dead for the last minute of a; its proof of life is older than the shift's end.
+    let dead = Status::Own(OwnStatus::LinkLost);
+    bench.line.apply(&[Reading::bad(STATE, dead, t(3530.0), t(3610.0))], &mut bench.derived);
+    // What the machine did meanwhile, it tells afterwards.
+    bench.line.apply(&[Reading::good(STATE, Value::Int(5), t(3580.0), t(3620.0))], &mut bench.derived);
+    bench.line.apply(&[Reading::good(TOTAL, Value::Int(7), t(3590.0), t(3620.0))], &mut bench.derived);
+    let told: Vec<_> =
+        bench.derived.closed.iter().map(|(_, period)| (period.revision, period.states().collect::<Vec<_>>())).collect();
+    let ns = |seconds: i64| seconds * 1_000_000_000;
+    let producing = |seconds| (State::Producing, ns(seconds));
+    let (broken, unknown, down) =
+        ((State::Break, ns(30)), |seconds| (State::Unknown, ns(seconds)), (State::Down, ns(20)));
+    let last = vec![producing(530), down, broken, unknown(20)];
+    assert_eq!(
+        told,
+        [
+            (0, vec![producing(570), broken]),
+            (1, vec![producing(530), broken, unknown(40)]),
+            (2, last.clone()),
+            (3, last)
+        ],
+        "the break stays one"
+    );
+    let b = bench.kpi(3630.0);
+    assert_eq!((b.unknown_ns, b.run_ns, b.planned_ns), (0, 0, ns(30)), "down since before it began");
+    let a = bench.line.periods(t(3630.0)).remove(0).period;
+    assert_eq!((a.counts.total(&oee(1.0)), a.unattributed), (Some(7.0), 7.0));
+}
+
+proptest::proptest! {
+    /// However late news comes, every instant of a shift is spent once.
+    #[test]
+    fn every_instant_of_a_shift_is_spent_once(
+        news in proptest::collection::vec((0..1500_u32, 0..4000_u32, proptest::option::of(0..4_usize)), 1..80),
+    ) {
+        let plan = vec![
+            shift("a", "06:00", "07:00", &[("06:59", "07:00")]),
+            shift("b", "07:00", "09:30", &[("07:00", "07:05"), ("08:00", "08:30")]),
+            shift("c", "10:00", "06:00", &[]),
+        ];
+        let mut bench = Bench::new(oee(1.0), plan);
+        let mut now = 0.0;
+        for (pause, late, value) in news {
+            now += f64::from(pause);
+            let (source_time, received_time) = (t(now - f64::from(late)), t(now));
+            bench.line.advance(received_time, &mut bench.derived);
+            let reading = match value {
+                Some(place) => Reading::good(STATE, Value::Int([1, 2, 5, 9][place]), source_time, received_time),
+                None => Reading::bad(STATE, Status::Own(OwnStatus::LinkLost), source_time, received_time),
+            };
+            bench.line.apply(&[reading], &mut bench.derived);
+        }
+        let end = t(now + 1.0);
+        let held = bench.line.periods(end).into_iter().map(|of| of.period);
+        let told = bench.derived.closed.drain(..).map(|(_, period)| period);
+        for period in told.chain(held) {
+            let spent: i64 = period.states().map(|(_, spent)| spent).sum();
+            proptest::prop_assert_eq!(spent, period.to.min(end).0 - period.from.0, "{:?}", period);
+        }
+    }
+}
+
+#[test]
+fn late_news_changes_nothing_that_a_good_reading_has_confirmed() {
+    let mut bench = Bench::early();
+    bench.put(0.0, STATE, 1).put(100.0, STATE, 1);
+    let dead = Status::Own(OwnStatus::LinkLost);
+    bench.line.apply(&[Reading::bad(STATE, dead, t(40.0), t(110.0))], &mut bench.derived);
+    let kpi = bench.kpi(120.0);
+    assert_eq!((kpi.run_ns, kpi.unknown_ns), (100_000_000_000, 20_000_000_000));
+}
+
+#[test]
+fn where_nothing_counts_no_parts_are_told() {
+    let mut bench = Bench::new(OeeSpec { total: None, reject: None, ..oee(1.0) }, vec![]);
+    bench.put(0.0, STATE, 1);
+    bench.line.advance(t(12.5), &mut bench.derived);
+    let sums = &bench.points()[0].sums;
+    assert_eq!((sums.good, sums.reject, sums.state_time.len()), (None, None, 1));
 }
 
 #[test]
@@ -304,7 +460,7 @@ fn a_late_reject_holds_the_sum_of_good_parts() {
     bench.put(13.0, REJECT, 2).put(14.0, TOTAL, 6);
     bench.line.advance(t(22.5), &mut bench.derived);
     let good: Vec<_> = bench.points().iter().map(|point| point.sums.good).collect();
-    assert_eq!(good, vec![5.0, 5.0], "held, though 4 are good");
+    assert_eq!(good, vec![Some(5.0), Some(5.0)], "held, though 4 are good");
     assert_eq!(bench.kpi(22.5).good, Some(4.0), "the page tells the truth");
 }
 
@@ -369,7 +525,7 @@ fn a_damaged_checkpoint_is_refused() {
     }
     let mut line = Line::new(&config(oee(1.0), vec![]));
     let error = line.restore(&[99]).expect_err("another layout");
-    assert_eq!(error.to_string(), "the checkpoint has layout 99; this gemba reads layout 1");
+    assert_eq!(error.to_string(), "the checkpoint has layout 99; this gemba reads layout 2");
 }
 
 #[test]

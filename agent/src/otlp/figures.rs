@@ -87,6 +87,7 @@ impl Families {
         }
         let sums = &point.sums;
         for (disposition, parts) in [("good", sums.good), ("reject", sums.reject)] {
+            let Some(parts) = parts else { continue };
             let word = text("factory.part.disposition", disposition);
             self.station_sum("factory.parts", "{part}", point, &[disposition], [word], parts);
         }

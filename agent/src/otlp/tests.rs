@@ -275,8 +275,8 @@ fn kpi() -> KpiPoint {
         }),
         since: at(10),
         sums: Sums {
-            good: 18_848.0,
-            reject: 423.0,
+            good: Some(18_848.0),
+            reject: Some(423.0),
             state_time: vec![(State::Producing, 12_600_500_000_000), (State::Down, 900_000_000_000)],
             downtime: vec![("jam".into(), false, 600_000_000_000), ("cleaning".into(), true, 300_000_000_000)],
             cycle: CycleHistogram::default(),
@@ -320,6 +320,14 @@ fn outside_shifts_there_are_sums_and_no_figures() {
     let metrics = decoded(&encoder().encode(&of(Record::Kpi(Box::new(point)))));
     let names: Vec<_> = metrics.iter().map(|metric| metric.name.as_str()).collect();
     assert_eq!(names, ["factory.downtime", "factory.parts", "factory.state.time"]);
+}
+
+#[test]
+fn the_end_of_a_shift_has_figures_and_no_sums() {
+    let point = KpiPoint { sums: Sums::default(), ..kpi() };
+    let metrics = decoded(&encoder().encode(&of(Record::Kpi(Box::new(point)))));
+    assert_eq!(metrics.len(), 7, "{metrics:?}");
+    assert!(metrics.iter().all(|metric| matches!(metric.data, Some(Data::Gauge(_)))));
 }
 
 #[test]
