@@ -251,7 +251,7 @@ mod tests {
         }
 
         async fn close(&mut self) {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
