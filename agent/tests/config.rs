@@ -385,6 +385,10 @@ fn what_cannot_be_read_is_named() {
     assert_eq!(message(folder.path()), format!("{at}: holds no file named `*.yaml`"));
     let missing = folder.path().join("missing.yaml");
     assert_eq!(message(&missing), format!("{at}/missing.yaml: cannot be read: No such file or directory (os error 2)"));
+    let link = folder.path().join("link.yaml");
+    std::os::unix::fs::symlink(&missing, &link).expect("linked");
+    assert!(message(folder.path()).starts_with(&format!("{}: cannot be read: ", link.display())), "a link to nowhere");
+    std::fs::remove_file(&link).expect("removed");
     let latin = folder.path().join("latin.yaml");
     std::fs::write(&latin, b"site: s\nline: Gr\xf6\xdfe\n").expect("written");
     assert_eq!(message(&latin), format!("{at}/latin.yaml:2:9: not UTF-8 text"));

@@ -46,6 +46,9 @@ macro_rules! each {
             AnyDriver::Modbus($driver) => $do,
             #[cfg(feature = "mqtt")]
             AnyDriver::Mqtt($driver) => $do,
+            // Without a protocol there is no driver to be.
+            #[cfg(not(any(feature = "opcua", feature = "modbus", feature = "mqtt")))]
+            _ => unreachable!("no driver was built in"),
         }
     };
 }
@@ -59,6 +62,10 @@ impl Driver for AnyDriver {
         each!(self, driver => driver.connect().await)
     }
 
+    #[cfg_attr(
+        not(any(feature = "opcua", feature = "modbus", feature = "mqtt")),
+        expect(unused_variables, reason = "nothing delivers")
+    )]
     async fn run(&mut self, outlet: &Outlet) -> LinkError {
         each!(self, driver => driver.run(outlet).await)
     }

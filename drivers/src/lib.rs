@@ -36,7 +36,7 @@ fn split_host_port(text: &str, default: u16) -> Result<(String, u16), String> {
     };
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     if host.is_empty() {
-        return Err(format!("`{text}` has no host"));
+        return Err("the endpoint names no host".to_owned());
     }
     let port = match port {
         Some(port) => match port.parse() {

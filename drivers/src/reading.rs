@@ -138,6 +138,8 @@ pub enum OwnStatus {
     NoSourceTime = 9,
     /// The peer does not let us have it: a topic that we may not subscribe to.
     Refused = 10,
+    /// The device behind the link does not answer, while others on the link do.
+    NoAnswer = 11,
 }
 
 impl Status {
@@ -207,7 +209,7 @@ const MODBUS: [(u8, &str); 9] = [
 const MODBUS_OTHER: &str = "Exception";
 
 impl OwnStatus {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::LinkLost,
         Self::AgentDown,
         Self::PathNotFound,
@@ -218,6 +220,7 @@ impl OwnStatus {
         Self::Unspecified,
         Self::NoSourceTime,
         Self::Refused,
+        Self::NoAnswer,
     ];
 
     fn name(self) -> &'static str {
@@ -232,6 +235,7 @@ impl OwnStatus {
             Self::Unspecified => "Unspecified",
             Self::NoSourceTime => "NoSourceTime",
             Self::Refused => "Refused",
+            Self::NoAnswer => "NoAnswer",
         }
     }
 }

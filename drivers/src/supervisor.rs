@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use futures::FutureExt;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
@@ -15,6 +15,9 @@ use crate::{Batch, Driver, LinkError, LinkPhase, Outlet, OwnStatus, Reading, Sta
 pub const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause between two attempts, before jitter.
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A link that stood so long begins with the shortest pause again. One that breaks sooner goes on with longer ones:
+/// a peer that lets us in and drops us is not to be knocked at twice a second for ever.
+const STEADY: Duration = Duration::from_secs(5);
 /// How long a goodbye may take at a stop.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -62,8 +65,11 @@ async fn keep_up(driver: &mut impl Driver, outlet: &Outlet) {
                     link.connects += 1;
                 });
                 info!("connected");
-                waits = pauses();
+                let up = Instant::now();
                 let error = or_panic(driver.run(outlet)).await.unwrap_or_else(|panic| panic);
+                if up.elapsed() >= STEADY {
+                    waits = pauses();
+                }
                 let lost = outlet.state().alive.unwrap_or(now);
                 if mark_lost(driver.tags(), outlet, lost).await.is_err() {
                     return;
@@ -121,6 +127,8 @@ fn note_failure(outlet: &Outlet, error: &LinkError, pause: Duration) {
 mod tests {
     use super::*;
 
+    use std::sync::Arc;
+
     use tokio::sync::{mpsc, watch};
 
     use crate::LinkState;
@@ -166,6 +174,104 @@ mod tests {
         watched.wait_for(|link| link.phase == LinkPhase::Connected && link.connects == 2).await.expect("again");
         stop.cancel();
         link.await.expect("it ends well");
+    }
+
+    /// Lets us in and drops us after a while; remembers when it was asked.
+    struct Fickle {
+        stands: Duration,
+        asked: mpsc::UnboundedSender<Instant>,
+    }
+
+    impl Driver for Fickle {
+        fn tags(&self) -> Vec<TagId> {
+            Vec::new()
+        }
+
+        async fn connect(&mut self) -> Result<(), LinkError> {
+            let _ = self.asked.send(Instant::now());
+            Ok(())
+        }
+
+        async fn run(&mut self, _: &Outlet) -> LinkError {
+            tokio::time::sleep(self.stands).await;
+            LinkError::Broken("dropped".into())
+        }
+
+        async fn close(&mut self) {}
+    }
+
+    /// From one attempt to the next, for a link that always stands so long.
+    async fn rhythm(stands: Duration) -> Vec<Duration> {
+        let (batches, mut inlet) = mpsc::channel(4);
+        let (asked, mut asks) = mpsc::unbounded_channel();
+        let outlet = Outlet::new(batches, Arc::new(watch::Sender::new(LinkState::new(Time::now()))));
+        let stop = CancellationToken::new();
+        let link = tokio::spawn(supervise(Fickle { stands, asked }, "fickle".into(), outlet, stop.clone()));
+        let read = tokio::spawn(async move { while inlet.recv().await.is_some() {} });
+        let mut times = Vec::new();
+        while times.len() < 12 {
+            times.push(asks.recv().await.expect("it goes on"));
+        }
+        stop.cancel();
+        link.await.expect("it ends well");
+        read.await.expect("and so does this");
+        times.windows(2).map(|two| two[1] - two[0]).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_link_that_never_stands_is_tried_ever_more_seldom() {
+        let pauses = rhythm(Duration::ZERO).await;
+        assert!(pauses[10] >= LONGEST_PAUSE / 2, "{pauses:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_link_that_stood_is_tried_again_soon() {
+        let pauses = rhythm(STEADY).await;
+        let longest = FIRST_PAUSE * 2 + STEADY + Duration::from_millis(10); // the timer counts in milliseconds
+        assert!(pauses.iter().all(|pause| *pause <= longest), "{pauses:?}");
+    }
+
+    /// Is always in the middle of something: a connect that never ends, or a delivery that nobody takes.
+    struct Busy {
+        connects: bool,
+    }
+
+    impl Driver for Busy {
+        fn tags(&self) -> Vec<TagId> {
+            vec![TagId(0)]
+        }
+
+        async fn connect(&mut self) -> Result<(), LinkError> {
+            if self.connects { Ok(()) } else { std::future::pending().await }
+        }
+
+        async fn run(&mut self, outlet: &Outlet) -> LinkError {
+            while outlet.deliver(Batch::default()).await.is_ok() {}
+            LinkError::Broken("nobody listens".into())
+        }
+
+        async fn close(&mut self) {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_waits_for_no_connect_no_full_channel_and_no_goodbye() {
+        for connects in [false, true] {
+            let (batches, inlet) = mpsc::channel(1);
+            let state = Arc::new(watch::Sender::new(LinkState::new(Time::now())));
+            let outlet = Outlet::new(batches.clone(), state);
+            let stop = CancellationToken::new();
+            let link = tokio::spawn(supervise(Busy { connects }, "busy".into(), outlet, stop.clone()));
+            while connects && batches.capacity() > 0 {
+                tokio::task::yield_now().await;
+            }
+            let asked = Instant::now();
+            stop.cancel();
+            link.await.expect("it ends well");
+            assert!(asked.elapsed() <= GOODBYE + Duration::from_millis(10), "{:?}", asked.elapsed());
+            drop(inlet);
+        }
     }
 
     #[test]

@@ -179,6 +179,54 @@ async fn units_share_a_connection_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_unit_that_does_not_answer_takes_no_other_along() {
+    let (server, mut groups) = three().await;
+    server.set_holding(2, 0, &[20]);
+    groups.push(group(2, 3, &[("holding:0", "u16")]));
+    let mut link = Link::start(client(server.endpoint(), Duration::from_millis(300), groups));
+    let heard = link.until(|batch| (batch.readings[0].tag == TagId(3)).then(|| batch.readings[0].clone())).await;
+    assert_eq!(heard.value, Value::Int(20));
+
+    server.silence(Some(2));
+    let no_answer = Validity::Bad(Status::Own(OwnStatus::NoAnswer));
+    let mut last = heard.source_time;
+    let bad = link
+        .until(|batch| {
+            let reading = &batch.readings[0];
+            if reading.tag == TagId(3) && reading.validity == Validity::Good {
+                last = reading.source_time;
+            }
+            (reading.validity == no_answer).then(|| batch.readings.clone())
+        })
+        .await;
+    assert_eq!(bad.len(), 1);
+    assert!(bad[0].source_time >= last && bad[0].source_time < bad[0].received_time, "{bad:?}");
+
+    // The other one goes on, and hears nothing of a lost link.
+    for _ in 0..20 {
+        let batch = link.next().await;
+        assert_eq!((batch.readings.len(), all_good(&batch)), (3, true), "{batch:?}");
+    }
+    assert_eq!((link.state().phase, link.state().connects), (LinkPhase::Connected, 1));
+}
+
+#[tokio::test]
+async fn a_link_is_lost_when_no_unit_answers() {
+    let (server, mut groups) = three().await;
+    server.set_holding(2, 0, &[20]);
+    groups.push(group(2, 3, &[("holding:0", "u16")]));
+    let mut link = Link::start(client(server.endpoint(), Duration::from_millis(300), groups));
+    link.next().await;
+    server.hang(true);
+    assert_eq!(link.until_lost().await.len(), 4);
+    let down = link.until_state(|state| state.last_error.is_some()).await;
+    assert_eq!(down.last_error.as_deref(), Some("silent for 300ms"));
+    server.hang(false);
+    link.until(|batch| (batch.readings.len() == 3 && all_good(batch)).then_some(())).await;
+    link.until(|batch| (batch.readings[0].tag == TagId(3) && all_good(batch)).then_some(())).await;
+}
+
+#[tokio::test]
 async fn an_answer_of_the_wrong_length_is_believed_in_nothing() {
     let (server, mut groups) = three().await;
     server.set_coils(1, 0, &[true; 20]);

@@ -301,6 +301,35 @@ async fn a_ping_is_a_sign_of_life() {
     assert_eq!(link.state().phase, LinkPhase::Connected);
 }
 
+async fn a_black_hole_is_found_by_the_ping(version: Version) {
+    let broker = Broker::with(Options { version, ..Options::default() }).await.expect("a broker");
+    let mut publisher = Publisher::new(broker.addr(), version, "oven");
+    let proxy = Proxy::to(broker.addr()).await.expect("a proxy");
+    let mut config = config(proxy.addr(), version);
+    config.keep_alive = Duration::from_secs(1);
+    config.timeout = Duration::from_secs(1);
+    let mut link = Link::start(Client::new(config));
+    link.until_connected().await;
+    proxy.swallow();
+    assert_eq!(link.until_lost().await.len(), 3);
+    let down = link.until_state(|state| state.phase == LinkPhase::Disconnected).await;
+    assert_eq!(down.last_error.as_deref(), Some("link broke: the broker answers no ping"));
+    proxy.resume();
+    link.until_state(|state| state.phase == LinkPhase::Connected && state.connects == 2).await;
+    count(&mut publisher, [7]).await;
+    assert_eq!(counts::<1>(&mut link).await.0, [7]);
+}
+
+#[tokio::test]
+async fn a_black_hole_is_found_by_the_ping_in_3_1_1() {
+    a_black_hole_is_found_by_the_ping(Version::V311).await;
+}
+
+#[tokio::test]
+async fn a_black_hole_is_found_by_the_ping_in_5() {
+    a_black_hole_is_found_by_the_ping(Version::V5).await;
+}
+
 /// A peer that says `answers`, one after each packet it gets, and then nothing.
 async fn peer(answers: &'static [&'static [u8]]) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

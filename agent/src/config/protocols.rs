@@ -230,6 +230,9 @@ impl Leaf for OpcuaEndpoint {
             .strip_prefix("opc.tcp://")
             .ok_or_else(|| format!("`{text}` is no OPC UA endpoint; write it as `opc.tcp://plc:4840`"))?;
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        if authority.is_empty() {
+            return Err(format!("`{text}` is no OPC UA endpoint: it has no host"));
+        }
         // Host and port are written as everywhere; the MQTT driver's parser splits them.
         let split: mqtt::Endpoint = format!("mqtt://{authority}").parse().map_err(|message: String| {
             format!("`{text}` is no OPC UA endpoint: {}", message.replace(authority, "it").replace("`it`", "it"))

@@ -72,8 +72,12 @@ fn look_up(inner: &str, from: &dyn Surroundings) -> Result<String, String> {
         Some(("env", "")) => Err("`${env:}` names no environment variable; write `${env:NAME}`".to_owned()),
         Some(("env", name)) => from.env(name),
         Some(("file", path)) if Path::new(path).is_absolute() => {
-            // Editors and `echo` end a file with a line break that belongs to no password.
-            from.file(Path::new(path)).map(|text| text.trim_end_matches(['\n', '\r']).to_owned())
+            // Editors and `echo` end a file with a line break that belongs to no password. Only one: another would.
+            let mut text = from.file(Path::new(path))?;
+            for end in ['\n', '\r'] {
+                text.truncate(text.strip_suffix(end).map_or(text.len(), str::len));
+            }
+            Ok(text)
         }
         Some(("file", _)) => Err(format!("`${{{inner}}}` needs an absolute path; write `${{file:/path}}`")),
         Some((kind, name)) => Err(match suggest::nearest(kind, ["env", "file"]) {
@@ -101,6 +105,8 @@ mod tests {
         fn file(&self, path: &Path) -> Result<String, String> {
             match path.to_str() {
                 Some("/run/pw") => Ok("se cret\r\n".to_owned()),
+                Some("/run/two") => Ok("se cret\n\n".to_owned()),
+                Some("/run/none") => Ok("se cret".to_owned()),
                 _ => Err("no file".to_owned()),
             }
         }
@@ -113,6 +119,8 @@ mod tests {
         assert_eq!(of("tcp://${env:HOST}:502"), Ok(Some("tcp://plc-7:502".to_owned())));
         assert_eq!(of("${env:HOST}${env:HOST}"), Ok(Some("plc-7plc-7".to_owned())));
         assert_eq!(of("a ${file:/run/pw} b"), Ok(Some("a se cret b".to_owned())));
+        assert_eq!(of("${file:/run/none}"), Ok(Some("se cret".to_owned())));
+        assert_eq!(of("${file:/run/two}"), Ok(Some("se cret\n".to_owned())), "one line break is the editor's");
         assert_eq!(of("$${env:HOST}"), Ok(Some("${env:HOST}".to_owned())));
         assert_eq!(of("$HOST"), Ok(None));
     }

@@ -260,6 +260,11 @@ impl Settler<'_> {
                 continue;
             }
             let scalar = self.scalar(key.value, key.defined);
+            if scalar.text.contains("${") {
+                let told = "nothing is filled in in a key; write what it stands for";
+                self.report.add(&place, path, format!("`{}`: {told}", scalar.text.escape_debug()));
+                continue;
+            }
             let dot = if path.is_empty() { "" } else { "." };
             let path: Rc<str> = format!("{path}{dot}{}", scalar.text.escape_debug()).into();
             match settled.iter().find(|(known, _)| known.scalar.text == scalar.text) {

@@ -168,6 +168,11 @@ impl<const MIN: u64, const MAX: u64> Leaf for Whole<MIN, MAX> {
     fn parse(scalar: &Scalar) -> Result<Self, String> {
         let text = number(scalar)?;
         let decimal = text.bytes().all(|byte| byte.is_ascii_digit());
+        if decimal && text.len() > 1 && text.starts_with('0') {
+            let meant = text.trim_start_matches('0');
+            let meant = if meant.is_empty() { "0" } else { meant };
+            return Err(format!("`{text}` is octal to some YAML tools and decimal to others; write `{meant}`"));
+        }
         let value = if decimal { text.parse().ok() } else { None };
         value
             .filter(|value| (MIN..=MAX).contains(value))

@@ -159,9 +159,11 @@ impl FromStr for Address {
             "input" => Table::Input,
             _ => return Err(format!("`{table}` is no Modbus table; one of {}", Table::NAMES.join(", "))),
         };
-        let offset =
-            offset.parse().map_err(|_| format!("`{offset}` is no register; a whole number from 0 to 65535"))?;
-        Ok(Self { table, offset })
+        let digits = offset.bytes().all(|byte| byte.is_ascii_digit()); // a number's own parser takes `+1` too
+        match offset.parse() {
+            Ok(offset) if digits => Ok(Self { table, offset }),
+            _ => Err(format!("`{offset}` is no register; a whole number from 0 to 65535")),
+        }
     }
 }
 

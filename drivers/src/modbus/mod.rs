@@ -6,7 +6,11 @@
 //! A Modbus exception is an answer, and the link is fine. Where it may be about an address, the read is split
 //! until only the guilty tags are refused; those rest a while, so that they cost the good ones nothing, and
 //! when one is answered again the reads are joined again. Anything else that is not an answer (a timeout, a
-//! closed connection, an answer to another question) ends the connection.
+//! closed connection, an answer to another question) ends the connection, since a late answer would be taken for
+//! the next one.
+//!
+//! Behind a gateway one unit may be dead while others live. So a unit that does not answer in time is bad by itself
+//! and rests, and the others go on over a new connection; the link is lost when no unit answers any more.
 
 mod config;
 mod decode;
@@ -16,17 +20,23 @@ mod wire;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
+use tracing::warn;
 
 pub use config::{Address, Config, DataType, Endpoint, Group, Table, Tag};
 
 use self::plan::Plan;
 use self::wire::{Answer, Wire};
-use crate::{Driver, LinkError, Outlet, OwnStatus, Reading, Status, TagId, Time, Value};
+use crate::{Batch, Driver, LinkError, Loss, Outlet, OwnStatus, Reading, Status, Stopped, TagId, Time, Value};
 
 /// How many reads one poll may split. The tags of those it leaves for the next poll are bad until then.
 const SPLITS_A_POLL: usize = 32;
 /// How many refused tags one poll may ask for again.
 const RETRIES_A_POLL: usize = 16;
+/// How long a unit that did not answer is left alone: each try costs the others a timeout, 2 s unless said.
+const SILENT_REST: Duration = Duration::from_secs(30);
+/// A group that was not read for so long beyond its turn has missed polls, which are a loss. Less is jitter, of the
+/// device or of us.
+const LATE: Duration = Duration::from_secs(2);
 
 /// The driver.
 pub struct Client {
@@ -53,33 +63,52 @@ impl Driver for Client {
     async fn connect(&mut self) -> Result<(), LinkError> {
         self.close().await;
         self.wire = Some(Wire::connect(&self.endpoint, self.timeout).await?);
-        for plan in &mut self.plans {
-            plan.reset();
-        }
+        self.plans.iter_mut().for_each(Plan::begin);
         Ok(())
     }
 
     async fn run(&mut self, outlet: &Outlet) -> LinkError {
-        let Some(wire) = &mut self.wire else {
-            return LinkError::Broken("not connected".to_owned());
-        };
         let mut due = vec![Instant::now(); self.plans.len()];
         loop {
             let Some(next) = (0..due.len()).min_by_key(|&at| due[at]) else {
                 return std::future::pending().await; // nothing to read: the link just stands
             };
             sleep_until(due[next]).await;
+            let Some(wire) = &mut self.wire else {
+                return LinkError::Broken("not connected".to_owned());
+            };
             let plan = &mut self.plans[next];
             let readings = match poll(wire, plan).await {
                 Ok(readings) => readings,
+                Err(error @ LinkError::Silent(_)) => {
+                    let unit = plan.unit;
+                    let Some(bad) = fall_silent(&mut self.plans, unit, Time::now()) else { return error };
+                    let rested = Instant::now() + SILENT_REST;
+                    let of_unit = self.plans.iter().zip(&mut due).filter(|(plan, _)| plan.unit == unit);
+                    of_unit.for_each(|(_, due)| *due = rested);
+                    // No sign of life of the link, so it is not `deliver`.
+                    if outlet.announce(Batch { readings: bad, ..Batch::default() }).await.is_err() {
+                        return LinkError::Broken(Stopped.to_string());
+                    }
+                    self.close().await;
+                    self.wire = match Wire::connect(&self.endpoint, self.timeout).await {
+                        Ok(wire) => Some(wire),
+                        Err(error) => return LinkError::Broken(format!("unit {unit} fell silent, then: {error}")),
+                    };
+                    continue;
+                }
                 Err(error) => return error,
             };
-            due[next] = next_turn(due[next], plan.poll, Instant::now());
-            if readings.is_empty() {
+            plan.heard = Some(Time::now());
+            plan.silent = false;
+            let (turn, missed) = next_turn(due[next], plan.poll, Instant::now());
+            let losses = missed.map(|missed| missed_polls(plan, missed)).into_iter().collect::<Vec<_>>();
+            due[next] = turn;
+            if readings.is_empty() && losses.is_empty() {
                 continue; // every tag of it rests
             }
-            if outlet.deliver(crate::Batch { readings, ..crate::Batch::default() }).await.is_err() {
-                return LinkError::Broken("the agent is stopping".to_owned());
+            if outlet.deliver(Batch { readings, losses, ..Batch::default() }).await.is_err() {
+                return LinkError::Broken(Stopped.to_string());
             }
         }
     }
@@ -91,12 +120,51 @@ impl Driver for Client {
     }
 }
 
-/// The group's next turn: on its own beat, with those skipped that an overrun has passed.
-fn next_turn(due: Instant, every: Duration, now: Instant) -> Instant {
+/// `unit` does not answer: its tags are bad from its last answer on, and it rests. `None` when no unit answers any
+/// more, and the link is lost.
+fn fall_silent(plans: &mut [Plan], unit: u8, now: Time) -> Option<Vec<Reading>> {
+    let mut bad = Vec::new();
+    for plan in plans.iter_mut().filter(|plan| plan.unit == unit) {
+        if !plan.silent {
+            warn!(station = %plan.station, unit, "the unit does not answer; the others go on");
+        }
+        // Said again, it is from now on: what was said of the time before stands.
+        let since = if plan.silent { now } else { plan.heard.unwrap_or(now) };
+        plan.silent = true;
+        let status = Status::Own(OwnStatus::NoAnswer);
+        bad.extend(plan.slots.iter().map(|slot| Reading::bad(slot.id, status, since, now)));
+    }
+    plans.iter().any(|plan| !plan.silent).then_some(bad)
+}
+
+/// Polls that were not made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Missed {
+    polls: u32,
+    span: Duration,
+}
+
+/// The group's next turn: on its own beat, with those left out that an overrun has passed; and those, if they are
+/// too many to be jitter.
+fn next_turn(due: Instant, every: Duration, now: Instant) -> (Instant, Option<Missed>) {
     let every = every.max(Duration::from_millis(1));
     let late = now.saturating_duration_since(due);
-    let beats = u32::try_from(late.as_nanos() / every.as_nanos()).unwrap_or(u32::MAX);
-    due + every.saturating_mul(beats.saturating_add(1))
+    let polls = u32::try_from(late.as_nanos() / every.as_nanos()).unwrap_or(u32::MAX);
+    let turn = due + every.saturating_mul(polls.saturating_add(1));
+    (turn, (polls > 0 && late >= LATE).then_some(Missed { polls, span: late }))
+}
+
+/// What was not read is a loss, whoever was too slow: the device, another unit on the line, or the disk.
+fn missed_polls(plan: &Plan, Missed { polls, span }: Missed) -> Loss {
+    let now = Time::now();
+    let count = u64::from(polls).saturating_mul(plan.slots.len() as u64);
+    Loss {
+        source: plan.station.clone(),
+        from: now - span,
+        to: now,
+        count,
+        reason: "Modbus: polls were left out, since the one before took too long".into(),
+    }
 }
 
 /// Reads everything of one group once. All readings carry the instant at which the last answer was in:
@@ -172,9 +240,48 @@ mod tests {
     fn an_overrun_skips_beats_and_keeps_the_rhythm() {
         let start = Instant::now();
         let ms = Duration::from_millis;
-        assert_eq!(next_turn(start, ms(100), start + ms(3)), start + ms(100));
-        assert_eq!(next_turn(start, ms(100), start + ms(100)), start + ms(200));
-        assert_eq!(next_turn(start, ms(100), start + ms(350)), start + ms(400));
-        assert_eq!(next_turn(start, Duration::ZERO, start), start + ms(1), "never a busy loop");
+        let turn = |every, after| next_turn(start, every, start + after).0;
+        assert_eq!(turn(ms(100), ms(3)), start + ms(100));
+        assert_eq!(turn(ms(100), ms(100)), start + ms(200));
+        assert_eq!(turn(ms(100), ms(350)), start + ms(400));
+        assert_eq!(turn(Duration::ZERO, Duration::ZERO), start + ms(1), "never a busy loop");
+    }
+
+    #[test]
+    fn polls_that_were_left_out_are_a_loss_and_jitter_is_not() {
+        let start = Instant::now();
+        let ms = Duration::from_millis;
+        let missed = |every, after| next_turn(start, every, start + after).1.map(|missed| missed.polls);
+        assert_eq!(missed(ms(200), ms(150)), None);
+        assert_eq!(missed(ms(200), ms(1_999)), None);
+        assert_eq!(missed(ms(200), ms(2_050)), Some(10));
+        assert_eq!(missed(ms(3_600_000), ms(5_000)), None, "nothing was to be read meanwhile");
+
+        let plan = Plan::new(group(1, &["holding:0", "holding:1"]));
+        let loss = missed_polls(&plan, Missed { polls: 10, span: ms(2_050) });
+        assert_eq!((&*loss.source, loss.count, loss.to.since(loss.from)), ("press-1", 20, ms(2_050)));
+    }
+
+    #[test]
+    fn a_silent_unit_is_bad_from_its_last_answer_on() {
+        let mut plans = [Plan::new(group(1, &["holding:0"])), Plan::new(group(2, &["holding:0", "holding:1"]))];
+        plans[1].heard = Some(Time(5));
+        let since =
+            |bad: Option<Vec<Reading>>| bad.map(|bad| bad.iter().map(|each| each.source_time.0).collect::<Vec<_>>());
+        assert_eq!(since(fall_silent(&mut plans, 2, Time(9))), Some(vec![5, 5]));
+        assert_eq!(since(fall_silent(&mut plans, 2, Time(12))), Some(vec![12, 12]));
+        assert_eq!(since(fall_silent(&mut plans, 1, Time(13))), None, "nobody is left");
+        plans[1].silent = false;
+        assert_eq!(since(fall_silent(&mut plans, 1, Time(14))), Some(vec![14]));
+    }
+
+    fn group(unit: u8, addresses: &[&str]) -> Group {
+        let tag = |(address, id): (&&str, u32)| Tag {
+            id: TagId(id),
+            address: address.parse().expect("an address"),
+            data_type: DataType::U16,
+        };
+        let tags = addresses.iter().zip(0..).map(tag).collect();
+        Group { station: format!("press-{unit}").into(), unit, poll: Duration::from_secs(1), tags }
     }
 }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::config::{Address, DataType, Group, Table};
-use crate::{Status, TagId};
+use crate::{Status, TagId, Time};
 
 /// The most registers one request may ask for (Modbus Application Protocol V1.1b3, 6.3).
 pub(super) const MOST_REGISTERS: u16 = 125;
@@ -35,6 +35,10 @@ pub(super) struct Plan {
     pub(super) slots: Vec<Slot>,
     /// What is asked for, in order; together they cover each slot once.
     pub(super) reads: Vec<Read>,
+    /// Its last answer over this link.
+    pub(super) heard: Option<Time>,
+    /// The unit did not answer in time, and not since.
+    pub(super) silent: bool,
 }
 
 /// One tag.
@@ -66,10 +70,16 @@ impl Plan {
             .collect();
         slots.sort_by_key(|slot| (slot.address, slot.width()));
         let reads = coalesce(&slots);
-        Self { station: group.station, unit: group.unit, poll: group.poll, slots, reads }
+        Self { station: group.station, unit: group.unit, poll: group.poll, slots, reads, heard: None, silent: false }
     }
 
-    /// Forgets what was refused: another connection may mean another device, or a mended one.
+    /// Forgets all that was seen: another link may mean another device, or a mended one.
+    pub(super) fn begin(&mut self) {
+        self.reset();
+        (self.heard, self.silent) = (None, false);
+    }
+
+    /// Forgets what was refused.
     pub(super) fn reset(&mut self) {
         self.reads = coalesce(&self.slots);
     }

@@ -302,6 +302,12 @@ mod tests {
             assert!(batch.readings.is_empty(), "{payload}");
             assert_eq!(reasons(&batch), [("oven-1", 1, "no tag of the topic is in the payload")], "{payload}");
         }
+        // As deep as a stack would not survive.
+        let bomb = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
+        let batch = Payloads::new(vec![oven()], 1 << 20).read("fab/oven", bomb.as_bytes(), NOW).expect("asked for");
+        assert_eq!(reasons(&batch), [("oven-1", 1, "the payload is not JSON")]);
+        let batch = Payloads::new(vec![oven()], 100).read("fab/oven", b"{\"state\":\"\xff\"}", NOW).expect("asked for");
+        assert_eq!(reasons(&batch), [("oven-1", 1, "the payload is not JSON")], "not UTF-8");
         let large = format!(r#"{{"count":7,"pad":"{}"}}"#, "x".repeat(100));
         let batch = read(vec![oven()], &large);
         assert!(batch.readings.is_empty());

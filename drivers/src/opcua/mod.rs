@@ -219,6 +219,8 @@ impl Sequence {
 
 #[cfg(test)]
 mod tests {
+    use opcua::types::{DateTime, ExtensionObject, NotificationMessage, StatusCode};
+
     use super::*;
 
     #[test]
@@ -233,6 +235,25 @@ mod tests {
         sequence.next = Some(u32::MAX);
         assert_eq!(sequence.follow(u32::MAX, Time(7)), None);
         assert_eq!(sequence.follow(1, Time(8)), None, "zero is left out");
+    }
+
+    #[test]
+    fn a_subscription_that_the_server_ends_ends_the_link() {
+        let config = Config {
+            endpoint: "opc.tcp://plc".to_owned(),
+            security: Security::None,
+            identity: Identity::Anonymous,
+            timeout: std::time::Duration::from_secs(1),
+            stations: Vec::new(),
+        };
+        let gone = StatusChangeNotification { status: StatusCode::BadTimeout, ..StatusChangeNotification::default() };
+        let message = NotificationMessage {
+            sequence_number: 1,
+            publish_time: DateTime::now(),
+            notification_data: Some(vec![ExtensionObject::from_message(gone)]),
+        };
+        let error = Client::new(config).open(Notice { received: Time(1), message }).expect_err("it is over");
+        assert_eq!(error.to_string(), "link broke: the server ended the subscription (BadTimeout)");
     }
 
     #[test]

@@ -49,6 +49,7 @@ struct Device {
     units: Mutex<HashMap<u8, Unit>>,
     asked: Mutex<VecDeque<Asked>>,
     hanging: watch::Sender<bool>,
+    dead: watch::Sender<Option<u8>>,
     short: watch::Sender<bool>,
 }
 
@@ -71,6 +72,7 @@ impl ModbusServer {
             units: Mutex::default(),
             asked: Mutex::default(),
             hanging: watch::Sender::new(false),
+            dead: watch::Sender::new(None),
             short: watch::Sender::new(false),
         });
         let running = Some(Running::start(listener, Arc::clone(&device)));
@@ -122,6 +124,11 @@ impl ModbusServer {
     /// Leaves requests without an answer while `on`; they are answered afterwards.
     pub fn hang(&self, on: bool) {
         self.device.hanging.send_replace(on);
+    }
+
+    /// Leaves requests to this unit without an answer, as a gateway does that says nothing of a device behind it.
+    pub fn silence(&self, unit: Option<u8>) {
+        self.device.dead.send_replace(unit);
     }
 
     /// Answers with one register (or eight bits) too few while `on`.
@@ -213,6 +220,8 @@ impl Service for Answering {
         Box::pin(async move {
             let mut hanging = device.hanging.subscribe();
             let _ = hanging.wait_for(|on| !on).await;
+            let mut dead = device.dead.subscribe();
+            let _ = dead.wait_for(|unit| *unit != Some(slave)).await;
             device.answer(slave, &request)
         })
     }

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -21,6 +21,8 @@ enum Cable {
     Whole,
     /// Connections are closed, new ones at once.
     Cut,
+    /// Connections stand, and nothing passes: what either end says is lost.
+    Hole,
 }
 
 impl Proxy {
@@ -47,6 +49,12 @@ impl Proxy {
         self.state.send_replace(Cable::Cut);
     }
 
+    /// Lets every connection stand and nothing through, as a switch does that lost its way, until
+    /// [`resume`](Self::resume). What was swallowed is gone, so connections of before are of no use afterwards.
+    pub fn swallow(&self) {
+        self.state.send_replace(Cable::Hole);
+    }
+
     /// Lets new connections through again.
     pub fn resume(&self) {
         self.state.send_replace(Cable::Whole);
@@ -64,14 +72,16 @@ async fn pass(listener: TcpListener, to: SocketAddr, mut state: watch::Receiver<
     loop {
         tokio::select! {
             accepted = listener.accept() => {
-                let Ok((mut near, _)) = accepted else { continue };
+                let Ok((near, _)) = accepted else { continue };
                 if *state.borrow() == Cable::Cut {
                     continue; // dropped, hence closed
                 }
+                let cable = state.clone();
                 connections.spawn(async move {
-                    if let Ok(mut far) = TcpStream::connect(to).await {
-                        let _ = copy_bidirectional(&mut near, &mut far).await;
-                    }
+                    let Ok(far) = TcpStream::connect(to).await else { return };
+                    let (near, far) = (near.into_split(), far.into_split());
+                    // Both ways end by themselves, each with the other's end of file.
+                    tokio::join!(copy(near.0, far.1, cable.clone()), copy(far.0, near.1, cable));
                 });
             }
             changed = state.changed() => {
@@ -85,4 +95,16 @@ async fn pass(listener: TcpListener, to: SocketAddr, mut state: watch::Receiver<
             Some(_) = connections.join_next() => {}
         }
     }
+}
+
+/// Passes on what comes, unless the cable swallows it.
+async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, mut cable: watch::Receiver<Cable>) {
+    let mut some = vec![0; 16 << 10];
+    while let Ok(read @ 1..) = from.read(&mut some).await {
+        if *cable.borrow() != Cable::Hole && to.write_all(&some[..read]).await.is_err() {
+            return;
+        }
+    }
+    let _ = cable.wait_for(|cable| *cable != Cable::Hole).await; // a hole swallows the end as well
+    let _ = to.shutdown().await;
 }
