@@ -243,6 +243,7 @@ fn open_spool(config: &Config) -> anyhow::Result<Opened> {
     }
     if let Some(alive) = last_commit {
         let now = Time::now();
+        info!(last_commit = %alive, unwatched = ?now.since(alive), "taking up from the spool");
         let marks: Vec<Reading> = line.unwatched(alive.min(now), now).collect();
         line.apply(&marks, &mut derived);
         let stored = marks.into_iter().map(|mark| StoredReading::new(ids[mark.tag.index()], mark)).collect();

@@ -51,17 +51,16 @@ impl Run {
             .context("starting the runtime")?;
         let result = runtime.block_on(async {
             let stop = CancellationToken::new();
-            let asked = stop.clone();
             let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
             let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
-            tokio::spawn(async move {
-                tokio::select! {
-                    _ = terminate.recv() => info!("SIGTERM"),
-                    _ = interrupt.recv() => info!("SIGINT"),
-                }
-                asked.cancel();
-            });
-            Box::pin(crate::run::run(config, stop, |_| {})).await
+            let mut running = Box::pin(crate::run::run(config, stop.clone(), |_| {}));
+            tokio::select! {
+                ended = &mut running => return ended,
+                _ = terminate.recv() => info!("SIGTERM"),
+                _ = interrupt.recv() => info!("SIGINT"),
+            }
+            stop.cancel();
+            running.await
         });
         // A hung disk or name look-up must not keep the process.
         runtime.shutdown_timeout(std::time::Duration::from_secs(1));
