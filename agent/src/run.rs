@@ -107,8 +107,8 @@ pub async fn run(config: Config, stop: CancellationToken, started: impl FnOnce(S
         spawn_blocking(move || Handle::current().block_on(keep_house(&mut sealer, losses, stop)))
     };
 
-    // The forwarder, likewise: it packs megabytes at a time, and the memory for that is its thread's. As a task it
-    // would leave as much behind in each thread that it ever ran on.
+    // The forwarder, likewise: it reads the spool and packs megabytes at a time, and would hold up whatever shares a
+    // thread with it.
     let sending = CancellationToken::new();
     let sent = CancellationToken::new();
     let _sent = sent.clone().drop_guard(); // as above
@@ -212,17 +212,7 @@ struct Opened {
 /// which nobody watched.
 fn open_spool(config: &Config) -> anyhow::Result<Opened> {
     let settings = spool::Settings::new(&config.spool);
-    let series: Vec<Series> = config
-        .tags
-        .iter()
-        .map(|tag| Series {
-            station: config.stations[tag.station].name.clone(),
-            tag: tag.name.clone(),
-            unit: tag.unit.clone(),
-            metric: tag.metric.clone(),
-            text: tag.text,
-        })
-        .collect();
+    let series = Series::all(config);
     let spool::Opened { mut writer, reader, sealer, ids, catalog, recovery } =
         spool::open(settings, &series).with_context(|| format!("spool.path {}", config.spool.path.display()))?;
     let instance = instance_id(&config.spool.path)?;

@@ -140,20 +140,10 @@ fn after(date: civil::Date, end: civil::Time, start: civil::Time) -> civil::Date
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::tests::shift;
 
     fn berlin(shifts: Vec<ShiftSpec>) -> Calendar {
         Calendar::new(TimeZone::get("Europe/Berlin").expect("bundled"), shifts)
-    }
-
-    fn shift(name: &str, start: &str, end: &str, breaks: &[(&str, &str)]) -> ShiftSpec {
-        let time = |text: &str| text.parse().expect("a time");
-        ShiftSpec {
-            name: name.into(),
-            days: [true; 7],
-            start: time(start),
-            end: time(end),
-            breaks: breaks.iter().map(|(begin, end)| (time(begin), time(end))).collect(),
-        }
     }
 
     fn at(text: &str) -> Time {

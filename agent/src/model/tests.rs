@@ -39,7 +39,7 @@ fn oee(ideal_seconds: f64) -> OeeSpec {
     }
 }
 
-fn shift(name: &str, start: &str, end: &str, breaks: &[(&str, &str)]) -> ShiftSpec {
+pub(super) fn shift(name: &str, start: &str, end: &str, breaks: &[(&str, &str)]) -> ShiftSpec {
     let time = |text: &str| text.parse().expect("a time");
     ShiftSpec {
         name: name.into(),

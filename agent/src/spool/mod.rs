@@ -49,6 +49,7 @@ pub use reader::{Chunk, Reader};
 pub use sealer::{Sealer, Worked};
 pub use writer::Writer;
 
+use crate::config::{self, Config, Tag};
 use crate::record::Record;
 
 /// A journal's size when nothing else is said. It bounds the memory of a seal (about 16 MB in all at this size) and
@@ -73,7 +74,7 @@ pub struct Settings {
 impl Settings {
     /// As configured, with journals of the usual size.
     #[must_use]
-    pub fn new(config: &crate::config::Spool) -> Self {
+    pub fn new(config: &config::Spool) -> Self {
         Self {
             path: config.path.clone(),
             max_size: config.max_size,
@@ -154,6 +155,21 @@ pub struct Series {
     pub metric: Option<Arc<str>>,
     /// Its values are text, as far as the configuration tells.
     pub text: bool,
+}
+
+impl Series {
+    /// Those of a configuration's tags, in their order.
+    #[must_use]
+    pub fn all(config: &Config) -> Vec<Self> {
+        let of = |tag: &Tag| Self {
+            station: config.stations[tag.station].name.clone(),
+            tag: tag.name.clone(),
+            unit: tag.unit.clone(),
+            metric: tag.metric.clone(),
+            text: tag.text,
+        };
+        config.tags.iter().map(of).collect()
+    }
 }
 
 /// What a frame holds.

@@ -106,17 +106,7 @@ fn run(args: &Args) -> anyhow::Result<Spent> {
         None => tempfile::tempdir()?,
     };
     let config = config(args.tags, folder.path())?;
-    let series: Vec<Series> = config
-        .tags
-        .iter()
-        .map(|tag| Series {
-            station: config.stations[tag.station].name.clone(),
-            tag: tag.name.clone(),
-            unit: tag.unit.clone(),
-            metric: None,
-            text: false,
-        })
-        .collect();
+    let series = Series::all(&config);
     let spool::Opened { mut writer, mut reader, mut sealer, catalog, ids, .. } =
         spool::open(spool::Settings::new(&config.spool), &series)?;
     let resource = Resource {
