@@ -31,7 +31,7 @@ use crate::model::{Derived, Line};
 use crate::otlp::{Encoder, Resource};
 use crate::pipeline::Pipeline;
 use crate::received::Received;
-use crate::snapshot::{Snapshot, UpstreamStatus, UpstreamView};
+use crate::snapshot::{GatewayView, Snapshot, UpstreamStatus, UpstreamView};
 use crate::spool::{self, Entry, Recovery, Seq, Series, SeriesId, StoredReading};
 
 /// Batches between the drivers and the pipeline. When it is full drivers wait: polls come later, a broker
@@ -72,6 +72,7 @@ pub async fn run(config: Config, stop: CancellationToken, started: impl FnOnce(S
         last_error: None,
     };
     let (upstreams, upstream) = watch::channel(upstream);
+    let (_gateways, gateway) = watch::channel(GatewayView::default());
     let wanted = Arc::new(Notify::new());
 
     // Drivers: one supervised task for each link.
@@ -137,7 +138,7 @@ pub async fn run(config: Config, stop: CancellationToken, started: impl FnOnce(S
         line: config.line.clone(),
         started: Time::now(),
     };
-    let router = http::router(http::Sources { identity, snapshot, wanted, links, upstream });
+    let router = http::router(http::Sources { identity, snapshot, wanted, links, upstream, gateway });
     let mut page = AbortOnDropHandle::new(tokio::spawn(axum::serve(listener, router).into_future()));
     info!(page = %format!("http://{address}/health"), stations = config.stations.len(), links = config.links.len(), "running");
     started(address);

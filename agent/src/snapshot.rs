@@ -116,6 +116,25 @@ pub struct SpoolView {
     pub full: bool,
 }
 
+/// The machine that the agent runs on. `None` is what it does not tell.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GatewayView {
+    /// When it was looked at; `None` before the first time.
+    pub time: Option<Time>,
+    /// Share of all cores that is at work, 0 to 1.
+    pub cpu: Option<f64>,
+    /// Bytes of memory in use, and how many there are.
+    pub memory: Option<(u64, u64)>,
+    /// Bytes in use on the disk that holds the spool, and its size.
+    pub disk: Option<(u64, u64)>,
+    /// Of the hottest sensor, in degrees Celsius.
+    pub temperature: Option<f64>,
+    /// Share of one core that the agent takes, 0 to the number of cores.
+    pub process_cpu: Option<f64>,
+    /// Resident bytes of the agent.
+    pub process_memory: Option<u64>,
+}
+
 /// The way up.
 #[derive(Clone, Debug)]
 pub struct UpstreamView {

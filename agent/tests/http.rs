@@ -47,6 +47,7 @@ impl Line {
             wanted: wanted.clone(),
             links: vec![link.subscribe()],
             upstream: upstream.subscribe(),
+            gateway: watch::Sender::default().subscribe(),
         });
         Self { router, snapshots, wanted, link, upstream }
     }

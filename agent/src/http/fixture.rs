@@ -7,7 +7,7 @@ use gemba_drivers::{LinkPhase, LinkState, Loss, OwnStatus, Status, Time, Validit
 use super::{Identity, Pipeline, View};
 use crate::model::State;
 use crate::record::{CycleHistogram, Figures, Sums};
-use crate::snapshot::{KpiView, Snapshot, SpoolView, StationView, TagView, UpstreamStatus, UpstreamView};
+use crate::snapshot::{GatewayView, KpiView, Snapshot, SpoolView, StationView, TagView, UpstreamStatus, UpstreamView};
 
 /// An instant, from RFC 3339.
 pub(super) fn at(text: &str) -> Time {
@@ -69,6 +69,7 @@ pub(super) fn line() -> View {
             rejected: 0,
             last_error: Some("503 Service Unavailable".to_owned()),
         },
+        gateway: GatewayView::default(),
         pipeline: Pipeline::Running,
         now,
         uptime: Duration::from_millis(25_200_500),

@@ -34,7 +34,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::snapshot::{Snapshot, UpstreamView};
+use crate::snapshot::{GatewayView, Snapshot, UpstreamView};
 
 pub use health::Kpi;
 pub use status::Status;
@@ -62,6 +62,8 @@ pub struct Sources {
     pub links: Vec<watch::Receiver<LinkState>>,
     /// The way up.
     pub upstream: watch::Receiver<UpstreamView>,
+    /// The machine below.
+    pub gateway: watch::Receiver<GatewayView>,
 }
 
 /// Who we are.
@@ -268,6 +270,7 @@ impl Desk {
             snapshot,
             links: self.sources.links.iter().map(|link| link.borrow().clone()).collect(),
             upstream: self.sources.upstream.borrow().clone(),
+            gateway: self.sources.gateway.borrow().clone(),
             pipeline,
             now: Time::now(),
             uptime: self.uptime_before + self.born.elapsed(),
@@ -308,6 +311,8 @@ struct View {
     snapshot: Arc<Snapshot>,
     links: Vec<LinkState>,
     upstream: UpstreamView,
+    #[expect(dead_code, reason = "shown in the next commits")]
+    gateway: GatewayView,
     pipeline: Pipeline,
     now: Time,
     uptime: Duration,

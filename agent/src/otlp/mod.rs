@@ -81,6 +81,8 @@ pub struct Encoded {
     pub metrics: Option<Payload>,
     /// An `ExportLogsServiceRequest`.
     pub logs: Option<Payload>,
+    /// An `ExportTraceServiceRequest`.
+    pub traces: Option<Payload>,
     /// Readings of series that the catalog lacks: nobody knows what they were, so they cannot be sent.
     pub orphans: u64,
 }
@@ -90,7 +92,7 @@ pub struct Encoded {
 pub struct Payload {
     /// Plain protobuf.
     pub body: Bytes,
-    /// Data points or log records in it.
+    /// Data points, log records or spans in it.
     pub items: u64,
 }
 
@@ -142,7 +144,7 @@ impl Encoder {
     pub fn encode_after(&mut self, metrics_sent: Option<Seq>, entries: &[(Seq, Entry)]) -> Encoded {
         let orphans = self.tags.meet(entries);
         let rest = entries.partition_point(|(seq, _)| metrics_sent.is_some_and(|sent| *seq <= sent));
-        Encoded { metrics: self.metrics(&entries[rest..]), logs: self.logs(entries), orphans }
+        Encoded { metrics: self.metrics(&entries[rest..]), logs: self.logs(entries), traces: None, orphans }
     }
 
     fn metrics(&mut self, entries: &[(Seq, Entry)]) -> Option<Payload> {

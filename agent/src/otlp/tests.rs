@@ -240,12 +240,12 @@ fn text_is_no_metric_and_neither_is_its_absence() {
 #[test]
 fn readings_of_unknown_series_are_counted() {
     let encoded = encoder().encode(&frames(vec![good(99, 1, Value::Int(1)), good(u32::MAX, 1, Value::Int(1))]));
-    assert_eq!(encoded, Encoded { metrics: None, logs: None, orphans: 2 });
+    assert_eq!(encoded, Encoded { metrics: None, logs: None, traces: None, orphans: 2 });
 }
 
 #[test]
 fn nothing_gives_nothing() {
-    let nothing = Encoded { metrics: None, logs: None, orphans: 0 };
+    let nothing = Encoded { metrics: None, logs: None, traces: None, orphans: 0 };
     assert_eq!(encoder().encode(&[]), nothing);
     assert_eq!(encoder().encode(&[(Seq(1), Entry::Tick(at(1))), (Seq(2), Entry::Readings(Vec::new()))]), nothing);
 }
