@@ -23,7 +23,8 @@ impl Page {
     }
 
     fn card(&mut self, place: usize, station: &StationView, status: Status, view: &View) {
-        let lost = view.links.get(station.link).is_none_or(|link| link.phase != LinkPhase::Connected);
+        let cut = view.links.get(station.link).is_none_or(|link| link.phase != LinkPhase::Connected);
+        let lost = cut || station.state == Some(State::Unknown); // the figures are true, and of the past
         self.put(format_args!(
             "<article aria-labelledby=\"s{place}\"><header><h2 id=\"s{place}\">{}</h2>",
             Text(&station.name)
