@@ -474,6 +474,7 @@ impl Line {
     fn start_on(spool: Spool, receiver: &Receiver, change: impl FnOnce(&mut Upstream, &mut Patience)) -> Self {
         let mut upstream = Upstream {
             endpoint: receiver.endpoint(),
+            protocol: gemba::config::Protocol::Http,
             gzip: true,
             headers: Vec::new(),
             timeout: DEADLINE,
