@@ -428,17 +428,22 @@ impl Shared {
 impl Shared {
     /// Keeps a request, and says what becomes of it.
     fn take(&self, mut received: Received) -> Reply {
-        let mut memory = self.lock();
-        received.reply = match (memory.script.pop_front(), &memory.judge) {
-            (Some(scripted), _) => scripted,
-            (None, Some(judge)) => judge(&received),
-            (None, None) => Reply::Accept,
+        received.reply = {
+            let mut memory = self.lock();
+            match (memory.script.pop_front(), &memory.judge) {
+                (Some(scripted), _) => scripted,
+                (None, Some(judge)) => judge(&received),
+                (None, None) => Reply::Accept,
+            }
         };
         let reply = received.reply.clone();
-        memory.received.push(received);
-        drop(memory);
-        self.changes.send_replace(());
+        self.keep(received);
         reply
+    }
+
+    fn keep(&self, received: Received) {
+        self.lock().received.push(received);
+        self.changes.send_replace(());
     }
 }
 
@@ -497,7 +502,8 @@ async fn call(shared: Arc<Shared>, wire: Wire, uri: &Uri, headers: HeaderMap, ra
     (*request.uri_mut(), *request.headers_mut()) = (uri.clone(), headers.clone());
     let path = uri.path().to_owned();
     let (said, gzip) = (Arc::new(OnceLock::new()), CompressionEncoding::Gzip);
-    let sink = Sink { shared: shared.clone(), path: path.clone(), headers, raw, said: said.clone() };
+    let (of, with, body) = (path.clone(), headers.clone(), raw.clone());
+    let sink = Sink { shared: shared.clone(), path: of, headers: with, raw: body, said: said.clone() };
     let answered = if path.starts_with("/opentelemetry.proto.collector.metrics.v1.MetricsService/") {
         let server = MetricsServiceServer::new(sink).accept_compressed(gzip).max_decoding_message_size(limit);
         server.oneshot(request).await
@@ -510,13 +516,15 @@ async fn call(shared: Arc<Shared>, wire: Wire, uri: &Uri, headers: HeaderMap, ra
     };
     let Ok(answered) = answered;
     match said.get() {
-        None | Some(
-            Reply::Accept
-            | Reply::Partial(..)
-            | Reply::Refuse(_)
-            | Reply::Fail(_)
-            | Reply::Busy(_)
-            | Reply::Status(..),
+        // tonic itself does not want it: too large, an encoding that it does not know.
+        None => {
+            let code = answered.headers().get("grpc-status").map_or(Code::Unknown, |code| Code::from_bytes(code.as_bytes()));
+            let (content, reply) = (Content::Unreadable("not by tonic".to_owned()), Reply::code(code, ""));
+            shared.keep(Received { path, headers, raw, content, reply });
+            answered.map(Body::new)
+        }
+        Some(
+            Reply::Accept | Reply::Partial(..) | Reply::Refuse(_) | Reply::Fail(_) | Reply::Busy(_) | Reply::Status(..),
         ) => answered.map(Body::new),
         Some(reply) => behave(reply.clone(), &wire).await,
     }
