@@ -23,7 +23,9 @@ use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsS
 use opentelemetry_proto::tonic::collector::logs::v1::{
     ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
 };
-use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{MetricsService, MetricsServiceServer};
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
+    MetricsService, MetricsServiceServer,
+};
 use opentelemetry_proto::tonic::collector::metrics::v1::{
     ExportMetricsPartialSuccess, ExportMetricsServiceRequest, ExportMetricsServiceResponse,
 };
@@ -90,6 +92,18 @@ impl Reply {
     #[must_use]
     pub fn status(status: u16, text: &str) -> Self {
         Self::Answer(status, "text/plain", text.as_bytes().to_vec())
+    }
+
+    /// A refusal that says why.
+    #[must_use]
+    pub fn refuse(text: &str) -> Self {
+        Self::Refuse(text.to_owned())
+    }
+
+    /// A failure that says why.
+    #[must_use]
+    pub fn fail(text: &str) -> Self {
+        Self::Fail(text.to_owned())
     }
 
     /// A gRPC status with a message.
@@ -277,14 +291,17 @@ impl Receiver {
         self.protocol
     }
 
-    /// How the reason of a loss begins that [`Reply::Refuse`] or [`Reply::Fail`] brought about.
+    /// What a loss says that [`Reply::Refuse`] or [`Reply::Fail`] brought about.
+    ///
+    /// # Panics
+    /// With any other reply.
     #[must_use]
-    pub fn word(&self, reply: &Reply) -> &'static str {
+    pub fn reason(&self, reply: &Reply) -> String {
         match (self.protocol, reply) {
-            (Protocol::Http, Reply::Refuse(_)) => "400",
-            (Protocol::Http, Reply::Fail(_)) => "500",
-            (Protocol::Grpc, Reply::Refuse(_)) => "INVALID_ARGUMENT",
-            (Protocol::Grpc, Reply::Fail(_)) => "INTERNAL",
+            (Protocol::Http, Reply::Refuse(text)) => format!("400: {text}"),
+            (Protocol::Http, Reply::Fail(text)) => format!("500: {text}"),
+            (Protocol::Grpc, Reply::Refuse(text)) => format!("INVALID_ARGUMENT: {text}"),
+            (Protocol::Grpc, Reply::Fail(text)) => format!("INTERNAL: {text}"),
             _ => panic!("{reply:?} is no loss"),
         }
     }
@@ -518,7 +535,8 @@ async fn call(shared: Arc<Shared>, wire: Wire, uri: &Uri, headers: HeaderMap, ra
     match said.get() {
         // tonic itself does not want it: too large, an encoding that it does not know.
         None => {
-            let code = answered.headers().get("grpc-status").map_or(Code::Unknown, |code| Code::from_bytes(code.as_bytes()));
+            let code =
+                answered.headers().get("grpc-status").map_or(Code::Unknown, |code| Code::from_bytes(code.as_bytes()));
             let (content, reply) = (Content::Unreadable("not by tonic".to_owned()), Reply::code(code, ""));
             shared.keep(Received { path, headers, raw, content, reply });
             answered.map(Body::new)
@@ -601,8 +619,8 @@ impl TraceService for Sink {
         request: tonic::Request<ExportTraceServiceRequest>,
     ) -> Result<tonic::Response<ExportTraceServiceResponse>, tonic::Status> {
         let partial = self.take(Content::Traces(request.into_inner()))?;
-        let partial_success = partial
-            .map(|(rejected_spans, error_message)| ExportTracePartialSuccess { rejected_spans, error_message });
+        let partial_success =
+            partial.map(|(rejected_spans, error_message)| ExportTracePartialSuccess { rejected_spans, error_message });
         Ok(tonic::Response::new(ExportTraceServiceResponse { partial_success }))
     }
 }
@@ -639,12 +657,13 @@ impl Tls {
     fn new() -> Self {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate can be made");
         let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
-        let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("ring knows TLS 1.3")
-            .with_no_client_auth()
-            .with_single_cert(vec![made.cert.der().clone()], key)
-            .expect("key and certificate belong together");
+        let mut config =
+            rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .expect("ring knows TLS 1.3")
+                .with_no_client_auth()
+                .with_single_cert(vec![made.cert.der().clone()], key)
+                .expect("key and certificate belong together");
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Self { pem: made.cert.pem(), acceptor: TlsAcceptor::from(Arc::new(config)) }
     }

@@ -157,7 +157,7 @@ async fn retry_after_is_capped() {
 async fn a_frame_that_upstream_refuses_is_found_and_its_neighbours_go_through() {
     for receiver in Receiver::both() {
         receiver.answer_with(|request| match holds(request, POISON) {
-            true => Reply::Refuse("no\r\nsuch value".to_owned()),
+            true => Reply::refuse("no\r\nsuch value"),
             false => Reply::Accept,
         });
         let spool = Spool::default();
@@ -174,7 +174,7 @@ async fn a_frame_that_upstream_refuses_is_found_and_its_neighbours_go_through() 
             from: time(POISON),
             to: time(POISON),
             count: 2,
-            reason: format!("{}: no such value", receiver.word(&Reply::Refuse(String::new()))).into(),
+            reason: receiver.reason(&Reply::refuse("no such value")).into(),
         };
         assert_eq!(line.losses(), [loss]);
         assert_eq!(line.view().rejected, 2);
@@ -208,7 +208,7 @@ async fn what_is_too_large_goes_in_smaller_pieces_and_nothing_is_lost() {
 async fn a_server_error_that_does_not_pass_counts_as_refused_in_the_end() {
     for receiver in Receiver::both() {
         receiver.answer_with(|request| match holds(request, POISON) {
-            true => Reply::Fail("panicked".to_owned()),
+            true => Reply::fail("panicked"),
             false => Reply::Accept,
         });
         let spool = Spool::default();
@@ -219,7 +219,7 @@ async fn a_server_error_that_does_not_pass_counts_as_refused_in_the_end() {
         assert_eq!(values(&receiver), [1, 3]);
         let losses = line.losses();
         assert_eq!(losses.len(), 1);
-        assert_eq!((losses[0].count, &*losses[0].reason), (1, &*format!("{}: panicked", receiver.word(&Reply::Fail(String::new())))));
+        assert_eq!((losses[0].count, &*losses[0].reason), (1, &*receiver.reason(&Reply::fail("panicked"))));
         let alone = receiver.received().iter().filter(|request| request.points(METRIC).len() == 1).count();
         assert_eq!(alone, 6, "1, four times the poison, 3: {:#?}", receiver.summary());
     }
@@ -228,11 +228,13 @@ async fn a_server_error_that_does_not_pass_counts_as_refused_in_the_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_fails_over_everything_is_down_and_nothing_is_given_up() {
     for receiver in Receiver::both() {
-        receiver.answer_with(|_| Reply::Fail("no database".to_owned()));
+        receiver.answer_with(|_| Reply::fail("no database"));
         let spool = Spool::default();
         spool.commit((1..=3).map(reading));
         let line = Line::start_on(spool, &receiver, |_, patience| patience.server_errors = 2);
-        receiver.until("far more failures than count against a request", |receiver| receiver.received().len() > 12).await;
+        receiver
+            .until("far more failures than count against a request", |receiver| receiver.received().len() > 12)
+            .await;
         assert_eq!((line.view().status, line.view().rejected), (UpstreamStatus::Disconnected, 0));
         receiver.answer_with(|_| Reply::Accept);
         line.acknowledged(3).await;
@@ -280,7 +282,8 @@ async fn points_that_a_partial_success_rejects_are_a_loss() {
         let line = Line::start_on(spool, &receiver, |_, _| {});
         line.acknowledged(3).await;
 
-        let loss = Loss { source: "upstream".into(), from: time(1), to: time(3), count: 2, reason: "out of order".into() };
+        let loss =
+            Loss { source: "upstream".into(), from: time(1), to: time(3), count: 2, reason: "out of order".into() };
         assert_eq!(line.losses(), [loss]);
         assert_eq!((line.view().rejected, line.view().status), (2, UpstreamStatus::Connected));
 
@@ -313,7 +316,7 @@ async fn only_what_failed_is_sent_again() {
 async fn refused_logs_do_not_send_accepted_metrics_twice() {
     for receiver in Receiver::both() {
         receiver.answer_with(|request| match request.logs().any(|log| log.time_unix_nano == time(3).0 as u64) {
-            true => Reply::Refuse("bad log".to_owned()),
+            true => Reply::refuse("bad log"),
             false => Reply::Accept,
         });
         let spool = Spool::default();
@@ -325,7 +328,10 @@ async fn refused_logs_do_not_send_accepted_metrics_twice() {
         assert_eq!(receiver.logs("factory.state.changed").len(), 3);
         let losses = line.losses();
         assert_eq!(losses.len(), 1);
-        assert_eq!((losses[0].count, losses[0].from, &*losses[0].reason), (1, time(3), &*format!("{}: bad log", receiver.word(&Reply::Refuse(String::new())))));
+        assert_eq!(
+            (losses[0].count, losses[0].from, &*losses[0].reason),
+            (1, time(3), &*receiver.reason(&Reply::refuse("bad log")))
+        );
     }
 }
 

@@ -84,7 +84,8 @@ impl Response<'_> {
             kind.starts_with("text/") || kind.starts_with("application/json")
         });
         let accepted = if text && !self.body.is_empty() { None } else { accepted(self.body) };
-        accepted.unwrap_or_else(|| Answer::Later { why: format!("answered {}, but not OTLP", self.status), after: None })
+        accepted
+            .unwrap_or_else(|| Answer::Later { why: format!("answered {}, but not OTLP", self.status), after: None })
     }
 
     /// `400: what upstream said`, short enough for a ledger.

@@ -140,7 +140,9 @@ impl Status {
             RESOURCE_EXHAUSTED | OUT_OF_RANGE => Answer::TooLarge { why },
             INVALID_ARGUMENT | ALREADY_EXISTS | FAILED_PRECONDITION => Answer::Refused { why },
             UNAUTHENTICATED | PERMISSION_DENIED => Answer::Blocked { why: format!("{why}; check the headers") },
-            UNIMPLEMENTED | NOT_FOUND => Answer::Blocked { why: format!("{why}; check the endpoint and the compression") },
+            UNIMPLEMENTED | NOT_FOUND => {
+                Answer::Blocked { why: format!("{why}; check the endpoint and the compression") }
+            }
             _ => Answer::Failed { why },
         }
     }
@@ -295,7 +297,8 @@ mod tests {
 
     #[test]
     fn ok_is_a_success_only_with_a_whole_message_of_otlp() {
-        let accepted = |rejected, message: Option<&str>| Answer::Accepted { rejected, message: message.map(Into::into) };
+        let accepted =
+            |rejected, message: Option<&str>| Answer::Accepted { rejected, message: message.map(Into::into) };
         assert_eq!(judged(0, "", b"", b"\0\0\0\0\0"), accepted(0, None));
         let partial = b"\0\0\0\0\x0f\x0a\x0d\x08\x03\x12\x09too\nlate!";
         assert_eq!(judged(0, "", b"", partial), accepted(3, Some("too late!")));
