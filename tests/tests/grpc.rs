@@ -240,7 +240,7 @@ async fn after_a_timeout_the_next_attempt_makes_a_new_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_port_that_speaks_only_http_1_is_said() {
+async fn a_port_that_speaks_only_http_1_is_asked_about() {
     let door = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = door.local_addr().expect("bound");
     let server = tokio::spawn(async move {
@@ -255,6 +255,9 @@ async fn a_port_that_speaks_only_http_1_is_said() {
     line.spool.commit([reading(1)]);
     let view = line.until("an error", |view| view.last_error.is_some()).await;
     assert_eq!(view.status, UpstreamStatus::Disconnected);
-    assert!(view.last_error.as_deref().is_some_and(|error| error.contains("http2")), "{view:?}");
+    assert!(
+        view.last_error.as_deref().is_some_and(|error| error.ends_with("is that a gRPC port (mostly 4317)?")),
+        "{view:?}"
+    );
     server.abort();
 }

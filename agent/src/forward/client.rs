@@ -45,6 +45,8 @@ pub(super) struct Client {
     upstream: Upstream,
     base: Url,
     content: HeaderMap,
+    /// It has answered as the protocol has it.
+    answered: bool,
 }
 
 impl Client {
@@ -63,16 +65,28 @@ impl Client {
             },
             upstream: upstream.clone(),
             base,
+            answered: false,
         })
     }
 
     /// Sends `body`, once.
     pub(super) async fn send(&mut self, signal: Signal, body: &Bytes) -> Answer {
         match self.exchange(signal, body.clone()).await {
-            Ok(answer) => self.discreet(answer),
+            Ok(answer) => {
+                self.answered = true;
+                self.discreet(answer)
+            }
             Err(error) if error.is_timeout() => {
                 self.reconnect();
                 Answer::Later { why: format!("no answer within {:?}", self.upstream.timeout), after: None }
+            }
+            // Somebody is there, and what they say makes no sense.
+            Err(error) if !self.answered && !error.is_connect() => {
+                let port = match self.upstream.protocol {
+                    Protocol::Http => "an HTTP port (mostly 4318)",
+                    Protocol::Grpc => "a gRPC port (mostly 4317)",
+                };
+                Answer::Later { why: format!("{}; is that {port}?", clean(&chain(error))), after: None }
             }
             Err(error) => Answer::Later { why: clean(&chain(error)), after: None },
         }
