@@ -522,13 +522,20 @@ async fn call(shared: Arc<Shared>, wire: Wire, uri: &Uri, headers: HeaderMap, ra
     let (of, with, body) = (path.clone(), headers.clone(), raw.clone());
     let sink = Sink { shared: shared.clone(), path: of, headers: with, raw: body, said: said.clone() };
     let answered = if path.starts_with("/opentelemetry.proto.collector.metrics.v1.MetricsService/") {
-        let server = MetricsServiceServer::new(sink).accept_compressed(gzip).max_decoding_message_size(limit);
+        let server = MetricsServiceServer::new(sink)
+            .accept_compressed(gzip)
+            .send_compressed(gzip)
+            .max_decoding_message_size(limit);
         server.oneshot(request).await
     } else if path.starts_with("/opentelemetry.proto.collector.logs.v1.LogsService/") {
-        let server = LogsServiceServer::new(sink).accept_compressed(gzip).max_decoding_message_size(limit);
+        let server =
+            LogsServiceServer::new(sink).accept_compressed(gzip).send_compressed(gzip).max_decoding_message_size(limit);
         server.oneshot(request).await
     } else {
-        let server = TraceServiceServer::new(sink).accept_compressed(gzip).max_decoding_message_size(limit);
+        let server = TraceServiceServer::new(sink)
+            .accept_compressed(gzip)
+            .send_compressed(gzip)
+            .max_decoding_message_size(limit);
         server.oneshot(request).await
     };
     let Ok(answered) = answered;

@@ -10,11 +10,14 @@
 //! unanswered, or 30 s with bytes unacknowledged. There are no HTTP/2 pings: while a request is under way its timeout is
 //! shorter than they may be, and between requests receivers answer them with `too_many_pings`.
 
+use std::borrow::Cow;
+use std::io::Read;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::{Bytes, BytesMut};
+use flate2::read::GzDecoder;
 use http_body_util::BodyExt;
 use percent_encoding::percent_decode;
 use prost::Message;
@@ -58,6 +61,7 @@ pub(super) fn content(gzip: bool, timeout: Duration) -> HeaderMap {
     content.insert(HeaderName::from_static("grpc-timeout"), timeout);
     if gzip {
         content.insert(HeaderName::from_static("grpc-encoding"), HeaderValue::from_static("gzip"));
+        content.insert(HeaderName::from_static("grpc-accept-encoding"), HeaderValue::from_static("gzip"));
     }
     content
 }
@@ -132,7 +136,7 @@ impl Status {
         let (why, after) = (self.why(), self.retry);
         match self.code {
             0 => {
-                let message = unframed(body).and_then(accepted);
+                let message = unframed(body).and_then(|message| accepted(&message));
                 message.unwrap_or_else(|| Answer::Later { why: "answered OK, but not OTLP".to_owned(), after: None })
             }
             CANCELLED | DEADLINE_EXCEEDED | ABORTED | UNAVAILABLE | DATA_LOSS => Answer::Later { why, after },
@@ -190,10 +194,21 @@ const NAMES: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
-/// The one message of an answer. We do not offer to read compressed ones.
-fn unframed(body: &[u8]) -> Option<&[u8]> {
-    let (&[0, a, b, c, d], message) = body.split_first_chunk()? else { return None };
-    (u32::from_be_bytes([a, b, c, d]) as usize == message.len()).then_some(message)
+/// The one message of an answer. grpc-go's servers compress as the request was, whatever we say that we read.
+fn unframed(body: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let (&[flag, a, b, c, d], message) = body.split_first_chunk()?;
+    if u32::from_be_bytes([a, b, c, d]) as usize != message.len() {
+        return None;
+    }
+    match flag {
+        0 => Some(message.into()),
+        1 => {
+            let mut plain = Vec::new();
+            GzDecoder::new(message).take(ANSWER as u64).read_to_end(&mut plain).ok()?;
+            Some(plain.into())
+        }
+        _ => None,
+    }
 }
 
 /// gRPC leaves the padding to the sender.
@@ -245,8 +260,6 @@ struct Delay {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
-
     use super::*;
 
     fn judged(code: u32, message: &str, details: &[u8], body: &[u8]) -> Answer {
@@ -272,7 +285,7 @@ mod tests {
         assert_eq!(zipped[0], 1);
         assert_eq!(u32::from_be_bytes(zipped[1..5].try_into().expect("four")) as usize, zipped.len() - 5);
         let mut plain = Vec::new();
-        flate2::read::GzDecoder::new(&zipped[5..]).read_to_end(&mut plain).expect("gzip");
+        GzDecoder::new(&zipped[5..]).read_to_end(&mut plain).expect("gzip");
         assert_eq!(plain, [7; 10_000]);
     }
 
@@ -302,8 +315,12 @@ mod tests {
         assert_eq!(judged(0, "", b"", b"\0\0\0\0\0"), accepted(0, None));
         let partial = b"\0\0\0\0\x0f\x0a\x0d\x08\x03\x12\x09too\nlate!";
         assert_eq!(judged(0, "", b"", partial), accepted(3, Some("too late!")));
+        assert_eq!(judged(0, "", b"", &frame(&partial[5..], true)), accepted(3, Some("too late!")));
+        let bomb = frame(&vec![0; 10_000_000], true);
         for body in [
             &b""[..],
+            &bomb,
+            b"\x02\0\0\0\0",
             b"\0\0\0",
             b"\0\0\0\0\x01",
             b"\0\0\0\0\0\0",

@@ -168,8 +168,8 @@ mod tests {
         assert_eq!(signals(&sent, 10), [metrics.clone(), logs.clone(), traces.clone()]);
         sent.note(Signal::Metrics, Seq(10));
         sent.note(Signal::Logs, Seq(10));
-        assert_eq!(signals(&sent, 5), [traces.clone()], "half of it, since the traces were refused");
-        assert_eq!(signals(&sent, 10), [traces.clone()]);
+        assert_eq!(signals(&sent, 5), std::slice::from_ref(&traces), "half of it, since the traces were refused");
+        assert_eq!(signals(&sent, 10), std::slice::from_ref(&traces));
         assert_eq!(signals(&sent, 11), [metrics, logs, traces]);
     }
 
