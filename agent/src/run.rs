@@ -137,6 +137,7 @@ pub async fn run(config: Config, stop: CancellationToken, started: impl FnOnce(S
         site: config.site.clone(),
         line: config.line.clone(),
         started: Time::now(),
+        timezone: config.timezone.clone(),
     };
     let router = http::router(http::Sources { identity, snapshot, wanted, links, upstream, gateway });
     let mut page = AbortOnDropHandle::new(tokio::spawn(axum::serve(listener, router).into_future()));

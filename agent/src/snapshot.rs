@@ -52,6 +52,8 @@ pub struct KpiView {
     pub figures: Figures,
     /// OEE if all unknown time was down, and if it was all run at ideal speed.
     pub oee_bounds: Option<(f64, f64)>,
+    /// Parts that the known planned time so far would have given at the ideal cycle time; `None` without either.
+    pub target: Option<f64>,
     /// Parts made; `None` where no counter tells.
     pub total: Option<f64>,
     /// Good ones.

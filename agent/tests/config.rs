@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use gemba::config::{Config, Link, Source};
+use gemba::config::{Config, Link, Protocol, Source};
 use gemba::model::State;
 use gemba_drivers::{TagId, modbus, mqtt, opcua};
 use jiff::civil::time;
@@ -87,7 +87,7 @@ fn the_reference_line_means_what_it_says() {
 
     let upstream = config.upstream.as_ref().expect("there is one");
     assert_eq!(upstream.endpoint, "http://127.0.0.1:4318");
-    assert!(upstream.gzip);
+    assert_eq!((upstream.protocol, upstream.gzip), (Protocol::Http, true));
     assert_eq!(upstream.timeout, Duration::from_secs(10));
     let headers: Vec<_> = upstream.headers.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
     assert_eq!(headers, [("x-plant", "fab-2")]);

@@ -349,7 +349,7 @@ class Collector(Program):
         super().__init__(f"collector-{run}", [binary, "--config", config], folder, env={"OTLP_FILE": str(self.file)})
 
     async def start(self):
-        await until("the collector to listen", lambda: answers(4318) or not self.running())
+        await until("the collector to listen", lambda: answers(4318) and answers(4317) or not self.running())
         assert self.running(), f"the collector did not start:\n{self.tail()}"
 
 

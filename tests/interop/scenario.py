@@ -3,6 +3,9 @@
     scenario.py --gemba BINARY --collector BINARY --config config/line.yaml --folder WORK
     scenario.py --peers ...        only tries the peers against each other's libraries, without gemba
 
+gemba sends over HTTP until it is killed, and over gRPC after that: the backlog of the outage, which HTTP's account
+begins, goes up over the other protocol, and the whole has to come out equal.
+
 The steps run first and write down what every peer said; the checks then read the collector's files.
 Waits are for conditions, with deadlines. One line a check; exit code 1 if any failed.
 """
@@ -32,7 +35,8 @@ PORTS = {
     4840: "OPC UA",
     1883: "MQTT",
     1884: "Mosquitto",
-    4318: "OTLP",
+    4318: "OTLP over HTTP",
+    4317: "OTLP over gRPC",
     5021: "the second Modbus",
     8080: "gemba's page",
     8081: "gemba's second page",
@@ -91,7 +95,7 @@ class Scenario:
         await self.oven.start()
         await self.start_collector("before")
         self.began = time.time_ns()
-        await self.start_gemba()
+        await self.start_gemba(self.arguments.config)
         await self.steady()
         await self.local_page()
         await self.wrong_tags()
@@ -104,9 +108,9 @@ class Scenario:
         self.files.append(self.collector.file)
         await self.collector.start()
 
-    async def start_gemba(self):
+    async def start_gemba(self, config):
         heard = self.broker.subscriptions("gemba-smt-1")
-        self.gemba = Gemba(self.arguments.gemba, self.arguments.config, self.folder)
+        self.gemba = Gemba(self.arguments.gemba, config, self.folder)
 
         def up():
             self.gemba.must_run()
@@ -236,23 +240,21 @@ class Scenario:
     async def wrong_tags(self):
         """A second gemba beside the first: one wrong node and one wrong register among good ones."""
         say("a second gemba with a node and a register that do not exist")
-        text = Path(self.arguments.config).read_text()
-        for right, wrong in {
-            "s=Score": "s=Missing",
-            "input:10": "input:30",
-            "127.0.0.1:5020": "127.0.0.1:5021",
-            "127.0.0.1:8080": "127.0.0.1:8081",
-            "./data/spool": "./data/spool-wrong",
-            "gemba-smt-1": "gemba-smt-1-wrong",
-            "line: smt-1": "line: smt-1-wrong",
-        }.items():
-            assert text.count(right) == 1, f"{right} stands {text.count(right)} times in the configuration"
-            text = text.replace(right, wrong)
+        config = self.changed(
+            "wrong",
+            {
+                "s=Score": "s=Missing",
+                "input:10": "input:30",
+                "127.0.0.1:5020": "127.0.0.1:5021",
+                "127.0.0.1:8080": "127.0.0.1:8081",
+                "./data/spool": "./data/spool-wrong",
+                "gemba-smt-1": "gemba-smt-1-wrong",
+                "line: smt-1": "line: smt-1-wrong",
+            },
+        )
         plc = Plc(5021)  # its own, so that what the first one served stays the first gemba's account
         plc.set(state=1, total=7, reject=1)
         await plc.start()
-        config = self.folder / "wrong.yaml"
-        config.write_text(text)
         wrong = Gemba(self.arguments.gemba, config, self.folder, name="gemba-wrong", port=8081)
         try:
 
@@ -283,6 +285,16 @@ class Scenario:
             await plc.stop()
             with self.report.check("a tag that does not exist: SIGTERM still ends with 0"):
                 assert code == 0, f"{code}\n{wrong.tail()}"
+
+    def changed(self, name, changes):
+        """The reference configuration, but for these words."""
+        text = Path(self.arguments.config).read_text()
+        for old, new in changes.items():
+            assert text.count(old) == 1, f"{old} stands {text.count(old)} times in the configuration"
+            text = text.replace(old, new)
+        config = self.folder / f"{name}.yaml"
+        config.write_text(text)
+        return config
 
     async def produce(self, messages, every=10):
         """The line goes on: MQTT messages, and now and then the other two stations."""
@@ -342,7 +354,8 @@ class Scenario:
         self.plc.set(state=1, total=self.plc.value("total") + 50)
         await self.what_the_disk_holds()
 
-        await self.start_gemba()
+        over_grpc = {"127.0.0.1:4318": "127.0.0.1:4317", "protocol: http": "protocol: grpc"}
+        await self.start_gemba(self.changed("grpc", over_grpc))
         self.kills.append((gone, time.time_ns()))
         await self.gemba.shows("oven-1", total=self.count)
         say("gemba is back, upstream is not")
@@ -350,7 +363,7 @@ class Scenario:
         await self.gemba.shows("oven-1", total=self.count)
 
         await self.start_collector("after")
-        say("the collector is back")
+        say("the collector is back, and hears gRPC")
         back = time.time_ns()
 
         async def drained():
@@ -452,6 +465,10 @@ async def main(arguments):
             finally:
                 await scenario.teardown()
         if hasattr(scenario, "health"):
+            with report.check("both protocols carried their part"):
+                for file in scenario.files:
+                    held = otlp.read(file, line="smt-1")
+                    assert held.points and held.logs, file
             received = otlp.read(*scenario.files, line="smt-1")
             say(f"{len(received.points)} points, {len(received.logs)} logs, {received.repeated} came more than once")
             checks.run(scenario, received, report)

@@ -1,4 +1,4 @@
-//! An OTLP/HTTP receiver that keeps everything it gets, and fails as it is told to.
+//! An OTLP receiver, over HTTP and over gRPC (tonic's server), that keeps everything it gets, and fails as it is told to.
 //!
 //! It runs on a runtime of its own, so that [`Receiver::stop`] is as sudden as a crash: every socket is
 //! gone when it returns. [`Receiver::restart`] comes back on the same port, with its memory.
@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,11 +16,22 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
-use axum::http::{HeaderMap, Response, Uri};
+use axum::http::{HeaderMap, Method, Request, Response, Uri, Version};
 use axum::serve::{IncomingStream, Listener};
-use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use gemba::config::Protocol;
+use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
+use opentelemetry_proto::tonic::collector::logs::v1::{
+    ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
+};
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
+    MetricsService, MetricsServiceServer,
+};
 use opentelemetry_proto::tonic::collector::metrics::v1::{
     ExportMetricsPartialSuccess, ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
@@ -32,12 +43,17 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
+use tonic::Code;
+use tonic::codec::CompressionEncoding;
+use tonic_types::{ErrorDetails, StatusExt};
+use tower::ServiceExt;
 
 /// How long a test waits for something that must happen.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The receiver. Dropping it stops it.
 pub struct Receiver {
+    protocol: Protocol,
     address: SocketAddr,
     tls: Option<Tls>,
     shared: Arc<Shared>,
@@ -47,11 +63,19 @@ pub struct Receiver {
 /// What the receiver does with a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// 200 and an empty response message.
+    /// 200 (OK) and an empty response message.
     Accept,
-    /// 200, but so many points are rejected, and why.
+    /// 200 (OK), but so many points are rejected, and why.
     Partial(i64, String),
-    /// This status, content type and body.
+    /// 400 (`INVALID_ARGUMENT`): never.
+    Refuse(String),
+    /// 500 (`INTERNAL`): it broke over it.
+    Fail(String),
+    /// 503 (`UNAVAILABLE`), to be tried again after so many seconds, if it says.
+    Busy(Option<u64>),
+    /// This gRPC status, and a `RetryInfo`. Not over HTTP.
+    Status(Code, String, Option<Duration>),
+    /// This HTTP status, content type and body; over gRPC too, as from a proxy on the way.
     Answer(u16, &'static str, Vec<u8>),
     /// This status with a `Retry-After`.
     RetryAfter(u16, String),
@@ -70,6 +94,24 @@ impl Reply {
         Self::Answer(status, "text/plain", text.as_bytes().to_vec())
     }
 
+    /// A refusal that says why.
+    #[must_use]
+    pub fn refuse(text: &str) -> Self {
+        Self::Refuse(text.to_owned())
+    }
+
+    /// A failure that says why.
+    #[must_use]
+    pub fn fail(text: &str) -> Self {
+        Self::Fail(text.to_owned())
+    }
+
+    /// A gRPC status with a message.
+    #[must_use]
+    pub fn code(code: Code, message: &str) -> Self {
+        Self::Status(code, message.to_owned(), None)
+    }
+
     fn accepts(&self) -> bool {
         matches!(self, Self::Accept | Self::Partial(..))
     }
@@ -78,7 +120,7 @@ impl Reply {
 /// A request as it came.
 #[derive(Clone, Debug)]
 pub struct Received {
-    /// The path, e.g. `/v1/metrics`.
+    /// The path, e.g. `/v1/metrics`; over gRPC service and method.
     pub path: String,
     /// All headers.
     pub headers: HeaderMap,
@@ -93,10 +135,12 @@ pub struct Received {
 /// A decoded body.
 #[derive(Clone, Debug)]
 pub enum Content {
-    /// Of `/v1/metrics`.
+    /// Of `/v1/metrics`, or gRPC's `MetricsService`.
     Metrics(ExportMetricsServiceRequest),
     /// Of `/v1/logs`.
     Logs(ExportLogsServiceRequest),
+    /// Of `/v1/traces`.
+    Traces(ExportTraceServiceRequest),
     /// Of another path, or not what it should be.
     Unreadable(String),
 }
@@ -200,22 +244,34 @@ impl Default for Receiver {
 }
 
 impl Receiver {
-    /// Listens on a free port of the loopback, and accepts everything.
+    /// Listens for HTTP on a free port of the loopback, and accepts everything.
     #[must_use]
     pub fn start() -> Self {
-        Self::listen(None)
+        Self::listen(Protocol::Http, None)
+    }
+
+    /// The same for gRPC.
+    #[must_use]
+    pub fn start_grpc() -> Self {
+        Self::listen(Protocol::Grpc, None)
+    }
+
+    /// One of each.
+    #[must_use]
+    pub fn both() -> [Self; 2] {
+        [Self::start(), Self::start_grpc()]
     }
 
     /// The same over TLS, for `localhost`.
     #[must_use]
-    pub fn start_tls() -> Self {
-        Self::listen(Some(Tls::new()))
+    pub fn start_tls(protocol: Protocol) -> Self {
+        Self::listen(protocol, Some(Tls::new()))
     }
 
-    fn listen(tls: Option<Tls>) -> Self {
+    fn listen(protocol: Protocol, tls: Option<Tls>) -> Self {
         let shared = Arc::new(Shared { state: Mutex::default(), changes: watch::Sender::new(()) });
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let mut receiver = Self { address, tls, shared, runtime: None };
+        let mut receiver = Self { protocol, address, tls, shared, runtime: None };
         receiver.restart();
         receiver
     }
@@ -227,6 +283,32 @@ impl Receiver {
             None => format!("http://{}", self.address),
             Some(_) => format!("https://localhost:{}", self.address.port()),
         }
+    }
+
+    /// For `upstream.otlp.protocol`.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// What a loss says that [`Reply::Refuse`] or [`Reply::Fail`] brought about.
+    ///
+    /// # Panics
+    /// With any other reply.
+    #[must_use]
+    pub fn reason(&self, reply: &Reply) -> String {
+        match (self.protocol, reply) {
+            (Protocol::Http, Reply::Refuse(text)) => format!("400: {text}"),
+            (Protocol::Http, Reply::Fail(text)) => format!("500: {text}"),
+            (Protocol::Grpc, Reply::Refuse(text)) => format!("INVALID_ARGUMENT: {text}"),
+            (Protocol::Grpc, Reply::Fail(text)) => format!("INTERNAL: {text}"),
+            _ => panic!("{reply:?} is no loss"),
+        }
+    }
+
+    /// A gRPC message of more bytes than this is too large, as tonic sees it.
+    pub fn limit(&self, bytes: usize) {
+        self.shared.lock().limit = Some(bytes);
     }
 
     /// The certificate it shows, in PEM, which is its own authority.
@@ -346,6 +428,7 @@ struct Memory {
     script: VecDeque<Reply>,
     judge: Option<Judge>,
     received: Vec<Received>,
+    limit: Option<usize>,
 }
 
 struct Shared {
@@ -359,6 +442,28 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Keeps a request, and says what becomes of it.
+    fn take(&self, mut received: Received) -> Reply {
+        received.reply = {
+            let mut memory = self.lock();
+            match (memory.script.pop_front(), &memory.judge) {
+                (Some(scripted), _) => scripted,
+                (None, Some(judge)) => judge(&received),
+                (None, None) => Reply::Accept,
+            }
+        };
+        let reply = received.reply.clone();
+        self.keep(received);
+        reply
+    }
+
+    fn keep(&self, received: Received) {
+        self.lock().received.push(received);
+        self.changes.send_replace(());
+    }
+}
+
 async fn receive(
     State(shared): State<Arc<Shared>>,
     ConnectInfo(wire): ConnectInfo<Wire>,
@@ -366,21 +471,15 @@ async fn receive(
     headers: HeaderMap,
     raw: Bytes,
 ) -> Response<Body> {
-    let content = read(uri.path(), &headers, &raw);
-    let reply = {
-        let mut memory = shared.lock();
-        let path = uri.path().to_owned();
-        let mut received = Received { path, headers, raw, content, reply: Reply::Accept };
-        received.reply = match (memory.script.pop_front(), &memory.judge) {
-            (Some(scripted), _) => scripted,
-            (None, Some(judge)) => judge(&received),
-            (None, None) => Reply::Accept,
-        };
-        let reply = received.reply.clone();
-        memory.received.push(received);
-        reply
-    };
-    shared.changes.send_replace(());
+    if headers.get("content-type").is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
+        return call(shared, wire, &uri, headers, raw).await;
+    }
+    let (path, content) = (uri.path().to_owned(), read(uri.path(), &headers, &raw));
+    let reply = shared.take(Received { path, headers, raw, content, reply: Reply::Accept });
+    behave(reply, &wire).await
+}
+
+async fn behave(reply: Reply, wire: &Wire) -> Response<Body> {
     let protobuf = Response::builder().header("content-type", "application/x-protobuf");
     let answer = match reply {
         Reply::Accept => protobuf.body(Body::empty()),
@@ -388,6 +487,11 @@ async fn receive(
             let partial_success = Some(ExportMetricsPartialSuccess { rejected_data_points, error_message });
             protobuf.body(ExportMetricsServiceResponse { partial_success }.encode_to_vec().into())
         }
+        Reply::Refuse(text) => Response::builder().status(400).body(text.into()),
+        Reply::Fail(text) => Response::builder().status(500).body(text.into()),
+        Reply::Busy(None) => Response::builder().status(503).body(Body::empty()),
+        Reply::Busy(Some(after)) => Response::builder().status(503).header("retry-after", after).body(Body::empty()),
+        Reply::Status(..) => panic!("HTTP has no such status"),
         Reply::Answer(status, kind, body) => {
             Response::builder().status(status).header("content-type", kind).body(body.into())
         }
@@ -407,6 +511,127 @@ async fn receive(
     answer.expect("a test's reply is valid HTTP")
 }
 
+/// A gRPC call, which tonic's server unpacks and answers.
+async fn call(shared: Arc<Shared>, wire: Wire, uri: &Uri, headers: HeaderMap, raw: Bytes) -> Response<Body> {
+    let limit = shared.lock().limit.unwrap_or(4 << 20);
+    let mut request = Request::new(Body::from(raw.clone()));
+    (*request.method_mut(), *request.version_mut()) = (Method::POST, Version::HTTP_2);
+    (*request.uri_mut(), *request.headers_mut()) = (uri.clone(), headers.clone());
+    let path = uri.path().to_owned();
+    let (said, gzip) = (Arc::new(OnceLock::new()), CompressionEncoding::Gzip);
+    let (of, with, body) = (path.clone(), headers.clone(), raw.clone());
+    let sink = Sink { shared: shared.clone(), path: of, headers: with, raw: body, said: said.clone() };
+    let answered = if path.starts_with("/opentelemetry.proto.collector.metrics.v1.MetricsService/") {
+        let server = MetricsServiceServer::new(sink)
+            .accept_compressed(gzip)
+            .send_compressed(gzip)
+            .max_decoding_message_size(limit);
+        server.oneshot(request).await
+    } else if path.starts_with("/opentelemetry.proto.collector.logs.v1.LogsService/") {
+        let server =
+            LogsServiceServer::new(sink).accept_compressed(gzip).send_compressed(gzip).max_decoding_message_size(limit);
+        server.oneshot(request).await
+    } else {
+        let server = TraceServiceServer::new(sink)
+            .accept_compressed(gzip)
+            .send_compressed(gzip)
+            .max_decoding_message_size(limit);
+        server.oneshot(request).await
+    };
+    let Ok(answered) = answered;
+    match said.get() {
+        // tonic itself does not want it: too large, an encoding that it does not know.
+        None => {
+            let code =
+                answered.headers().get("grpc-status").map_or(Code::Unknown, |code| Code::from_bytes(code.as_bytes()));
+            let (content, reply) = (Content::Unreadable("not by tonic".to_owned()), Reply::code(code, ""));
+            shared.keep(Received { path, headers, raw, content, reply });
+            answered.map(Body::new)
+        }
+        Some(
+            Reply::Accept | Reply::Partial(..) | Reply::Refuse(_) | Reply::Fail(_) | Reply::Busy(_) | Reply::Status(..),
+        ) => answered.map(Body::new),
+        Some(reply) => behave(reply.clone(), &wire).await,
+    }
+}
+
+/// Where one call ends up.
+struct Sink {
+    shared: Arc<Shared>,
+    path: String,
+    headers: HeaderMap,
+    raw: Bytes,
+    said: Arc<OnceLock<Reply>>,
+}
+
+impl Sink {
+    /// What a partial success says, if there is one.
+    fn take(&self, content: Content) -> Result<Option<(i64, String)>, tonic::Status> {
+        let (path, headers, raw) = (self.path.clone(), self.headers.clone(), self.raw.clone());
+        let reply = self.shared.take(Received { path, headers, raw, content, reply: Reply::Accept });
+        let reply = self.said.get_or_init(|| reply);
+        Err(match reply {
+            Reply::Accept => return Ok(None),
+            Reply::Partial(rejected, message) => return Ok(Some((*rejected, message.clone()))),
+            Reply::Refuse(text) => tonic::Status::invalid_argument(text),
+            Reply::Fail(text) => tonic::Status::internal(text),
+            Reply::Busy(after) => status(Code::Unavailable, "", after.map(Duration::from_secs)),
+            Reply::Status(code, text, after) => status(*code, text, *after),
+            _ => tonic::Status::unknown("something else is answered"),
+        })
+    }
+}
+
+fn status(code: Code, message: &str, retry_after: Option<Duration>) -> tonic::Status {
+    match retry_after {
+        None => tonic::Status::new(code, message),
+        Some(_) => tonic::Status::with_error_details(code, message, ErrorDetails::with_retry_info(retry_after)),
+    }
+}
+
+#[tonic::async_trait]
+impl MetricsService for Sink {
+    async fn export(
+        &self,
+        request: tonic::Request<ExportMetricsServiceRequest>,
+    ) -> Result<tonic::Response<ExportMetricsServiceResponse>, tonic::Status> {
+        let partial = self.take(Content::Metrics(request.into_inner()))?;
+        let partial_success = partial.map(|(rejected_data_points, error_message)| ExportMetricsPartialSuccess {
+            rejected_data_points,
+            error_message,
+        });
+        Ok(tonic::Response::new(ExportMetricsServiceResponse { partial_success }))
+    }
+}
+
+#[tonic::async_trait]
+impl LogsService for Sink {
+    async fn export(
+        &self,
+        request: tonic::Request<ExportLogsServiceRequest>,
+    ) -> Result<tonic::Response<ExportLogsServiceResponse>, tonic::Status> {
+        let partial = self.take(Content::Logs(request.into_inner()))?;
+        let partial_success = partial.map(|(rejected_log_records, error_message)| ExportLogsPartialSuccess {
+            rejected_log_records,
+            error_message,
+        });
+        Ok(tonic::Response::new(ExportLogsServiceResponse { partial_success }))
+    }
+}
+
+#[tonic::async_trait]
+impl TraceService for Sink {
+    async fn export(
+        &self,
+        request: tonic::Request<ExportTraceServiceRequest>,
+    ) -> Result<tonic::Response<ExportTraceServiceResponse>, tonic::Status> {
+        let partial = self.take(Content::Traces(request.into_inner()))?;
+        let partial_success =
+            partial.map(|(rejected_spans, error_message)| ExportTracePartialSuccess { rejected_spans, error_message });
+        Ok(tonic::Response::new(ExportTraceServiceResponse { partial_success }))
+    }
+}
+
 fn read(path: &str, headers: &HeaderMap, raw: &[u8]) -> Content {
     let mut plain = Vec::new();
     let unzipped = match headers.get("content-encoding").map(|encoding| encoding.as_bytes()) {
@@ -421,6 +646,8 @@ fn read(path: &str, headers: &HeaderMap, raw: &[u8]) -> Content {
         ExportMetricsServiceRequest::decode(&plain[..]).map(Content::Metrics)
     } else if path.ends_with("/v1/logs") {
         ExportLogsServiceRequest::decode(&plain[..]).map(Content::Logs)
+    } else if path.ends_with("/v1/traces") {
+        ExportTraceServiceRequest::decode(&plain[..]).map(Content::Traces)
     } else {
         return Content::Unreadable(format!("nobody sends OTLP to {path}"));
     };
@@ -437,12 +664,14 @@ impl Tls {
     fn new() -> Self {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate can be made");
         let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
-        let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("ring knows TLS 1.3")
-            .with_no_client_auth()
-            .with_single_cert(vec![made.cert.der().clone()], key)
-            .expect("key and certificate belong together");
+        let mut config =
+            rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .expect("ring knows TLS 1.3")
+                .with_no_client_auth()
+                .with_single_cert(vec![made.cert.der().clone()], key)
+                .expect("key and certificate belong together");
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Self { pem: made.cert.pem(), acceptor: TlsAcceptor::from(Arc::new(config)) }
     }
 }

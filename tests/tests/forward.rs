@@ -1,45 +1,38 @@
-//! The forwarder against a real OTLP/HTTP receiver that refuses, fails, hangs and lies.
+//! The forwarder against a real OTLP receiver that refuses, fails, hangs and lies: what holds over HTTP and over gRPC,
+//! and what only HTTP has. What only gRPC has is in `grpc.rs`.
 
-use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use gemba::config::{Secret, Upstream};
-use gemba::forward::{Backlog, Forwarder, Patience};
-use gemba::model::State;
-use gemba::otlp::{Encoder, Resource};
+use gemba::config::{Protocol, Secret};
 use gemba::record::Record;
-use gemba::snapshot::{UpstreamStatus, UpstreamView};
-use gemba::spool::Chunk;
-use gemba::spool::{Entry, Seq, Series, SeriesId, StoredReading};
-use gemba_drivers::{Loss, Time, Validity, Value};
+use gemba::snapshot::UpstreamStatus;
+use gemba::spool::{Entry, Seq, SeriesId, StoredReading};
+use gemba_drivers::Loss;
+use gemba_tests::forwarder::{Line, METRIC, Spool, changed, holds, hourly, reading, stored, time, values};
 use gemba_tests::receiver::{Content, DEADLINE, Received, Receiver, Reply, attributes};
-use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
-const METRIC: &str = "factory.tag.count";
 const POISON: i64 = 666;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_committed_arrives_in_order_and_once() {
-    let receiver = Receiver::start();
-    let line = Line::start(&receiver);
-    for value in 0..50 {
-        line.spool.commit([reading(value)]);
-    }
-    receiver.until("50 points", |receiver| values(receiver).len() >= 50).await;
-    line.acknowledged(50).await;
+    for receiver in Receiver::both() {
+        let line = Line::start(&receiver);
+        for value in 0..50 {
+            line.spool.commit([reading(value)]);
+        }
+        receiver.until("50 points", |receiver| values(receiver).len() >= 50).await;
+        line.acknowledged(50).await;
 
-    assert_eq!(values(&receiver), (0..50).collect::<Vec<_>>());
-    let point = &receiver.points(METRIC)[7];
-    assert_eq!((point.time, point.flags, point.unit.as_str()), (time(7).0 as u64, 0, "{part}"));
-    assert_eq!(point.attributes.get("factory.station").map(String::as_str), Some("printer-1"));
-    let view = line.view();
-    assert_eq!((view.status, view.retries, view.rejected), (UpstreamStatus::Connected, 0, 0));
-    assert!(view.last_success.is_some());
+        assert_eq!(values(&receiver), (0..50).collect::<Vec<_>>());
+        let point = &receiver.points(METRIC)[7];
+        assert_eq!((point.time, point.flags, point.unit.as_str()), (time(7).0 as u64, 0, "{part}"));
+        assert_eq!(point.attributes.get("factory.station").map(String::as_str), Some("printer-1"));
+        let view = line.view();
+        assert_eq!((view.status, view.retries, view.rejected), (UpstreamStatus::Connected, 0, 0));
+        assert!(view.last_success.is_some());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,7 +56,7 @@ async fn requests_are_what_otlp_says() {
         let resource = match &request.content {
             Content::Metrics(request) => &request.resource_metrics[0].resource,
             Content::Logs(request) => &request.resource_logs[0].resource,
-            Content::Unreadable(why) => panic!("{why}"),
+            other => panic!("{other:?}"),
         };
         let resource = attributes(&resource.as_ref().expect("a resource").attributes);
         assert_eq!(resource["service.name"], "gemba");
@@ -127,69 +120,73 @@ async fn a_success_that_is_no_otlp_is_said_and_nothing_is_let_go() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_hangs_is_given_up_after_the_timeout_and_tried_again() {
-    let receiver = Receiver::start();
-    receiver.script([Reply::Hang, Reply::Hang]);
-    let line = Line::start_with(&receiver, |upstream, _| upstream.timeout = Duration::from_millis(250));
-    line.spool.commit([reading(1)]);
-    let view = line.until("a timeout", |view| view.last_error.is_some()).await;
-    assert_eq!(view.last_error.as_deref(), Some("no answer within 250ms"));
-    line.acknowledged(1).await;
-    assert_eq!(values(&receiver), [1]);
+    for receiver in Receiver::both() {
+        receiver.script([Reply::Hang, Reply::Hang]);
+        let line = Line::start_with(&receiver, |upstream, _| upstream.timeout = Duration::from_millis(250));
+        line.spool.commit([reading(1)]);
+        let view = line.until("a timeout", |view| view.last_error.is_some()).await;
+        assert_eq!(view.last_error.as_deref(), Some("no answer within 250ms"));
+        line.acknowledged(1).await;
+        assert_eq!(values(&receiver), [1]);
+    }
 }
 
 /// The usual pause is an hour, so only `Retry-After` can bring the second request before the deadline.
 #[tokio::test(flavor = "multi_thread")]
 async fn retry_after_replaces_the_pause() {
-    let receiver = Receiver::start();
-    receiver.script([Reply::RetryAfter(503, "1".to_owned())]);
-    let line = Line::start_with(&receiver, |_, patience| patience.pauses = hourly);
-    line.spool.commit([reading(1)]);
-    line.acknowledged(1).await;
+    for receiver in Receiver::both() {
+        receiver.script([Reply::Busy(Some(1))]);
+        let line = Line::start_with(&receiver, |_, patience| patience.pauses = hourly);
+        line.spool.commit([reading(1)]);
+        line.acknowledged(1).await;
+    }
 }
 
 /// An hour is asked for, and the cap holds.
 #[tokio::test(flavor = "multi_thread")]
 async fn retry_after_is_capped() {
-    let receiver = Receiver::start();
-    receiver.script([Reply::RetryAfter(429, "3600".to_owned())]);
-    let line = Line::start(&receiver);
-    line.spool.commit([reading(1)]);
-    line.acknowledged(1).await;
+    for receiver in Receiver::both() {
+        receiver.script([Reply::Busy(Some(3600))]);
+        let line = Line::start(&receiver);
+        line.spool.commit([reading(1)]);
+        line.acknowledged(1).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frame_that_upstream_refuses_is_found_and_its_neighbours_go_through() {
-    let receiver = Receiver::start();
-    receiver.answer_with(|request| match holds(request, POISON) {
-        true => Reply::status(400, "no\r\nsuch value"),
-        false => Reply::Accept,
-    });
-    let spool = Spool::default();
-    for value in (0..40).map(|value| if value == 23 { POISON } else { value }) {
-        spool.commit([Entry::Readings(vec![stored(value, value), stored(value, value + 1000)])]);
+    for receiver in Receiver::both() {
+        receiver.answer_with(|request| match holds(request, POISON) {
+            true => Reply::refuse("no\r\nsuch value"),
+            false => Reply::Accept,
+        });
+        let spool = Spool::default();
+        for value in (0..40).map(|value| if value == 23 { POISON } else { value }) {
+            spool.commit([Entry::Readings(vec![stored(value, value), stored(value, value + 1000)])]);
+        }
+        let line = Line::start_on(spool, &receiver, |_, _| {});
+        line.acknowledged(40).await;
+
+        let expected: Vec<_> = (0..40).filter(|value| *value != 23).flat_map(|value| [value, value + 1000]).collect();
+        assert_eq!(sorted(values(&receiver)), sorted(expected), "nothing twice, nothing missing");
+        let loss = Loss {
+            source: "upstream".into(),
+            from: time(POISON),
+            to: time(POISON),
+            count: 2,
+            reason: receiver.reason(&Reply::refuse("no such value")).into(),
+        };
+        assert_eq!(line.losses(), [loss]);
+        assert_eq!(line.view().rejected, 2);
+        assert!(line.spool.acknowledgements().is_sorted());
+
+        // A refusal does not leave small requests behind: they grow back by doubling.
+        let before = receiver.received().len();
+        line.spool.commit((100..400).map(reading));
+        line.acknowledged(340).await;
+        let sent = receiver.received().len() - before;
+        assert!(sent <= 9, "{sent} requests for 300 frames: {:#?}", receiver.summary());
     }
-    let line = Line::start_on(spool, &receiver, |_, _| {});
-    line.acknowledged(40).await;
-
-    let expected: Vec<_> = (0..40).filter(|value| *value != 23).flat_map(|value| [value, value + 1000]).collect();
-    assert_eq!(sorted(values(&receiver)), sorted(expected), "nothing twice, nothing missing");
-    let loss = Loss {
-        source: "upstream".into(),
-        from: time(POISON),
-        to: time(POISON),
-        count: 2,
-        reason: "400: no such value".into(),
-    };
-    assert_eq!(line.losses(), [loss]);
-    assert_eq!(line.view().rejected, 2);
-    assert!(line.spool.acknowledgements().is_sorted());
-
-    // A refusal does not leave small requests behind: they grow back by doubling.
-    let before = receiver.received().len();
-    line.spool.commit((100..400).map(reading));
-    line.acknowledged(340).await;
-    let sent = receiver.received().len() - before;
-    assert!(sent <= 9, "{sent} requests for 300 frames: {:#?}", receiver.summary());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -209,43 +206,47 @@ async fn what_is_too_large_goes_in_smaller_pieces_and_nothing_is_lost() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_error_that_does_not_pass_counts_as_refused_in_the_end() {
-    let receiver = Receiver::start();
-    receiver.answer_with(|request| match holds(request, POISON) {
-        true => Reply::status(500, "panicked"),
-        false => Reply::Accept,
-    });
-    let spool = Spool::default();
-    spool.commit([reading(1), reading(POISON), reading(3)]);
-    let line = Line::start_on(spool, &receiver, |_, patience| patience.server_errors = 2);
-    line.acknowledged(3).await;
+    for receiver in Receiver::both() {
+        receiver.answer_with(|request| match holds(request, POISON) {
+            true => Reply::fail("panicked"),
+            false => Reply::Accept,
+        });
+        let spool = Spool::default();
+        spool.commit([reading(1), reading(POISON), reading(3)]);
+        let line = Line::start_on(spool, &receiver, |_, patience| patience.server_errors = 2);
+        line.acknowledged(3).await;
 
-    assert_eq!(values(&receiver), [1, 3]);
-    let losses = line.losses();
-    assert_eq!(losses.len(), 1);
-    assert_eq!((losses[0].count, &*losses[0].reason), (1, "500: panicked"));
-    let alone = receiver.received().iter().filter(|request| request.points(METRIC).len() == 1).count();
-    assert_eq!(alone, 6, "1, four times the poison, 3: {:#?}", receiver.summary());
+        assert_eq!(values(&receiver), [1, 3]);
+        let losses = line.losses();
+        assert_eq!(losses.len(), 1);
+        assert_eq!((losses[0].count, &*losses[0].reason), (1, &*receiver.reason(&Reply::fail("panicked"))));
+        let alone = receiver.received().iter().filter(|request| request.points(METRIC).len() == 1).count();
+        assert_eq!(alone, 6, "1, four times the poison, 3: {:#?}", receiver.summary());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_fails_over_everything_is_down_and_nothing_is_given_up() {
-    let receiver = Receiver::start();
-    receiver.answer_with(|_| Reply::status(500, "no database"));
-    let spool = Spool::default();
-    spool.commit((1..=3).map(reading));
-    let line = Line::start_on(spool, &receiver, |_, patience| patience.server_errors = 2);
-    receiver.until("far more failures than count against a request", |receiver| receiver.received().len() > 12).await;
-    assert_eq!((line.view().status, line.view().rejected), (UpstreamStatus::Disconnected, 0));
-    receiver.answer_with(|_| Reply::Accept);
-    line.acknowledged(3).await;
+    for receiver in Receiver::both() {
+        receiver.answer_with(|_| Reply::fail("no database"));
+        let spool = Spool::default();
+        spool.commit((1..=3).map(reading));
+        let line = Line::start_on(spool, &receiver, |_, patience| patience.server_errors = 2);
+        receiver
+            .until("far more failures than count against a request", |receiver| receiver.received().len() > 12)
+            .await;
+        assert_eq!((line.view().status, line.view().rejected), (UpstreamStatus::Disconnected, 0));
+        receiver.answer_with(|_| Reply::Accept);
+        line.acknowledged(3).await;
 
-    assert_eq!(values(&receiver), [1, 2, 3]);
-    assert!(line.losses().is_empty());
-    let sent = receiver.received();
-    let bodies: std::collections::BTreeSet<_> =
-        sent.iter().filter(|request| !request.points(METRIC).is_empty()).map(|request| &request.raw).collect();
-    assert_eq!(bodies.len(), 1, "the same bytes each time");
-    assert!(sent.iter().any(|request| request.metrics().next().is_none()), "and requests with nothing in them");
+        assert_eq!(values(&receiver), [1, 2, 3]);
+        assert!(line.losses().is_empty());
+        let sent = receiver.received();
+        let bodies: BTreeSet<_> =
+            sent.iter().filter(|request| !request.points(METRIC).is_empty()).map(|request| &request.raw).collect();
+        assert_eq!(bodies.len(), 1, "the same bytes each time");
+        assert!(sent.iter().any(|request| request.metrics().next().is_none()), "and requests with nothing in them");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -274,93 +275,102 @@ async fn an_upstream_that_does_not_want_us_blocks_and_everything_is_kept() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn points_that_a_partial_success_rejects_are_a_loss() {
-    let receiver = Receiver::start();
-    receiver.script([Reply::Partial(2, "out of\norder".to_owned()), Reply::Partial(0, "be careful".to_owned())]);
-    let spool = Spool::default();
-    spool.commit([reading(1), reading(2), reading(3)]);
-    let line = Line::start_on(spool, &receiver, |_, _| {});
-    line.acknowledged(3).await;
+    for receiver in Receiver::both() {
+        receiver.script([Reply::Partial(2, "out of\norder".to_owned()), Reply::Partial(0, "be careful".to_owned())]);
+        let spool = Spool::default();
+        spool.commit([reading(1), reading(2), reading(3)]);
+        let line = Line::start_on(spool, &receiver, |_, _| {});
+        line.acknowledged(3).await;
 
-    let loss = Loss { source: "upstream".into(), from: time(1), to: time(3), count: 2, reason: "out of order".into() };
-    assert_eq!(line.losses(), [loss]);
-    assert_eq!((line.view().rejected, line.view().status), (2, UpstreamStatus::Connected));
+        let loss =
+            Loss { source: "upstream".into(), from: time(1), to: time(3), count: 2, reason: "out of order".into() };
+        assert_eq!(line.losses(), [loss]);
+        assert_eq!((line.view().rejected, line.view().status), (2, UpstreamStatus::Connected));
 
-    line.spool.commit([reading(4)]);
-    line.acknowledged(4).await;
-    assert!(line.losses().is_empty(), "a warning is no loss");
-    assert_eq!(line.view().last_error.as_deref(), Some("be careful"));
-    assert_eq!(line.view().retries, 0);
+        line.spool.commit([reading(4)]);
+        line.acknowledged(4).await;
+        assert!(line.losses().is_empty(), "a warning is no loss");
+        assert_eq!(line.view().last_error.as_deref(), Some("be careful"));
+        assert_eq!(line.view().retries, 0);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_what_failed_is_sent_again() {
-    let receiver = Receiver::start();
-    receiver.script([Reply::Accept, Reply::status(503, ""), Reply::Drop]);
-    let spool = Spool::default();
-    spool.commit([reading(1), changed(2)]);
-    let line = Line::start_on(spool, &receiver, |_, _| {});
-    line.acknowledged(2).await;
+    for receiver in Receiver::both() {
+        receiver.script([Reply::Accept, Reply::Busy(None), Reply::Drop]);
+        let spool = Spool::default();
+        spool.commit([reading(1), changed(2)]);
+        let line = Line::start_on(spool, &receiver, |_, _| {});
+        line.acknowledged(2).await;
 
-    let paths: Vec<_> = receiver.received().iter().map(|request| request.path.clone()).collect();
-    assert_eq!(paths, ["/v1/metrics", "/v1/logs", "/v1/logs", "/v1/logs"]);
-    let logs: Vec<Bytes> = receiver.received()[1..].iter().map(|request| request.raw.clone()).collect();
-    assert!(logs.iter().all(|raw| *raw == logs[0]));
-    assert_eq!((values(&receiver), receiver.logs("factory.state.changed").len()), (vec![1], 1));
+        let signals: Vec<_> = receiver.received().iter().map(signal).collect();
+        assert_eq!(signals, ["metrics", "logs", "logs", "logs"]);
+        let logs: Vec<Bytes> = receiver.received()[1..].iter().map(|request| request.raw.clone()).collect();
+        assert!(logs.iter().all(|raw| *raw == logs[0]));
+        assert_eq!((values(&receiver), receiver.logs("factory.state.changed").len()), (vec![1], 1));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn refused_logs_do_not_send_accepted_metrics_twice() {
-    let receiver = Receiver::start();
-    receiver.answer_with(|request| match request.logs().any(|log| log.time_unix_nano == time(3).0 as u64) {
-        true => Reply::status(400, "bad log"),
-        false => Reply::Accept,
-    });
-    let spool = Spool::default();
-    spool.commit([reading(1), changed(1), reading(2), changed(2), reading(3), changed(3), reading(4), changed(4)]);
-    let line = Line::start_on(spool, &receiver, |_, _| {});
-    line.acknowledged(8).await;
+    for receiver in Receiver::both() {
+        receiver.answer_with(|request| match request.logs().any(|log| log.time_unix_nano == time(3).0 as u64) {
+            true => Reply::refuse("bad log"),
+            false => Reply::Accept,
+        });
+        let spool = Spool::default();
+        spool.commit([reading(1), changed(1), reading(2), changed(2), reading(3), changed(3), reading(4), changed(4)]);
+        let line = Line::start_on(spool, &receiver, |_, _| {});
+        line.acknowledged(8).await;
 
-    assert_eq!(values(&receiver), [1, 2, 3, 4]);
-    assert_eq!(receiver.logs("factory.state.changed").len(), 3);
-    let losses = line.losses();
-    assert_eq!(losses.len(), 1);
-    assert_eq!((losses[0].count, losses[0].from, &*losses[0].reason), (1, time(3), "400: bad log"));
+        assert_eq!(values(&receiver), [1, 2, 3, 4]);
+        assert_eq!(receiver.logs("factory.state.changed").len(), 3);
+        let losses = line.losses();
+        assert_eq!(losses.len(), 1);
+        assert_eq!(
+            (losses[0].count, losses[0].from, &*losses[0].reason),
+            (1, time(3), &*receiver.reason(&Reply::refuse("bad log")))
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_goes_and_comes_back_has_everything_once() {
-    let mut receiver = Receiver::start();
-    let line = Line::start(&receiver);
-    line.spool.commit([reading(0)]);
-    line.acknowledged(1).await;
+    for mut receiver in Receiver::both() {
+        let line = Line::start(&receiver);
+        line.spool.commit([reading(0)]);
+        line.acknowledged(1).await;
 
-    receiver.stop();
-    for value in 1..30 {
-        line.spool.commit([reading(value)]);
+        receiver.stop();
+        for value in 1..30 {
+            line.spool.commit([reading(value)]);
+        }
+        let view = line.until("disconnected", |view| view.status == UpstreamStatus::Disconnected).await;
+        assert!(view.last_error.is_some() && view.last_success.is_some());
+        receiver.restart();
+        line.acknowledged(30).await;
+        assert_eq!(values(&receiver), (0..30).collect::<Vec<_>>());
+        assert_eq!(line.view().status, UpstreamStatus::Connected);
     }
-    let view = line.until("disconnected", |view| view.status == UpstreamStatus::Disconnected).await;
-    assert!(view.last_error.is_some() && view.last_success.is_some());
-    receiver.restart();
-    line.acknowledged(30).await;
-    assert_eq!(values(&receiver), (0..30).collect::<Vec<_>>());
-    assert_eq!(line.view().status, UpstreamStatus::Connected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_sends_what_is_committed_even_out_of_a_long_pause() {
-    let mut receiver = Receiver::start();
-    let line = Line::start_with(&receiver, |_, patience| patience.pauses = hourly);
-    receiver.stop();
-    line.spool.commit([reading(1)]);
-    line.until("disconnected", |view| view.status == UpstreamStatus::Disconnected).await;
-    line.spool.commit([reading(2), changed(3)]);
-    receiver.restart();
+    for mut receiver in Receiver::both() {
+        let line = Line::start_with(&receiver, |_, patience| patience.pauses = hourly);
+        receiver.stop();
+        line.spool.commit([reading(1)]);
+        line.until("disconnected", |view| view.status == UpstreamStatus::Disconnected).await;
+        line.spool.commit([reading(2), changed(3)]);
+        receiver.restart();
 
-    let Line { spool, stop, task, .. } = line;
-    stop.cancel();
-    tokio::time::timeout(DEADLINE, task).await.expect("it ends").expect("it does not panic");
-    assert_eq!(values(&receiver), [1, 2]);
-    assert_eq!(spool.acknowledgements().last(), Some(&Seq(3)));
+        let Line { spool, stop, task, .. } = line;
+        stop.cancel();
+        tokio::time::timeout(DEADLINE, task).await.expect("it ends").expect("it does not panic");
+        assert_eq!(values(&receiver), [1, 2]);
+        assert_eq!(spool.acknowledgements().last(), Some(&Seq(3)));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -379,8 +389,8 @@ async fn a_stop_without_upstream_ends_and_keeps_everything() {
 async fn nothing_is_let_go_before_its_loss_is_told() {
     let receiver = Receiver::start();
     receiver.answer_with(|_| Reply::status(400, "no"));
-    let Line { spool, losses, task, .. } = Line::start(&receiver);
-    drop(losses);
+    let Line { spool, told, task, .. } = Line::start(&receiver);
+    drop(told);
     spool.commit([reading(1)]);
     tokio::time::timeout(DEADLINE, task).await.expect("it ends").expect("it does not panic");
     assert!(spool.acknowledgements().is_empty());
@@ -427,234 +437,45 @@ async fn readings_of_a_series_that_nobody_knows_are_a_loss() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_with_nothing_to_send_are_let_go_without_a_request() {
-    let receiver = Receiver::start();
-    let line = Line::start(&receiver);
-    line.spool.commit([Entry::Tick(time(1))]);
-    line.acknowledged(1).await;
-    assert!(receiver.received().is_empty());
+    for receiver in Receiver::both() {
+        let line = Line::start(&receiver);
+        line.spool.commit([Entry::Tick(time(1))]);
+        line.acknowledged(1).await;
+        assert!(receiver.received().is_empty());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_trusts_only_the_authorities_given() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let trusted = folder.path().join("ca.pem");
-    let receiver = Receiver::start_tls();
-    std::fs::write(&trusted, receiver.certificate()).expect("written");
-    let line = Line::start_with(&receiver, |upstream, _| upstream.ca_file = Some(trusted.clone()));
-    line.spool.commit([reading(1)]);
-    line.acknowledged(1).await;
-    assert_eq!(values(&receiver), [1]);
+    for protocol in [Protocol::Http, Protocol::Grpc] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let trusted = folder.path().join("ca.pem");
+        let receiver = Receiver::start_tls(protocol);
+        std::fs::write(&trusted, receiver.certificate()).expect("written");
+        let line = Line::start_with(&receiver, |upstream, _| upstream.ca_file = Some(trusted.clone()));
+        line.spool.commit([reading(1)]);
+        line.acknowledged(1).await;
+        assert_eq!(values(&receiver), [1]);
 
-    let stranger = Receiver::start_tls();
-    let line = Line::start_with(&stranger, |upstream, _| upstream.ca_file = Some(trusted.clone()));
-    line.spool.commit([reading(1)]);
-    let view = line.until("disconnected", |view| view.status == UpstreamStatus::Disconnected).await;
-    assert!(view.last_error.as_deref().is_some_and(|error| error.contains("certificate")), "{view:?}");
-    assert!(stranger.received().is_empty() && line.spool.acknowledgements().is_empty());
-}
-
-/// A forwarder at work.
-struct Line {
-    spool: Spool,
-    losses: Mutex<mpsc::Receiver<Loss>>,
-    view: watch::Receiver<UpstreamView>,
-    stop: CancellationToken,
-    task: JoinHandle<()>,
-}
-
-impl Line {
-    fn start(receiver: &Receiver) -> Self {
-        Self::start_with(receiver, |_, _| {})
+        let stranger = Receiver::start_tls(protocol);
+        let line = Line::start_with(&stranger, |upstream, _| upstream.ca_file = Some(trusted.clone()));
+        line.spool.commit([reading(1)]);
+        let view = line.until("disconnected", |view| view.status == UpstreamStatus::Disconnected).await;
+        assert!(view.last_error.as_deref().is_some_and(|error| error.contains("certificate")), "{view:?}");
+        assert!(stranger.received().is_empty() && line.spool.acknowledgements().is_empty());
     }
-
-    fn start_with(receiver: &Receiver, change: impl FnOnce(&mut Upstream, &mut Patience)) -> Self {
-        Self::start_on(Spool::default(), receiver, change)
-    }
-
-    fn start_on(spool: Spool, receiver: &Receiver, change: impl FnOnce(&mut Upstream, &mut Patience)) -> Self {
-        let mut upstream = Upstream {
-            endpoint: receiver.endpoint(),
-            gzip: true,
-            headers: Vec::new(),
-            timeout: DEADLINE,
-            ca_file: None,
-        };
-        let mut patience = Patience {
-            pauses: || Box::new(std::iter::repeat(Duration::from_millis(1))),
-            shortest: Duration::from_millis(1),
-            longest: Duration::from_millis(10),
-            ..Patience::default()
-        };
-        change(&mut upstream, &mut patience);
-        let (losses_in, losses) = mpsc::channel(64);
-        let (view_in, view) = watch::channel(UpstreamView {
-            status: UpstreamStatus::Connecting,
-            since: Time::now(),
-            last_success: None,
-            retries: 0,
-            rejected: 0,
-            last_error: None,
-        });
-        let forwarder =
-            Forwarder::new(&upstream, encoder(), spool.clone(), losses_in, view_in).expect("a good configuration");
-        let stop = CancellationToken::new();
-        let task = tokio::spawn(forwarder.with_patience(patience).run(stop.clone()));
-        Self { spool, losses: Mutex::new(losses), view, stop, task }
-    }
-
-    /// What was told since the last look. Told before the acknowledgement, so there is nothing to wait for.
-    fn losses(&self) -> Vec<Loss> {
-        let mut losses = self.losses.lock().expect("no panic");
-        std::iter::from_fn(|| losses.try_recv().ok()).collect()
-    }
-
-    fn view(&self) -> UpstreamView {
-        self.view.borrow().clone()
-    }
-
-    async fn until(&self, what: &str, happened: impl FnMut(&UpstreamView) -> bool) -> UpstreamView {
-        let mut view = self.view.clone();
-        let waited = tokio::time::timeout(DEADLINE, view.wait_for(happened)).await;
-        waited.unwrap_or_else(|_| panic!("waited for: {what}; is {:?}", self.view())).expect("it runs").clone()
-    }
-
-    async fn acknowledged(&self, through: u64) {
-        let mut acknowledged = self.spool.acknowledged.subscribe();
-        let wait = acknowledged.wait_for(|seq| *seq >= Seq(through));
-        let waited = tokio::time::timeout(DEADLINE, wait).await;
-        assert!(waited.is_ok(), "waited for {through} to be acknowledged: {:?}", self.view());
-    }
-}
-
-/// A spool in memory.
-#[derive(Clone, Debug)]
-struct Spool {
-    frames: Arc<Mutex<Vec<(Seq, Entry)>>>,
-    committed: Arc<watch::Sender<Seq>>,
-    acknowledged: Arc<watch::Sender<Seq>>,
-    acknowledgements: Arc<Mutex<Vec<Seq>>>,
-}
-
-impl Default for Spool {
-    fn default() -> Self {
-        Self {
-            frames: Arc::default(),
-            committed: Arc::new(watch::Sender::new(Seq(0))),
-            acknowledged: Arc::new(watch::Sender::new(Seq(0))),
-            acknowledgements: Arc::default(),
-        }
-    }
-}
-
-impl Spool {
-    /// One frame for each entry, all durable at once.
-    fn commit(&self, entries: impl IntoIterator<Item = Entry>) {
-        let mut frames = self.frames.lock().expect("no panic");
-        for entry in entries {
-            let seq = Seq(frames.len() as u64 + 1);
-            frames.push((seq, entry));
-        }
-        self.committed.send_replace(Seq(frames.len() as u64));
-    }
-
-    fn acknowledgements(&self) -> Vec<Seq> {
-        self.acknowledgements.lock().expect("no panic").clone()
-    }
-}
-
-impl Backlog for Spool {
-    type Error = Infallible;
-
-    fn committed(&self) -> watch::Receiver<Seq> {
-        self.committed.subscribe()
-    }
-
-    fn next(&mut self, limit: usize) -> Result<Option<Chunk>, Infallible> {
-        let cursor = *self.acknowledged.borrow();
-        let frames = self.frames.lock().expect("no panic");
-        let entries: Vec<_> = frames.iter().filter(|(seq, _)| *seq > cursor).take(limit).cloned().collect();
-        let Some((last, _)) = entries.last() else { return Ok(None) };
-        let readings =
-            |(_, entry): &(Seq, Entry)| if let Entry::Readings(readings) = entry { readings.len() } else { 0 };
-        Ok(Some(Chunk { last: *last, readings: entries.iter().map(readings).sum(), backlog: false, entries }))
-    }
-
-    fn acknowledge(&mut self, through: Seq) -> Result<(), Infallible> {
-        self.acknowledgements.lock().expect("no panic").push(through);
-        self.acknowledged.send_replace(through);
-        Ok(())
-    }
-}
-
-fn encoder() -> Encoder {
-    let resource = Resource {
-        site: "fab-2".into(),
-        line: "smt-1".into(),
-        instance_id: "7f".into(),
-        host_name: "gateway".into(),
-        version: "0.1.0".into(),
-    };
-    Encoder::new(&resource, |id| {
-        (id == SeriesId(1)).then(|| Series {
-            station: "printer-1".into(),
-            tag: "count".into(),
-            unit: Some("{part}".into()),
-            metric: None,
-            text: false,
-        })
-    })
-}
-
-fn hourly() -> Box<dyn Iterator<Item = Duration> + Send> {
-    Box::new(std::iter::repeat(Duration::from_secs(3600)))
-}
-
-fn time(second: i64) -> Time {
-    Time::from_millis(1_790_000_000_000 + second * 1000)
-}
-
-fn stored(second: i64, value: i64) -> StoredReading {
-    let (source_time, received_time) = (time(second), time(second));
-    StoredReading {
-        series: SeriesId(1),
-        value: Value::Int(value),
-        validity: Validity::Good,
-        source_time,
-        received_time,
-    }
-}
-
-/// A frame with one reading of that value, dated so many seconds.
-fn reading(value: i64) -> Entry {
-    Entry::Readings(vec![stored(value, value)])
-}
-
-fn changed(second: i64) -> Entry {
-    let record = Record::StateChanged {
-        station: "printer-1".into(),
-        time: time(second),
-        from: State::Idle,
-        to: State::Producing,
-    };
-    Entry::Record { cause: None, record }
-}
-
-fn value(number: Option<Number>) -> i64 {
-    match number {
-        Some(Number::AsInt(whole)) => whole,
-        other => panic!("{other:?}"),
-    }
-}
-
-fn values(receiver: &Receiver) -> Vec<i64> {
-    receiver.points(METRIC).into_iter().map(|point| value(point.value)).collect()
-}
-
-fn holds(request: &Received, poison: i64) -> bool {
-    request.points(METRIC).into_iter().any(|point| value(point.value) == poison)
 }
 
 fn sorted(mut values: Vec<i64>) -> Vec<i64> {
     values.sort_unstable();
     values
+}
+
+fn signal(request: &Received) -> &'static str {
+    match request.content {
+        Content::Metrics(_) => "metrics",
+        Content::Logs(_) => "logs",
+        Content::Traces(_) => "traces",
+        Content::Unreadable(_) => "nothing",
+    }
 }

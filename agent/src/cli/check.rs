@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use comfy_table::{Table, presets};
 
-use crate::config::Config;
+use crate::config::{Config, Protocol};
 use crate::model::OeeSpec;
 
 /// Check a configuration without running it
@@ -67,7 +67,11 @@ fn summary(name: &str, config: &Config) -> String {
         shifts => shifts.iter().map(|shift| shift.name.as_ref()).collect::<Vec<_>>().join(", "),
     };
     let zone = config.timezone.iana_name().unwrap_or("UTC");
-    let upstream = if config.upstream.is_some() { "OTLP over HTTP" } else { "none: everything stays in the spool" };
+    let upstream = match config.upstream.as_ref().map(|upstream| upstream.protocol) {
+        Some(Protocol::Http) => "OTLP over HTTP",
+        Some(Protocol::Grpc) => "OTLP over gRPC",
+        None => "none: everything stays in the spool",
+    };
     // Writing into a string cannot fail.
     let _ = write!(
         text,

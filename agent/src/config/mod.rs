@@ -152,8 +152,10 @@ pub struct Http {
 /// An OTLP receiver.
 #[derive(Clone)]
 pub struct Upstream {
-    /// Base URL; `/v1/metrics` and `/v1/logs` are appended.
+    /// Base URL; over HTTP `/v1/metrics`, `/v1/logs` and `/v1/traces` are appended, over gRPC it has no path.
     pub endpoint: String,
+    /// How OTLP travels.
+    pub protocol: Protocol,
     /// gzip or none.
     pub gzip: bool,
     /// Extra headers; values may be secret.
@@ -169,12 +171,22 @@ impl fmt::Debug for Upstream {
     /// Without the endpoint, which may have been filled in from a secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Upstream")
+            .field("protocol", &self.protocol)
             .field("gzip", &self.gzip)
             .field("headers", &self.headers)
             .field("timeout", &self.timeout)
             .field("ca_file", &self.ca_file)
             .finish_non_exhaustive()
     }
+}
+
+/// How OTLP travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// As protobuf over HTTP/1.1.
+    Http,
+    /// Over gRPC.
+    Grpc,
 }
 
 /// The buffer.

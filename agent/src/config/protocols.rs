@@ -4,6 +4,7 @@
 use gemba_drivers::{modbus, mqtt, opcua};
 use serde_json::{Value, json};
 
+use super::Protocol as Upward;
 use super::section::Leaf;
 use super::suggest;
 use super::tree::Scalar;
@@ -94,22 +95,12 @@ impl Word for Payload {
     }
 }
 
-/// How OTLP travels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Transport {
-    Http,
-}
-
-impl Word for Transport {
+impl Word for Upward {
     const WHAT: &'static str = "OTLP protocol";
-    const FORM: &'static str = "`http`";
+    const FORM: &'static str = "`http` or `grpc`";
 
     fn all() -> Vec<(&'static str, Self)> {
-        vec![("http", Self::Http)]
-    }
-
-    fn later(text: &str) -> Option<String> {
-        (text == "grpc").then(|| "`grpc` is not in this version yet; `http` is (port 4318)".to_owned())
+        vec![("http", Self::Http), ("grpc", Self::Grpc)]
     }
 }
 

@@ -10,7 +10,7 @@ use super::calendar::{Days, WallTime, Zone};
 use super::error::Report;
 use super::protocols::{
     Address, BaseUrl, Compression, Filter, JsonPath, ModbusEndpoint, MqttEndpoint, NodeId, OpcuaEndpoint, Payload,
-    Protocol, Transport,
+    Protocol,
 };
 use super::section::{At, Entries, Leaf, Shape, expect_map, section};
 use super::tree::{Kind, Node};
@@ -65,10 +65,10 @@ section! {
 section! {
     /// An OTLP receiver.
     Otlp {
-        /// Base URL; `/v1/metrics` and `/v1/logs` are appended.
+        /// Base URL; over HTTP `/v1/metrics`, `/v1/logs` and `/v1/traces` are appended, over gRPC it has no path.
         endpoint: BaseUrl => required;
-        /// `http` is OTLP as protobuf over HTTP.
-        protocol: OneOf<Transport> => default("http");
+        /// `http` is OTLP as protobuf over HTTP (mostly port 4318), `grpc` over gRPC (mostly port 4317).
+        protocol: OneOf<super::Protocol> => default("http");
         /// `gzip` or `none`.
         compression: OneOf<Compression> => default("gzip");
         /// Extra request headers; a value may be a secret.

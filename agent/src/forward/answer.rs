@@ -1,4 +1,5 @@
-//! What upstream's answer means (OTLP specification 1.7, "OTLP/HTTP Response" and "Failures").
+//! What upstream's answer means, and what an HTTP answer says of it (OTLP specification 1.7, "OTLP/HTTP Response" and
+//! "Failures"). What a gRPC status says of it is in [`grpc`](super::grpc).
 
 use std::time::Duration;
 
@@ -23,12 +24,17 @@ pub(super) enum Answer {
     Later {
         /// What happened.
         why: String,
-        /// `Retry-After`.
+        /// `Retry-After`, or gRPC's `RetryInfo`.
         after: Option<Duration>,
     },
     /// Upstream failed over it. The same again may help.
     Failed {
         /// What happened.
+        why: String,
+    },
+    /// Upstream does not want that much at once, or does not get to it.
+    TooLarge {
+        /// What it said.
         why: String,
     },
     /// Upstream does not want this request, and never will.
@@ -71,28 +77,15 @@ impl Response<'_> {
         }
     }
 
-    /// A body that is no OTLP (a captive portal, a web server on that port) is no success. The answers
-    /// to metrics and to logs look the same.
+    /// A body that is no OTLP (a captive portal, a web server on that port) is no success.
     fn success(&self) -> Answer {
-        let accepted = Answer::Accepted { rejected: 0, message: None };
-        if self.body.is_empty() {
-            return accepted;
-        }
         let text = self.content_type.is_some_and(|kind| {
             let kind = kind.to_ascii_lowercase();
             kind.starts_with("text/") || kind.starts_with("application/json")
         });
-        match ExportMetricsServiceResponse::decode(self.body) {
-            Ok(response) if !text => {
-                let Some(partial) = response.partial_success else { return accepted };
-                let message = clean(&partial.error_message);
-                Answer::Accepted {
-                    rejected: u64::try_from(partial.rejected_data_points).unwrap_or(0),
-                    message: (!message.is_empty()).then_some(message),
-                }
-            }
-            _ => Answer::Later { why: format!("answered {}, but not OTLP", self.status), after: None },
-        }
+        let accepted = if text && !self.body.is_empty() { None } else { accepted(self.body) };
+        accepted
+            .unwrap_or_else(|| Answer::Later { why: format!("answered {}, but not OTLP", self.status), after: None })
     }
 
     /// `400: what upstream said`, short enough for a ledger.
@@ -104,6 +97,17 @@ impl Response<'_> {
         };
         if message.is_empty() { self.status.to_string() } else { format!("{}: {message}", self.status) }
     }
+}
+
+/// What the response message of a success says; the three signals' look the same. `None` when it is none.
+pub(super) fn accepted(message: &[u8]) -> Option<Answer> {
+    let response = ExportMetricsServiceResponse::decode(message).ok()?;
+    let partial = response.partial_success.unwrap_or_default();
+    let message = clean(&partial.error_message);
+    Some(Answer::Accepted {
+        rejected: u64::try_from(partial.rejected_data_points).unwrap_or(0),
+        message: (!message.is_empty()).then_some(message),
+    })
 }
 
 /// `google.rpc.Status`, as OTLP answers failures.

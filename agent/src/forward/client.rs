@@ -1,19 +1,18 @@
-//! OTLP over HTTP with protobuf: one connection that is kept alive, one request at a time.
+//! One connection to an OTLP receiver, one request at a time; what HTTP and gRPC have in common.
 
 use std::error::Error;
 use std::path::PathBuf;
 
-use bytes::{Bytes, BytesMut};
-use gemba_drivers::Time;
-use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
+use bytes::Bytes;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use reqwest::{Certificate, Url, redirect, retry};
 
-use crate::config::{Secret, Upstream};
-use crate::forward::Signal;
-use crate::forward::answer::{Answer, Response, clean};
+use crate::config::{Protocol, Secret, Upstream};
+use crate::forward::answer::{Answer, clean};
+use crate::forward::{Signal, grpc, http};
 
 /// A body of upstream is read so far; what is longer is no OTLP.
-const ANSWER: usize = 64 * 1024;
+pub(super) const ANSWER: usize = 64 * 1024;
 
 /// Why nothing can be sent, ever, with this configuration.
 #[derive(Debug, thiserror::Error)]
@@ -42,13 +41,12 @@ pub enum SetupError {
 
 /// Speaks to one OTLP receiver.
 pub(super) struct Client {
-    http: reqwest::Client,
-    metrics: Url,
-    logs: Url,
-    /// Never in what upstream says about itself.
-    secrets: Vec<Secret>,
-    timeout: std::time::Duration,
+    transport: reqwest::Client,
+    upstream: Upstream,
+    base: Url,
     content: HeaderMap,
+    /// It has answered as the protocol has it.
+    answered: bool,
 }
 
 impl Client {
@@ -58,70 +56,61 @@ impl Client {
     pub(super) fn new(upstream: &Upstream) -> Result<Self, SetupError> {
         // reqwest panics without one. Whoever comes first wins, which is the binary.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let base = endpoint(&upstream.endpoint)?;
-        let builder = reqwest::Client::builder()
-            .default_headers(headers(&upstream.headers)?)
-            .timeout(upstream.timeout)
-            .connect_timeout(upstream.timeout)
-            .redirect(redirect::Policy::none())
-            .retry(retry::never())
-            .pool_max_idle_per_host(1)
-            .no_proxy();
-        let builder = match &upstream.ca_file {
-            Some(path) => builder.tls_certs_only(authorities(path)?),
-            // Plain HTTP needs no authorities, and a gateway may have none.
-            None if base.scheme() == "http" => builder.tls_certs_only([]),
-            None => builder,
-        };
-        let mut content = HeaderMap::new();
-        content.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
-        if upstream.gzip {
-            content.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        }
+        let base = endpoint(upstream)?;
         Ok(Self {
-            http: builder.build().map_err(|error| SetupError::Client(chain(error)))?,
-            metrics: joined(&base, "metrics"),
-            logs: joined(&base, "logs"),
-            secrets: upstream.headers.iter().map(|(_, value)| value.clone()).collect(),
-            timeout: upstream.timeout,
-            content,
+            transport: transport(upstream, &base)?,
+            content: match upstream.protocol {
+                Protocol::Http => http::content(upstream.gzip),
+                Protocol::Grpc => grpc::content(upstream.gzip, upstream.timeout),
+            },
+            upstream: upstream.clone(),
+            base,
+            answered: false,
         })
     }
 
     /// Sends `body`, once.
-    pub(super) async fn send(&self, signal: Signal, body: &Bytes) -> Answer {
+    pub(super) async fn send(&mut self, signal: Signal, body: &Bytes) -> Answer {
         match self.exchange(signal, body.clone()).await {
-            Ok(answer) => self.discreet(answer),
+            Ok(answer) => {
+                self.answered = true;
+                self.discreet(answer)
+            }
             Err(error) if error.is_timeout() => {
-                Answer::Later { why: format!("no answer within {:?}", self.timeout), after: None }
+                self.reconnect();
+                Answer::Later { why: format!("no answer within {:?}", self.upstream.timeout), after: None }
+            }
+            // Somebody is there, and what they say makes no sense.
+            Err(error) if !self.answered && !error.is_connect() => {
+                let port = match self.upstream.protocol {
+                    Protocol::Http => "an HTTP port (mostly 4318)",
+                    Protocol::Grpc => "a gRPC port (mostly 4317)",
+                };
+                Answer::Later { why: format!("{}; is that {port}?", clean(&chain(error))), after: None }
             }
             Err(error) => Answer::Later { why: clean(&chain(error)), after: None },
         }
     }
 
     async fn exchange(&self, signal: Signal, body: Bytes) -> Result<Answer, reqwest::Error> {
-        let url = match signal {
-            Signal::Metrics => &self.metrics,
-            Signal::Logs => &self.logs,
+        let protocol = self.upstream.protocol;
+        let url = match protocol {
+            Protocol::Http => http::url(&self.base, signal),
+            Protocol::Grpc => grpc::url(&self.base, signal),
         };
-        let mut response = self.http.post(url.clone()).headers(self.content.clone()).body(body).send().await?;
-        let mut answer = BytesMut::new();
-        while answer.len() <= ANSWER {
-            let Some(bytes) = response.chunk().await? else { break };
-            answer.extend_from_slice(&bytes);
+        let response = self.transport.post(url).headers(self.content.clone()).body(body).send().await?;
+        match protocol {
+            Protocol::Http => http::answer(response).await,
+            Protocol::Grpc => grpc::answer(response).await,
         }
-        if answer.len() > ANSWER && response.status().is_success() {
-            let why = format!("answered {}, but not OTLP", response.status().as_u16());
-            return Ok(Answer::Later { why, after: None });
+    }
+
+    /// HTTP/2 gives up a request and keeps the connection, which may be the one that leads nowhere.
+    fn reconnect(&mut self) {
+        // What was good at the start is good now, but for the authorities' file; then the old connection has to do.
+        if let Ok(fresh) = transport(&self.upstream, &self.base) {
+            self.transport = fresh;
         }
-        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
-        let response = Response {
-            status: response.status().as_u16(),
-            content_type: header(CONTENT_TYPE),
-            retry_after: header(RETRY_AFTER),
-            body: &answer,
-        };
-        Ok(response.judge(Time::now()))
     }
 
     /// Some receivers quote the token that they do not like.
@@ -129,13 +118,14 @@ impl Client {
         let (Answer::Accepted { message: Some(text), .. }
         | Answer::Later { why: text, .. }
         | Answer::Failed { why: text }
+        | Answer::TooLarge { why: text }
         | Answer::Refused { why: text }
         | Answer::Blocked { why: text }) = &mut answer
         else {
             return answer;
         };
         // Short values are plant names and tenants, and would tear holes into every sentence.
-        for secret in self.secrets.iter().filter(|secret| secret.expose().len() >= 8) {
+        for (_, secret) in self.upstream.headers.iter().filter(|(_, secret)| secret.expose().len() >= 8) {
             *text = text.replace(secret.expose(), "***");
             // `Authorization: Bearer …` is quoted without its scheme.
             if let Some((_, token)) = secret.expose().split_once(' ').filter(|(_, token)| token.len() >= 8) {
@@ -146,21 +136,39 @@ impl Client {
     }
 }
 
-fn endpoint(text: &str) -> Result<Url, SetupError> {
-    let mut url = Url::parse(text).map_err(|error| SetupError::Endpoint(error.to_string()))?;
+fn transport(upstream: &Upstream, base: &Url) -> Result<reqwest::Client, SetupError> {
+    let builder = reqwest::Client::builder()
+        .default_headers(headers(&upstream.headers)?)
+        .timeout(upstream.timeout)
+        .connect_timeout(upstream.timeout)
+        .redirect(redirect::Policy::none())
+        .retry(retry::never())
+        .pool_max_idle_per_host(1)
+        .no_proxy();
+    let builder = match upstream.protocol {
+        Protocol::Http => http::transport(builder),
+        Protocol::Grpc => grpc::transport(builder),
+    };
+    let builder = match &upstream.ca_file {
+        Some(path) => builder.tls_certs_only(authorities(path)?),
+        // Plain HTTP needs no authorities, and a gateway may have none.
+        None if base.scheme() == "http" => builder.tls_certs_only([]),
+        None => builder,
+    };
+    builder.build().map_err(|error| SetupError::Client(chain(error)))
+}
+
+fn endpoint(upstream: &Upstream) -> Result<Url, SetupError> {
+    let mut url = Url::parse(&upstream.endpoint).map_err(|error| SetupError::Endpoint(error.to_string()))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(SetupError::Endpoint(format!("`{}` is neither http nor https", url.scheme())));
+    }
+    if upstream.protocol == Protocol::Grpc && url.path() != "/" {
+        return Err(SetupError::Endpoint("gRPC has no path, and this one has".to_owned()));
     }
     url.set_query(None);
     url.set_fragment(None);
     Ok(url)
-}
-
-/// `base` with `/v1/<signal>` after whatever path it has.
-fn joined(base: &Url, signal: &str) -> Url {
-    let mut url = base.clone();
-    url.set_path(&format!("{}/v1/{signal}", base.path().trim_end_matches('/')));
-    url
 }
 
 fn headers(configured: &[(String, Secret)]) -> Result<HeaderMap, SetupError> {
@@ -209,6 +217,7 @@ mod tests {
     fn upstream(endpoint: &str) -> Upstream {
         Upstream {
             endpoint: endpoint.to_owned(),
+            protocol: Protocol::Http,
             gzip: true,
             headers: Vec::new(),
             timeout: Duration::from_secs(1),
@@ -225,9 +234,30 @@ mod tests {
             ("https://plant.example/a/b//", "https://plant.example/a/b/v1/metrics"),
             ("http://[::1]:4318/x?y=1#z", "http://[::1]:4318/x/v1/metrics"),
         ] {
-            let base = endpoint(given).expect(given);
-            assert_eq!(joined(&base, "metrics").as_str(), metrics);
+            let base = endpoint(&upstream(given)).expect(given);
+            assert_eq!(http::url(&base, Signal::Metrics).as_str(), metrics);
         }
+        let base = endpoint(&upstream("http://collector:4318")).expect("a URL");
+        assert_eq!(http::url(&base, Signal::Logs).path(), "/v1/logs");
+        assert_eq!(http::url(&base, Signal::Traces).path(), "/v1/traces");
+    }
+
+    #[test]
+    fn grpc_has_a_path_for_each_signal_and_none_of_its_own() {
+        let grpc = |endpoint: &str| Upstream { protocol: Protocol::Grpc, ..upstream(endpoint) };
+        for given in ["http://collector:4317", "https://collector:4317/"] {
+            let base = endpoint(&grpc(given)).expect(given);
+            for (signal, path) in [
+                (Signal::Metrics, "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"),
+                (Signal::Logs, "/opentelemetry.proto.collector.logs.v1.LogsService/Export"),
+                (Signal::Traces, "/opentelemetry.proto.collector.trace.v1.TraceService/Export"),
+            ] {
+                assert_eq!(grpc::url(&base, signal).path(), path);
+            }
+        }
+        let refused = |endpoint| Client::new(&grpc(endpoint)).err().expect("refused").to_string();
+        assert!(refused("http://collector:4317/v1/metrics").contains("gRPC has no path"));
+        assert!(refused("grpc://collector:4317").contains("neither http nor https"));
     }
 
     #[test]

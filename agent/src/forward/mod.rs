@@ -4,18 +4,22 @@
 //!
 //! - *Accepted*: the chunk is acknowledged, and the spool lets go. Points that a partial success rejects
 //!   are a loss.
-//! - *Later* (nobody there, no answer in time, 429, 502, 503, 504, a 200 that is no OTLP): the same bytes
-//!   again after a pause, for ever. `Retry-After` replaces the pause, within 30 s.
-//! - *Failed* (another 5xx): the same, but what fails again and again may be our own doing. After
+//! - *Later* (nobody there, no answer in time, 429, 502, 503, 504, a 200 that is no OTLP; `UNAVAILABLE`,
+//!   `DEADLINE_EXCEEDED`, `CANCELLED`, `ABORTED`, `DATA_LOSS`): the same bytes again after a pause, for ever.
+//!   `Retry-After` and gRPC's `RetryInfo` replace the pause, within 30 s.
+//! - *Failed* (another 5xx; `INTERNAL`, `UNKNOWN`): the same, but what fails again and again may be our own doing. After
 //!   [`Patience::server_errors`] retries upstream is asked to take an empty request: if it can, and fails over ours once
 //!   more, ours counts as refused; if it fails over that too, upstream is down, and nothing is given up.
-//! - *Refused* (400, 413, 422): half as many frames, until a single frame is refused. That one is a loss, its
-//!   neighbours go through, and the requests grow back.
-//! - *Blocked* (401, 403, 404, redirects …): everything is kept and tried at the longest pause, since
-//!   somebody must act.
+//! - *Refused* (400, 413, 422; `INVALID_ARGUMENT` and its like): half as many frames, until a single frame is refused.
+//!   That one is a loss, its neighbours go through, and the requests grow back.
+//! - *Too large* (`OUT_OF_RANGE`, and `RESOURCE_EXHAUSTED` without `RetryInfo`): half as many frames. A single frame, a few
+//!   kilobytes, is hardly too large: that counts as failed. So the retry that the specification wants of `OUT_OF_RANGE`
+//!   comes once there is nothing left to split, and ends.
+//! - *Blocked* (401, 403, 404, redirects …; `UNAUTHENTICATED`, `PERMISSION_DENIED`, `UNIMPLEMENTED`, `NOT_FOUND`):
+//!   everything is kept and tried at the longest pause, since somebody must act.
 //!
-//! A chunk can be a metrics and a logs request. When the first was accepted and the second was not, only the
-//! second is sent again.
+//! A chunk can be a metrics, a logs and a traces request. What was accepted of these is not sent again: not after a failure,
+//! nor in smaller pieces.
 //!
 //! Losses are handed over *before* the acknowledgement: a crash in between tells of a loss twice rather
 //! than never. A refused frame that itself only tells of a loss of upstream is not a loss again, since
@@ -23,6 +27,8 @@
 
 mod answer;
 mod client;
+mod grpc;
+mod http;
 mod parcel;
 
 use std::time::Duration;
@@ -39,7 +45,7 @@ use crate::config::Upstream;
 use crate::forward::answer::Answer;
 use crate::forward::client::Client;
 pub use crate::forward::client::SetupError;
-use crate::forward::parcel::{Part, Pending, Signal, Span};
+use crate::forward::parcel::{Packing, Part, Pending, Sent, Signal, Span};
 use crate::otlp::{Encoder, Payload};
 use crate::snapshot::{UpstreamStatus, UpstreamView};
 use crate::spool::{self, Chunk, Seq};
@@ -112,7 +118,7 @@ impl Default for Patience {
 /// Sends the backlog upstream.
 pub struct Forwarder<B> {
     client: Client,
-    gzip: bool,
+    packing: Packing,
     encoder: Encoder,
     backlog: B,
     losses: mpsc::Sender<Loss>,
@@ -123,8 +129,8 @@ pub struct Forwarder<B> {
     pending: Option<Pending>,
     /// Frames in a request at most; lowered by a refusal.
     frames: usize,
-    /// Upstream has the metrics up to here, though not all logs.
-    metrics_sent: Option<Seq>,
+    /// How far upstream has each signal: some further than all of them.
+    sent: Sent,
     /// To be told before the next acknowledgement.
     owed: Vec<Loss>,
 }
@@ -163,7 +169,7 @@ impl<B: Backlog> Forwarder<B> {
         let patience = Patience::default();
         Ok(Self {
             client: Client::new(upstream)?,
-            gzip: upstream.gzip,
+            packing: Packing { protocol: upstream.protocol, gzip: upstream.gzip },
             encoder,
             backlog,
             losses,
@@ -172,7 +178,7 @@ impl<B: Backlog> Forwarder<B> {
             waits: (patience.pauses)(),
             pending: None,
             frames: usize::MAX,
-            metrics_sent: None,
+            sent: Sent::default(),
             owed: Vec::new(),
         })
     }
@@ -240,39 +246,46 @@ impl<B: Backlog> Forwarder<B> {
             chunk.entries.truncate(self.frames);
             chunk.last = chunk.entries.last().map_or(chunk.last, |(seq, _)| *seq);
         }
-        let encoded = self.encoder.encode_after(self.metrics_sent, &chunk.entries);
-        let metrics = encoded.metrics.map(|payload| Part::new(Signal::Metrics, payload, self.gzip));
-        let logs = encoded.logs.map(|payload| Part::new(Signal::Logs, payload, self.gzip));
+        if let Some(frames) = self.sent.within(&chunk) {
+            chunk.entries.truncate(frames);
+            chunk.last = chunk.entries.last().map_or(chunk.last, |(seq, _)| *seq);
+        }
+        let encoded = self.encoder.encode(&chunk.entries);
+        let orphans = encoded.orphans;
         Ok(Some(Pending {
             last: chunk.last,
             frames: chunk.entries.len(),
-            parts: metrics.into_iter().chain(logs).collect(),
+            parts: self.sent.missing(encoded, chunk.last, self.packing),
             span: Span::of(&chunk.entries),
-            orphans: encoded.orphans,
+            orphans,
             refused: false,
         }))
     }
 
-    /// Whose fault a failure is that does not pass: ours if upstream takes, or at least answers, a request with nothing in
+    /// Splits what is too large, and finds out whose fault a failure is that does not pass: ours if upstream takes, or at least answers, a request with nothing in
     /// it, and then fails over ours once more.
     async fn judged(&mut self, answer: Answer) -> Answer {
         let most = self.patience.server_errors;
-        let Some(part) = self.pending.as_mut().and_then(|pending| pending.parts.front_mut()) else { return answer };
+        let Some(pending) = &mut self.pending else { return answer };
+        let frames = pending.frames;
+        let Some(part) = pending.parts.front_mut() else { return answer };
         let why = match answer {
-            Answer::Failed { why } if part.server_errors >= most => why,
+            Answer::TooLarge { why } if frames > 1 => return Answer::Refused { why },
+            Answer::Failed { why } | Answer::TooLarge { why } if part.server_errors >= most => why,
+            Answer::TooLarge { why } => return Answer::Failed { why },
             answer => return answer,
         };
-        let empty = Part::new(part.signal, Payload { body: Bytes::new(), items: 0 }, self.gzip);
+        let empty = Part::new(part.signal, Payload { body: Bytes::new(), items: 0 }, self.packing);
         match self.client.send(empty.signal, &empty.body).await {
             Answer::Accepted { .. } | Answer::Refused { .. } => {}
-            Answer::Later { .. } | Answer::Failed { .. } | Answer::Blocked { .. } => {
+            Answer::Later { .. } | Answer::Failed { .. } | Answer::TooLarge { .. } | Answer::Blocked { .. } => {
                 return Answer::Later { why, after: None };
             }
         }
         part.attempts += 1;
         self.view.send_modify(|view| view.retries += 1);
         match self.client.send(part.signal, &part.body).await {
-            Answer::Failed { why } => Answer::Refused { why },
+            Answer::Failed { why } | Answer::TooLarge { why } => Answer::Refused { why },
             answer => answer,
         }
     }
@@ -300,7 +313,7 @@ impl<B: Backlog> Forwarder<B> {
                 self.failing(UpstreamStatus::Disconnected, why, pause);
                 Some(Step::Wait(pause))
             }
-            Answer::Failed { why } => {
+            Answer::Failed { why } | Answer::TooLarge { why } => {
                 part.server_errors += 1;
                 let pause = self.waits.next().unwrap_or(patience.longest);
                 self.failing(UpstreamStatus::Disconnected, why, pause);
@@ -337,8 +350,8 @@ impl<B: Backlog> Forwarder<B> {
     /// The first part will not be sent again.
     fn settle(&mut self) {
         let Some(pending) = &mut self.pending else { return };
-        if pending.parts.pop_front().is_some_and(|part| part.signal == Signal::Metrics) {
-            self.metrics_sent = Some(pending.last);
+        if let Some(part) = pending.parts.pop_front() {
+            self.sent.note(part.signal, pending.last);
         }
     }
 

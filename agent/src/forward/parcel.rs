@@ -8,10 +8,11 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use gemba_drivers::Time;
 
-use crate::forward::UPSTREAM;
-use crate::otlp::Payload;
+use crate::config::Protocol;
+use crate::forward::{UPSTREAM, grpc};
+use crate::otlp::{Encoded, Payload};
 use crate::record::Record;
-use crate::spool::{Entry, Seq};
+use crate::spool::{Chunk, Entry, Seq};
 
 /// A chunk on its way. The entries themselves are let go: an outage of days is no reason to hold them.
 pub(super) struct Pending {
@@ -39,7 +40,19 @@ pub(super) struct Part {
 pub(super) enum Signal {
     Metrics,
     Logs,
+    Traces,
 }
+
+/// How a request is made of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Packing {
+    pub(super) protocol: Protocol,
+    pub(super) gzip: bool,
+}
+
+/// How far upstream has each signal, be it beyond what is acknowledged.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sent([Option<Seq>; 3]);
 
 /// What a chunk covers, for the loss ledger.
 #[derive(Clone, Copy, Debug)]
@@ -53,9 +66,40 @@ pub(super) struct Span {
 }
 
 impl Part {
-    pub(super) fn new(signal: Signal, Payload { body, items }: Payload, gzipped: bool) -> Self {
-        let body = if gzipped { gzip(&body) } else { body };
+    pub(super) fn new(signal: Signal, Payload { body, items }: Payload, packing: Packing) -> Self {
+        let body = packing.pack(body);
         Self { signal, body, items, attempts: 0, server_errors: 0 }
+    }
+}
+
+impl Sent {
+    /// How many frames of `chunk` to take, so that upstream has all of a signal in them or nothing; `None` for all.
+    pub(super) fn within(&self, chunk: &Chunk) -> Option<usize> {
+        let ends = self.0.iter().flatten().map(|sent| chunk.entries.partition_point(|(seq, _)| seq <= sent));
+        ends.filter(|frames| (1..chunk.entries.len()).contains(frames)).min()
+    }
+
+    /// The requests of a chunk through `last` that upstream does not have, in the order in which they are sent.
+    pub(super) fn missing(&self, encoded: Encoded, last: Seq, packing: Packing) -> VecDeque<Part> {
+        let signals =
+            [(Signal::Metrics, encoded.metrics), (Signal::Logs, encoded.logs), (Signal::Traces, encoded.traces)];
+        let missing = signals.into_iter().filter(|(signal, _)| self.0[*signal as usize] < Some(last));
+        missing.filter_map(|(signal, payload)| Some(Part::new(signal, payload?, packing))).collect()
+    }
+
+    /// Upstream is done with this signal through `last`.
+    pub(super) fn note(&mut self, signal: Signal, last: Seq) {
+        self.0[signal as usize] = Some(last);
+    }
+}
+
+impl Packing {
+    fn pack(self, message: Bytes) -> Bytes {
+        match (self.protocol, self.gzip) {
+            (Protocol::Http, false) => message,
+            (Protocol::Http, true) => gzip(Vec::with_capacity(message.len() / 8), &message).into(),
+            (Protocol::Grpc, gzip) => grpc::frame(&message, gzip),
+        }
     }
 }
 
@@ -90,8 +134,55 @@ impl Span {
     }
 }
 
-/// Level 1: ten times as fast as the default for little more traffic.
-fn gzip(plain: &[u8]) -> Bytes {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 8), Compression::fast());
-    encoder.write_all(plain).and_then(|()| encoder.finish()).expect("writing to memory does not fail").into()
+/// Appends `plain`, compressed. Level 1: ten times as fast as the default for little more traffic.
+pub(super) fn gzip(to: Vec<u8>, plain: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(to, Compression::fast());
+    encoder.write_all(plain).and_then(|()| encoder.finish()).expect("writing to memory does not fail")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunk(seqs: std::ops::RangeInclusive<u64>) -> Chunk {
+        let last = Seq(*seqs.end());
+        let entries = seqs.map(|seq| (Seq(seq), Entry::Tick(Time(0)))).collect();
+        Chunk { last, readings: 0, backlog: false, entries }
+    }
+
+    fn encoded() -> Encoded {
+        let payload = |text: &'static str| Some(Payload { body: Bytes::from_static(text.as_bytes()), items: 1 });
+        Encoded { metrics: payload("m"), logs: payload("l"), traces: payload("t"), orphans: 0 }
+    }
+
+    #[test]
+    fn what_upstream_has_is_not_sent_again_and_the_rest_is() {
+        let packing = Packing { protocol: Protocol::Http, gzip: false };
+        let signals = |sent: &Sent, last| {
+            let parts = sent.missing(encoded(), Seq(last), packing);
+            parts.into_iter().map(|part| (part.signal, part.body)).collect::<Vec<_>>()
+        };
+        let (metrics, logs, traces) =
+            ((Signal::Metrics, Bytes::from("m")), (Signal::Logs, Bytes::from("l")), (Signal::Traces, Bytes::from("t")));
+        let mut sent = Sent::default();
+        assert_eq!(signals(&sent, 10), [metrics.clone(), logs.clone(), traces.clone()]);
+        sent.note(Signal::Metrics, Seq(10));
+        sent.note(Signal::Logs, Seq(10));
+        assert_eq!(signals(&sent, 5), std::slice::from_ref(&traces), "half of it, since the traces were refused");
+        assert_eq!(signals(&sent, 10), std::slice::from_ref(&traces));
+        assert_eq!(signals(&sent, 11), [metrics, logs, traces]);
+    }
+
+    #[test]
+    fn no_chunk_reaches_beyond_what_upstream_has_of_a_signal() {
+        let mut sent = Sent::default();
+        assert_eq!(sent.within(&chunk(1..=20)), None);
+        sent.note(Signal::Logs, Seq(10));
+        sent.note(Signal::Metrics, Seq(14));
+        assert_eq!(sent.within(&chunk(1..=20)), Some(10));
+        assert_eq!(sent.within(&chunk(8..=20)), Some(3));
+        assert_eq!(sent.within(&chunk(11..=20)), Some(4));
+        assert_eq!(sent.within(&chunk(1..=10)), None);
+        assert_eq!(sent.within(&chunk(15..=20)), None);
+    }
 }

@@ -7,10 +7,10 @@ use serde::{Serialize, Serializer};
 
 use super::View;
 use super::status::{Status, Verdict};
-use crate::snapshot::{KpiView, StationView, TagView};
+use crate::snapshot::{GatewayView, KpiView, StationView, TagView};
 
-/// The body of `GET /health`. Beyond the contract: `time`, `reasons`, `losses`, `loss_totals` and the
-/// fields said to be so below.
+/// The body of `GET /health`. Beyond the contract: `time`, `reasons`, `losses`, `loss_totals`, `gateway`
+/// and the fields said to be so below.
 #[derive(Serialize)]
 pub(super) struct Health<'a> {
     status: Status,
@@ -27,6 +27,7 @@ pub(super) struct Health<'a> {
     loss_totals: Vec<LossTotal<'a>>,
     spool: Spool<'a>,
     upstream: Upstream<'a>,
+    gateway: Gateway,
 }
 
 #[derive(Serialize)]
@@ -61,6 +62,7 @@ pub struct Kpi {
     good: Option<Count>,
     reject: Option<Count>,
     oee_bounds: Option<Bounds>,
+    target: Option<f64>,
     unattributed: Option<Count>,
     quality_assumed: Option<bool>,
     /// False where planned time is 0, so that there is nothing to know.
@@ -146,6 +148,30 @@ struct Upstream<'a> {
     last_error: Option<&'a str>,
 }
 
+/// Beyond the contract: the machine below, as it was at `time`; null is what it does not tell.
+#[derive(Serialize)]
+struct Gateway {
+    time: Option<Time>,
+    /// Share of all cores, 0 to 1.
+    cpu: Option<f64>,
+    memory: Option<Room>,
+    /// The one that holds the spool.
+    disk: Option<Room>,
+    /// Degrees Celsius, of the hottest sensor.
+    temperature: Option<f64>,
+    /// Share of one core that the agent takes.
+    process_cpu: Option<f64>,
+    /// Resident bytes of the agent.
+    process_memory: Option<u64>,
+}
+
+/// Bytes in use, of how many.
+#[derive(Serialize)]
+struct Room {
+    used: u64,
+    size: u64,
+}
+
 /// The body that says all of it.
 pub(super) fn body<'a>(view: &'a View, verdict: &'a Verdict) -> Health<'a> {
     let snapshot = &*view.snapshot;
@@ -183,6 +209,22 @@ pub(super) fn body<'a>(view: &'a View, verdict: &'a Verdict) -> Health<'a> {
             rejected: upstream.rejected,
             last_error: upstream.last_error.as_deref(),
         },
+        gateway: Gateway::from(&view.gateway),
+    }
+}
+
+impl From<&GatewayView> for Gateway {
+    fn from(gateway: &GatewayView) -> Self {
+        let room = |(used, size)| Room { used, size };
+        Self {
+            time: gateway.time,
+            cpu: gateway.cpu,
+            memory: gateway.memory.map(room),
+            disk: gateway.disk.map(room),
+            temperature: gateway.temperature,
+            process_cpu: gateway.process_cpu,
+            process_memory: gateway.process_memory,
+        }
     }
 }
 
@@ -225,6 +267,7 @@ impl From<&KpiView> for Kpi {
             good: kpi.good.map(Count),
             reject: kpi.reject.map(Count),
             oee_bounds: kpi.oee_bounds.map(|(low, high)| Bounds { low, high }),
+            target: kpi.target,
             unattributed: Some(Count(kpi.unattributed)),
             quality_assumed: Some(kpi.quality_assumed),
             scheduled: kpi.scheduled,

@@ -1,13 +1,15 @@
-//! The local page: `/health`, its probes, and `/metrics`.
+//! The local page: `/health`, its probes, `/events`, and `/metrics`.
 //!
 //! Handlers read [`Snapshot`]s and never live state. One that wants a fresher snapshot than the last
 //! says so through [`Sources::wanted`] and waits a moment; the pipeline answers when it next has
 //! time, so no reader can slow a driver down.
 //!
 //! `status` judges what is well; `health` writes it all as JSON, `page` for people, `metrics`
-//! for Prometheus. All of them are pure: everything they tell is in a `View`.
+//! for Prometheus. All of them are pure: everything they tell is in a `View`. `events` tells who listens what
+//! changed in the JSON or on the page.
 
 mod accept;
+mod events;
 #[cfg(test)]
 mod fixture;
 mod health;
@@ -16,26 +18,30 @@ mod page;
 #[cfg(test)]
 mod promlint;
 mod status;
+mod told;
 mod words;
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use gemba_drivers::{LinkState, Time};
+use jiff::tz::TimeZone;
 use serde::Serialize;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::snapshot::{GatewayView, Snapshot, UpstreamView};
 
+pub use events::MOST_LISTENERS;
 pub use health::Kpi;
 pub use status::Status;
 
@@ -77,6 +83,8 @@ pub struct Identity {
     pub line: Arc<str>,
     /// When the agent started, by the wall clock.
     pub started: Time,
+    /// Of the clock on the plant's wall.
+    pub timezone: TimeZone,
 }
 
 /// Why the page cannot be served.
@@ -124,7 +132,7 @@ pub async fn bind(listen: SocketAddr) -> Result<TcpListener, HttpError> {
 }
 
 /// Every path there is, as the 404 lists them.
-const PATHS: [&str; 4] = ["/health", "/health/live", "/health/ready", "/metrics"];
+const PATHS: [&str; 5] = ["/events", "/health", "/health/live", "/health/ready", "/metrics"];
 
 /// The routes.
 pub fn router(sources: Sources) -> Router {
@@ -132,10 +140,16 @@ pub fn router(sources: Sources) -> Router {
         uptime_before: Time::now().since(sources.identity.started),
         born: Instant::now(),
         asked: Mutex::new(None),
+        places: Arc::new(Semaphore::new(MOST_LISTENERS)),
+        json: events::Live::new(),
+        page: events::Live::new(),
         sources,
     };
     Router::new()
+        .route("/events", get(listen))
         .route("/health", get(health_page))
+        .route("/health/page.css", get(|| asset("text/css; charset=utf-8", page::STYLE)))
+        .route("/health/page.js", get(|| asset("text/javascript; charset=utf-8", page::SCRIPT)))
         .route("/health/live", get(live))
         .route("/health/ready", get(ready))
         .route("/metrics", get(metrics_text))
@@ -149,9 +163,23 @@ async fn health_page(State(desk): State<Arc<Desk>>, headers: HeaderMap) -> Respo
     let verdict = status::judge(&view);
     let code = code(verdict.status);
     if accept::prefers_html(&headers) {
-        return (code, PAGE_HEADERS, page::html(&view, &verdict)).into_response();
+        return (code, PAGE_HEADERS, page::Page::html(&view, &verdict)).into_response();
     }
     (code, [(header::VARY, "accept")], json("application/json", &health::body(&view, &verdict))).into_response()
+}
+
+async fn listen(State(desk): State<Arc<Desk>>, Query(query): Query<HashMap<String, String>>) -> Response {
+    match query.get("as").map(String::as_str) {
+        None | Some("json") => events::answer::<told::Told>(desk),
+        Some("html") => events::answer::<page::Page>(desk),
+        Some(other) => problem(StatusCode::BAD_REQUEST, format!("/events comes as json or as html, not as {other}")),
+    }
+}
+
+/// What the page needs beside itself. It names them by what they hold, so a browser may keep them for good.
+async fn asset(content_type: &'static str, text: &'static str) -> impl IntoResponse {
+    let keep = (header::CACHE_CONTROL, "public, max-age=31536000, immutable");
+    ([(header::CONTENT_TYPE, content_type), keep, (header::X_CONTENT_TYPE_OPTIONS, "nosniff")], text)
 }
 
 /// Alive as long as the pipeline moves: a supervisor that sees 503 should restart us.
@@ -228,14 +256,16 @@ fn code(status: Status) -> StatusCode {
 
 const NO_STORE: (HeaderName, &str) = (header::CACHE_CONTROL, "no-store");
 
-/// The page holds its own style and nothing else: no script, no image, no frame, nothing from elsewhere.
+/// The page has its own style and script, may listen to us, and nothing else: no image, no frame, nothing inline, nothing
+/// from elsewhere.
 const PAGE_HEADERS: [(HeaderName, &str); 6] = [
     (header::CONTENT_TYPE, "text/html; charset=utf-8"),
     NO_STORE,
     (header::VARY, "accept"),
     (
         header::CONTENT_SECURITY_POLICY,
-        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; \
+         form-action 'none'; frame-ancestors 'none'",
     ),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::REFERRER_POLICY, "no-referrer"),
@@ -250,6 +280,10 @@ struct Desk {
     born: Instant,
     /// When somebody first asked for a newer snapshot than the one of this time.
     asked: Mutex<Option<(Instant, Time)>>,
+    /// One for each who listens.
+    places: Arc<Semaphore>,
+    json: events::Live<told::Told>,
+    page: events::Live<page::Page>,
 }
 
 impl Desk {
@@ -311,7 +345,6 @@ struct View {
     snapshot: Arc<Snapshot>,
     links: Vec<LinkState>,
     upstream: UpstreamView,
-    #[expect(dead_code, reason = "shown in the next commits")]
     gateway: GatewayView,
     pipeline: Pipeline,
     now: Time,

@@ -4,6 +4,7 @@ use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
 use gemba_drivers::{Time, Value};
+use jiff::tz::TimeZone;
 
 /// What stands where nothing is known.
 pub(super) const NOTHING: &str = "\u{2014}";
@@ -24,18 +25,6 @@ impl Display for Text<'_> {
             }
         }
         Ok(())
-    }
-}
-
-/// One of our own words, in the colour of a class if it needs one.
-pub(super) struct Marked(pub(super) &'static str, pub(super) &'static str);
-
-impl Display for Marked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self("", word) => f.write_str(word),
-            Self(class, word) => write!(f, "<span class=\"{class}\">{word}</span>"),
-        }
     }
 }
 
@@ -113,13 +102,82 @@ impl Display for Span {
     }
 }
 
-/// An instant, for people and machines. UTC, to the second.
-pub(super) struct Instant(pub(super) Time);
+/// How long ago something was, for people and scripts. Without `now` it is left to the script, which lets it tick.
+pub(super) struct Age {
+    pub(super) since: Time,
+    pub(super) now: Option<Time>,
+}
+
+impl Display for Age {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<time class=\"age\" datetime=\"{:.3}\">", self.since.timestamp())?;
+        if let Some(now) = self.now {
+            Span(now.since(self.since)).fmt(f)?;
+        }
+        f.write_str("</time>")
+    }
+}
+
+/// An instant for people, by the clock on the plant's wall, and for machines.
+pub(super) struct Instant {
+    pub(super) at: Time,
+    pub(super) zone: TimeZone,
+    /// As [`jiff::fmt::strtime`] has it.
+    pub(super) format: &'static str,
+}
 
 impl Display for Instant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let at = self.0.timestamp();
-        write!(f, "<time datetime=\"{at}\">{}</time>", at.strftime("%Y-%m-%d %H:%M:%SZ"))
+        let at = self.at.timestamp();
+        let local = at.to_zoned(self.zone.clone());
+        write!(f, "<time datetime=\"{at:.3}\">{}</time>", local.strftime(self.format))
+    }
+}
+
+/// A number of parts: whole, in groups of three.
+pub(super) struct Parts(pub(super) f64);
+
+impl Display for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = Number(self.0).to_string();
+        if !text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') {
+            return f.write_str(&text);
+        }
+        let digits = text.trim_start_matches('-');
+        f.write_str(if digits.len() < text.len() { "\u{2212}" } else { "" })?;
+        for (place, digit) in digits.char_indices() {
+            if place > 0 && (digits.len() - place).is_multiple_of(3) {
+                f.write_char('\u{202f}')?;
+            }
+            f.write_char(digit)?;
+        }
+        Ok(())
+    }
+}
+
+/// How far ahead or, with a minus, behind: whole parts.
+pub(super) struct Ahead(pub(super) f64);
+
+impl Display for Ahead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whole = self.0.round() + 0.0; // no minus before nothing
+        f.write_str(if whole > 0.0 { "+" } else { "" })?;
+        Parts(whole).fmt(f)
+    }
+}
+
+/// A unit of UCUM as people write it: annotations without their braces.
+pub(super) struct Unit<'a>(pub(super) &'a str);
+
+impl Display for Unit<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let annotation = self.0.strip_prefix('{').and_then(|unit| unit.strip_suffix('}'));
+        match self.0 {
+            "Cel" => f.write_str("\u{b0}C"),
+            "[degF]" => f.write_str("\u{b0}F"),
+            "Ohm" => f.write_str("\u{3a9}"),
+            unit => Text(annotation.unwrap_or(unit)).fmt(f),
+        }
     }
 }
 
@@ -153,6 +211,24 @@ mod tests {
         ];
         for (number, text) in cases {
             assert_eq!(Number(number).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn parts_are_grouped() {
+        let cases = [(0.0, "0"), (999.0, "999"), (1000.0, "1 000"), (1_234_567.0, "1 234 567"), (-12_345.0, "−12 345")];
+        for (parts, text) in cases.into_iter().chain([(0.5, "0.5"), (1e300, "1.00000e300")]) {
+            assert_eq!(Parts(parts).to_string().replace('\u{202f}', " "), text);
+        }
+        for (parts, text) in [(-0.4, "0"), (0.4, "0"), (12.6, "+13"), (-1234.5, "−1 235")] {
+            assert_eq!(Ahead(parts).to_string().replace('\u{202f}', " "), text);
+        }
+    }
+
+    #[test]
+    fn units_read_well_and_stay_text() {
+        for (unit, text) in [("Cel", "°C"), ("{part}", "part"), ("N", "N"), ("{<b>}", "&lt;b&gt;")] {
+            assert_eq!(Unit(unit).to_string(), text);
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use gemba_drivers::Time;
 use serde::{Deserialize, Serialize};
 
+use crate::model::station::nanoseconds;
 use crate::model::{Derived, OeeSpec, State};
 use crate::record::Figures;
 use crate::snapshot::KpiView;
@@ -140,6 +141,10 @@ impl Period {
     ///
     /// Availability = run / planned, performance = sum(ideal cycle time x parts) / run, quality = good / total,
     /// OEE their product, over the planned time that is known. Nothing is capped.
+    ///
+    /// Target is how many parts should have been made so far (Vorne's scoreboard, target against actual:
+    /// <https://www.vorne.com/solutions/applications/takt-time>), here at the ideal cycle time: planned / ideal cycle
+    /// time. It speaks for the planned time that is known, so parts counted across unknown time do not belong beside it.
     #[must_use]
     pub fn view(&self, spec: &OeeSpec) -> KpiView {
         let spent =
@@ -171,6 +176,7 @@ impl Period {
         let oee_bounds = (seen && rated).then(|| {
             (self.ideal_ns * quality.unwrap_or(0.0) / all, (self.ideal_ns + unknown) * quality.unwrap_or(1.0) / all)
         });
+        let target = spec.ideal_cycle_time.filter(|_| planned_ns > 0).map(|ideal| planned / nanoseconds(ideal));
         let withheld = coverage.is_some_and(|coverage| coverage < spec.min_coverage);
         let unless_withheld = |figure: Option<f64>| figure.filter(|_| !withheld);
         KpiView {
@@ -185,6 +191,7 @@ impl Period {
                 defect_rate: of_total(reject),
             },
             oee_bounds,
+            target,
             total,
             good,
             reject,

@@ -529,6 +529,6 @@ fn nanos_i64(span: Duration) -> i64 {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "an ideal cycle is far below 2^53 ns")]
-fn nanoseconds(span: Duration) -> f64 {
+pub(super) fn nanoseconds(span: Duration) -> f64 {
     span.as_nanos() as f64
 }

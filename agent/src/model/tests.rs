@@ -210,6 +210,24 @@ fn below_the_coverage_figures_are_withheld_and_counts_stay() {
     assert!(kpi.oee_bounds.is_some());
 }
 
+/// Known planned time at the ideal cycle time, whatever the machine did in it.
+#[test]
+fn the_target_is_what_the_known_planned_time_would_have_given() {
+    let mut bench = Bench::new(oee(2.0), vec![shift("early", "06:00", "14:00", &[("06:01", "06:02")])]);
+    bench.put(0.0, STATE, 1).put(0.0, TOTAL, 0).put(0.0, REJECT, 0).put(30.0, STATE, 5).put(40.0, TOTAL, 7);
+    assert_eq!(bench.kpi(40.0).target, Some(20.0), "down time counts");
+    assert_eq!(bench.kpi(120.0).target, Some(30.0), "a break does not");
+    bench.lose(130.0, STATE);
+    assert_eq!(bench.kpi(200.0).target, Some(35.0), "nor does time that nobody saw");
+
+    let mut unrated = Bench::new(OeeSpec { ideal_cycle_time: None, ..oee(1.0) }, vec![]);
+    unrated.put(0.0, STATE, 1).put(0.0, TOTAL, 0);
+    assert_eq!(unrated.kpi(60.0).target, None, "no ideal cycle time");
+    let mut resting = Bench::new(oee(1.0), vec![shift("early", "06:00", "14:00", &[("06:00", "06:30")])]);
+    resting.put(0.0, STATE, 1).put(0.0, TOTAL, 0);
+    assert_eq!(resting.kpi(60.0).target, None, "nothing was planned so far");
+}
+
 #[test]
 fn the_edges_of_the_arithmetic() {
     let mut down = Bench::early();

@@ -390,7 +390,9 @@ async fn a_subscription_that_falls_silent_ends_the_link() {
     swallow.send_replace(true);
     let error = tokio::time::timeout(Duration::from_secs(60), driver.run(&outlet)).await.expect("the watchdog bites");
     assert!(matches!(error, LinkError::Silent(_)), "{error}");
-    assert!(batches.try_recv().is_err(), "nothing came");
+    // The first value may have passed before the cable was a hole; nothing after it.
+    let first = batches.try_recv().map(|batch| batch.readings.len()).unwrap_or(0);
+    assert!(first <= 1 && batches.try_recv().is_err(), "nothing came");
     soon(driver.close()).await;
 }
 

@@ -18,7 +18,7 @@ use super::raw::{self, Root};
 use super::section::{At, Shape};
 use super::tree::Node;
 use super::words::{Metric, Name, Ucum, is_metric_name};
-use super::{Config, Http, Secret, Spool, Station, Tag, Upstream};
+use super::{Config, Http, Protocol, Secret, Spool, Station, Tag, Upstream};
 
 /// The configuration that `document` means; `None` when anything in it is wrong, which is then reported.
 pub(super) fn resolve(document: &Node, report: &mut Report) -> Option<Config> {
@@ -76,7 +76,8 @@ fn spool(document: &Node, section: Option<At<raw::Spool>>, report: &mut Report) 
 }
 
 /// Headers that say what the body is, or how long: gemba sets them.
-const OWN_HEADERS: [&str; 5] = ["content-type", "content-encoding", "content-length", "host", "transfer-encoding"];
+const OWN_HEADERS: [&str; 6] =
+    ["content-type", "content-encoding", "content-length", "host", "te", "transfer-encoding"];
 
 fn upstream(section: raw::Upstream, report: &mut Report) -> Option<Upstream> {
     let otlp = section.otlp?.value;
@@ -85,7 +86,7 @@ fn upstream(section: raw::Upstream, report: &mut Report) -> Option<Upstream> {
         let name = key.scalar.text.to_lowercase();
         let wrong = if reqwest::header::HeaderName::try_from(&name).is_err() {
             format!("`{}` is no header name", name.escape_debug())
-        } else if OWN_HEADERS.contains(&name.as_str()) {
+        } else if OWN_HEADERS.contains(&name.as_str()) || name.starts_with("grpc-") {
             format!("`{name}` is set by gemba itself")
         } else if headers.iter().any(|(known, _)| *known == name) {
             format!("the header `{name}` is already set; upper and lower case are the same here")
@@ -101,9 +102,14 @@ fn upstream(section: raw::Upstream, report: &mut Report) -> Option<Upstream> {
     if let Some(file) = otlp.ca_file.as_ref().filter(|_| endpoint.0.starts_with("http://")) {
         file.wrong(report, "is of no use with an `http://` endpoint; only `https://` checks certificates");
     }
-    otlp.protocol?;
+    let protocol = otlp.protocol?.0;
+    if protocol == Protocol::Grpc && endpoint.0.split_once("://").is_some_and(|(_, rest)| rest.contains('/')) {
+        // Not quoted: it may have been filled in from a secret.
+        endpoint.wrong(report, "gRPC has no path: its endpoint ends with the port, as in `http://collector:4317`");
+    }
     Some(Upstream {
         endpoint: endpoint.value.0,
+        protocol,
         gzip: otlp.compression?.0 == Compression::Gzip,
         headers,
         timeout: otlp.timeout?.0,

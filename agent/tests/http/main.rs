@@ -1,5 +1,7 @@
 //! The local page as its readers meet it: through the router, and over a real socket.
 
+mod events;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
@@ -9,6 +11,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
+use axum::response::Response;
 use gemba::http::{Identity, STUCK_AFTER, Sources, bind, router};
 use gemba::snapshot::{Snapshot, SpoolView, StationView, TagView, UpstreamStatus, UpstreamView};
 use gemba_drivers::{LinkPhase, LinkState, OwnStatus, Status, Time, Validity, Value};
@@ -42,7 +45,13 @@ impl Line {
         });
         let wanted = Arc::new(Notify::new());
         let router = router(Sources {
-            identity: Identity { version: "1.2.3".into(), site: "fab-2".into(), line: "smt-1".into(), started: now },
+            identity: Identity {
+                version: "1.2.3".into(),
+                site: "fab-2".into(),
+                line: "smt-1".into(),
+                started: now,
+                timezone: jiff::tz::TimeZone::UTC,
+            },
             snapshot: snapshots.subscribe(),
             wanted: wanted.clone(),
             links: vec![link.subscribe()],
@@ -62,6 +71,12 @@ impl Line {
         let (head, body) = answer.into_parts();
         let body = to_bytes(body, usize::MAX).await.expect("a body");
         Answer { code: head.status, headers: head.headers, body: String::from_utf8(body.to_vec()).expect("UTF-8") }
+    }
+
+    /// The answer as it begins; its body may never end.
+    async fn open(&self, path: &str) -> Response {
+        let request = Request::get(path).body(Body::empty()).expect("a request");
+        self.router.clone().oneshot(request).await.expect("the router always answers")
     }
 
     async fn get(&self, path: &str) -> Answer {
@@ -134,6 +149,9 @@ async fn health_is_json_unless_a_browser_asks() {
     let page = line.ask(Method::GET, "/health", Some(browser)).await;
     assert_eq!((page.code, page.header(header::CONTENT_TYPE)), (StatusCode::OK, "text/html; charset=utf-8"));
     assert!(page.header(header::CONTENT_SECURITY_POLICY).starts_with("default-src 'none';"));
+    let policy = page.header(header::CONTENT_SECURITY_POLICY);
+    assert!(policy.contains("script-src 'self'; style-src 'self'; connect-src 'self'"), "{policy}");
+    assert!(!policy.contains("unsafe"), "{policy}");
     assert_eq!(page.header(header::VARY), "accept");
     assert!(page.body.starts_with("<!DOCTYPE html>") && page.body.contains("oven-1"), "{}", page.body);
 }
@@ -142,8 +160,31 @@ async fn health_is_json_unless_a_browser_asks() {
 async fn a_station_called_script_is_only_text() {
     let line = Line::new(Snapshot { stations: vec![station("<script>alert(1)</script>", 1)], ..fresh() });
     let page = line.ask(Method::GET, "/health", Some("text/html")).await;
-    assert!(page.body.contains("&lt;script&gt;alert(1)&lt;/script&gt;") && !page.body.contains("<script"));
+    assert!(page.body.contains("&lt;script&gt;alert(1)&lt;/script&gt;") && !page.body.contains("<script>"));
     assert_eq!(line.get("/health").await.json()["stations"][0]["name"], "<script>alert(1)</script>");
+}
+
+/// What the page names is there, is ours, and is named anew when it is another.
+#[tokio::test(start_paused = true)]
+async fn the_page_needs_nothing_from_elsewhere() {
+    let line = Line::new(fresh());
+    let page = line.ask(Method::GET, "/health", Some("text/html")).await.body;
+    let named: Vec<&str> = [" src=\"", " href=\""]
+        .iter()
+        .flat_map(|name| page.split(name).skip(1))
+        .filter_map(|rest| rest.split('"').next())
+        .filter(|target| !target.starts_with('#'))
+        .collect();
+    assert_eq!(named.len(), 2, "{named:?}");
+    for (path, content_type) in named.into_iter().zip(["text/javascript; charset=utf-8", "text/css; charset=utf-8"]) {
+        assert!(path.starts_with("/health/page.") && path.contains("?v="), "{path}");
+        let answer = line.get(path).await;
+        assert_eq!((answer.code, answer.header(header::CONTENT_TYPE)), (StatusCode::OK, content_type));
+        assert!(answer.header(header::CACHE_CONTROL).contains("immutable"));
+        assert!(!answer.body.contains("http:") && !answer.body.contains("https:") && !answer.body.contains("@import"));
+    }
+    let mut tags = page.split('<').filter_map(|rest| rest.split('>').next());
+    assert!(!tags.any(|tag| tag.contains(" style=") || tag.contains(" on")), "nothing inline: the policy forbids it");
 }
 
 #[tokio::test(start_paused = true)]
@@ -318,7 +359,8 @@ async fn an_unknown_path_lists_those_there_are() {
         let body = answer.json();
         assert_eq!((&body["status"], &body["detail"]), (&404.into(), &format!("there is no {path}").into()));
         for path in body["paths"].as_array().expect("a list") {
-            assert_ne!(line.get(path.as_str().expect("a path")).await.code, StatusCode::NOT_FOUND, "{path} exists");
+            let path = path.as_str().expect("a path");
+            assert_ne!(line.open(path).await.status(), StatusCode::NOT_FOUND, "{path} exists");
         }
     }
 }
