@@ -3,6 +3,7 @@
 //! ```text
 //! cargo build --release -p gemba --no-default-features
 //! cargo run --release -p gemba-benches --bin load -- line
+//! cargo run --release -p gemba-benches --bin load -- demo
 //! cargo run --release -p gemba-benches --bin load -- opcua
 //! cargo run --release -p gemba-benches --bin load -- modbus
 //! cargo run --release -p gemba-benches --bin load -- modbus --telegraf "$(benches/telegraf/build)"
@@ -10,8 +11,8 @@
 //! Build gemba first, alone and without its demo: it must not carry the simulators.
 
 use std::fmt::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use clap::{Parser, ValueEnum};
 use gemba_benches::process::Running;
 use gemba_benches::served::{self, NAMESPACE, Rounds, round_of};
 use gemba_benches::upstream::{Beat, Upstream};
-use gemba_benches::{against, mib, telegraf};
+use gemba_benches::{against, demo, gemba, mib, telegraf};
 use gemba_drivers::Time;
 use gemba_tests::line::{Line, OVEN};
 use tokio::time::{interval, sleep};
@@ -71,6 +72,8 @@ struct Args {
 enum Load {
     /// The reference line: three stations over three protocols, eleven tags
     Line,
+    /// The line of `gemba demo`: the same protocols, 22 tags, polled ten times a second or told as they change
+    Demo,
     /// One OPC UA server, all of whose nodes change each second
     Opcua,
     /// One Modbus server whose registers are polled each second
@@ -81,7 +84,7 @@ impl Load {
     /// Microseconds of CPU a reading: a tenth of what Telegraf takes for the same, without a spool.
     fn aim(self) -> Option<f64> {
         match self {
-            Self::Line => None,
+            Self::Line | Self::Demo => None,
             Self::Opcua => Some(1.3),
             Self::Modbus => Some(0.8),
         }
@@ -89,7 +92,7 @@ impl Load {
 
     /// MiB.
     fn room(self) -> f64 {
-        if self == Self::Line { 15.0 } else { 20.0 }
+        if matches!(self, Self::Line | Self::Demo) { 15.0 } else { 20.0 }
     }
 }
 
@@ -104,7 +107,7 @@ async fn main() -> anyhow::Result<()> {
     let (upstream, endpoint) = upstream(&args).await?;
     let mut running = Running::start(match &args.telegraf {
         Some(telegraf) => telegraf::command(telegraf, &telegraf_config(&args, folder, &endpoint, &rounds).await?),
-        None => gemba(&args.gemba, &gemba_config(&args, folder, &endpoint, &rounds).await?),
+        None => gemba::command(&args.gemba, &gemba_config(&args, folder, &endpoint, &rounds).await?),
     })?;
 
     sleep(Duration::from_secs(args.warm_up)).await;
@@ -119,7 +122,7 @@ async fn main() -> anyhow::Result<()> {
     let all = upstream.seen();
     ensure!(has.readings > had.readings, "nothing came upstream");
     ensure!(all.losses == 0, "the agent says that it lost something");
-    if args.load != Load::Line {
+    if matches!(args.load, Load::Opcua | Load::Modbus) {
         ensure!(all.tags() == usize::from(args.tags), "only {} of {} tags came upstream", all.tags(), args.tags);
         ensure!(all.bad == 0, "{} readings are bad", all.bad);
         // Telegraf tells Modbus times by the second, which moves a reading into the round of its neighbour.
@@ -170,7 +173,7 @@ async fn main() -> anyhow::Result<()> {
 async fn upstream(args: &Args) -> anyhow::Result<(Upstream, String)> {
     let first_poll = OnceLock::new();
     let beat: Option<Beat> = match args.load {
-        Load::Line => None,
+        Load::Line | Load::Demo => None,
         Load::Opcua => Some(Box::new(round_of)),
         // Polls are a second apart, give or take what the machine is late.
         Load::Modbus => Some(Box::new(move |point| {
@@ -179,59 +182,52 @@ async fn upstream(args: &Args) -> anyhow::Result<(Upstream, String)> {
         })),
     };
     let tags = match (&args.telegraf, args.load) {
-        (None, _) | (_, Load::Line) => "factory.tag.",
+        (None, _) | (_, Load::Line | Load::Demo) => "factory.tag.",
         (_, Load::Opcua) => telegraf::OPCUA_METRICS,
         (_, Load::Modbus) => telegraf::MODBUS_METRICS,
     };
     Upstream::start(tags, beat).await
 }
 
-fn gemba(gemba: &Path, config: &Path) -> Command {
-    let mut command = Command::new(gemba);
-    command.arg("run").arg("--config").arg(config);
-    command
-}
-
 async fn gemba_config(args: &Args, folder: &Path, upstream: &str, rounds: &Arc<Rounds>) -> anyhow::Result<PathBuf> {
-    let source = match args.load {
-        Load::Line => None,
+    let file = folder.join("line.yaml");
+    let (source, place): (_, fn(u16) -> String) = match args.load {
+        Load::Line => {
+            std::fs::write(&file, reference_line(folder, upstream).await)?;
+            return Ok(file);
+        }
+        Load::Demo => {
+            demo::line(folder, upstream, SocketAddr::from(([127, 0, 0, 1], 0))).await?.forever();
+            return Ok(file);
+        }
         Load::Opcua => {
             let endpoint = served::opcua(args.tags, rounds.clone()).await?;
-            Some(format!("type: opcua, endpoint: \"{endpoint}\", security: none, publish: 1s"))
+            let source = format!("type: opcua, endpoint: \"{endpoint}\", security: none, publish: 1s");
+            (source, |tag| format!("node: \"nsu={NAMESPACE};s=Tag{tag}\""))
         }
         Load::Modbus => {
             let endpoint = served::modbus(args.tags).await?;
-            Some(format!("type: modbus, endpoint: \"{endpoint}\", unit: 1, poll: 1s"))
+            let source = format!("type: modbus, endpoint: \"{endpoint}\", unit: 1, poll: 1s");
+            (source, |tag| format!("address: \"holding:{tag}\", as: u16"))
         }
     };
-    let yaml = match source {
-        None => reference_line(folder, upstream).await,
-        Some(source) => {
-            let mut yaml = format!(
-                "site: bench\nline: load\ntimezone: UTC\nhttp: {{ listen: \"127.0.0.1:0\" }}\n\
-                 upstream: {{ otlp: {{ endpoint: \"{upstream}\", protocol: {} }} }}\nspool: {{ path: {} }}\nstations:\n  \
-                 - name: many\n    source: {{ {source} }}\n    tags:\n",
-                args.protocol,
-                folder.join("spool").display()
-            );
-            for tag in 0..args.tags {
-                let place = match args.load {
-                    Load::Modbus => format!("address: \"holding:{tag}\", as: u16"),
-                    _ => format!("node: \"nsu={NAMESPACE};s=Tag{tag}\""),
-                };
-                writeln!(yaml, "      - {{ name: Tag{tag}, {place}, unit: Cel }}")?;
-            }
-            yaml
-        }
-    };
-    let file = folder.join("line.yaml");
+    let mut yaml = format!(
+        "site: bench\nline: load\ntimezone: UTC\nhttp: {{ listen: \"127.0.0.1:0\" }}\n\
+         upstream: {{ otlp: {{ endpoint: \"{upstream}\", protocol: {} }} }}\nspool: {{ path: {} }}\nstations:\n  \
+         - name: many\n    source: {{ {source} }}\n    tags:\n",
+        args.protocol,
+        folder.join("spool").display()
+    );
+    for tag in 0..args.tags {
+        writeln!(yaml, "      - {{ name: Tag{tag}, {}, unit: Cel }}", place(tag))?;
+    }
     std::fs::write(&file, yaml)?;
     Ok(file)
 }
 
 async fn telegraf_config(args: &Args, folder: &Path, upstream: &str, rounds: &Arc<Rounds>) -> anyhow::Result<PathBuf> {
     let toml = match args.load {
-        Load::Line => bail!("Telegraf computes no line: compare `opcua` or `modbus`"),
+        Load::Line | Load::Demo => bail!("Telegraf computes no line: compare `opcua` or `modbus`"),
         Load::Opcua => telegraf::opcua(&served::opcua(args.tags, rounds.clone()).await?, args.tags, upstream),
         Load::Modbus => telegraf::modbus(&served::modbus(args.tags).await?, args.tags, upstream),
     };

@@ -5,6 +5,7 @@
 //! cargo run --release -p gemba-benches --bin pages
 //! ```
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,7 @@ use clap::Parser;
 use gemba_benches::process::Running;
 use gemba_benches::upstream::Upstream;
 use gemba_benches::{demo, gemba, mib};
+use opentelemetry_proto::tonic::metrics::v1::NumberDataPoint;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -57,11 +59,12 @@ async fn main() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let polls = Arc::new(Polls::default());
     let seen = polls.clone();
-    let beat = Box::new(move |point: &_| seen.note(point));
+    let beat = Box::new(move |point: &NumberDataPoint| seen.note(point));
     // Only this tag: each poll of the printer has one of it.
     let (upstream, endpoint) = Upstream::start("factory.tag.squeegee_pressure", Some(beat)).await?;
     let page = free_port().await?;
-    let _plant = demo::line(folder.path(), &endpoint, &page).await?;
+    let _line = demo::line(folder.path(), &endpoint, page).await?;
+    let page = page.to_string();
     let mut agent = Running::start(gemba::command(&args.gemba, &folder.path().join("line.yaml")))?;
     timeout(Duration::from_secs(30), async {
         while upstream.seen().readings < 10 {
@@ -159,7 +162,7 @@ fn median(figures: &[Figures], figure: fn(&Figures) -> f64) -> f64 {
 struct Polls(Mutex<Vec<u64>>);
 
 impl Polls {
-    fn note(&self, point: &opentelemetry_proto::tonic::metrics::v1::NumberDataPoint) -> u64 {
+    fn note(&self, point: &NumberDataPoint) -> u64 {
         let mut times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         times.push(point.time_unix_nano);
         times.len() as u64
@@ -180,7 +183,7 @@ async fn look(page: &str, events: &AtomicU64) -> anyhow::Result<()> {
     html.read_to_end(&mut text).await?;
     ensure!(text.starts_with(b"HTTP/1.1 200"), "no page: {}", String::from_utf8_lossy(&text[..text.len().min(80)]));
     let mut stream = TcpStream::connect(page).await?;
-    stream.write_all(request(page, "/events", "text/event-stream").as_bytes()).await?;
+    stream.write_all(request(page, "/events?as=html", "text/event-stream").as_bytes()).await?;
     let mut bytes = [0; 64 << 10];
     let mut before = 0;
     loop {
@@ -200,6 +203,6 @@ fn request(host: &str, path: &str, accept: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nhost: {host}\r\naccept: {accept}\r\nconnection: close\r\n\r\n")
 }
 
-async fn free_port() -> anyhow::Result<String> {
-    Ok(TcpListener::bind("127.0.0.1:0").await?.local_addr()?.to_string())
+async fn free_port() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0").await?.local_addr()?)
 }
