@@ -16,6 +16,7 @@ mod page;
 #[cfg(test)]
 mod promlint;
 mod status;
+mod trace;
 mod words;
 
 use std::io;
@@ -141,6 +142,7 @@ pub fn router(sources: Sources) -> Router {
         .route("/metrics", get(metrics_text))
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
+        .layer(axum::middleware::from_fn(trace::traced))
         .with_state(Arc::new(desk))
 }
 
@@ -311,7 +313,6 @@ struct View {
     snapshot: Arc<Snapshot>,
     links: Vec<LinkState>,
     upstream: UpstreamView,
-    #[expect(dead_code, reason = "shown in the next commits")]
     gateway: GatewayView,
     pipeline: Pipeline,
     now: Time,
