@@ -6,6 +6,7 @@ use gemba_drivers::{Loss, Time, Validity, Value};
 
 use crate::model::State;
 use crate::record::{Figures, Sums};
+use crate::telemetry::metric::Metric;
 
 /// The line as it stood at one instant.
 #[derive(Clone, Debug, Default)]
@@ -102,7 +103,7 @@ pub struct TagView {
 /// The buffer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SpoolView {
-    /// Records (readings, KPI points, events) that upstream does not have yet.
+    /// Records (readings, KPI points, events) that upstream does not have yet; the agent's own telemetry is not counted.
     pub records: u64,
     /// Of them, readings.
     pub readings: u64,
@@ -135,6 +136,8 @@ pub struct GatewayView {
     pub process_cpu: Option<f64>,
     /// Resident bytes of the agent.
     pub process_memory: Option<u64>,
+    /// The same and more, by OpenTelemetry's names.
+    pub metrics: Arc<[Metric]>,
 }
 
 /// The way up.

@@ -41,7 +41,7 @@ impl Run {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         heap::share();
         let config = Config::load(&self.config)?;
-        logging::start(self.log_format, &self.log)?;
+        let own = logging::start(self.log_format, &self.log, config.trace_sample)?;
         // One crypto provider for every client, before the first of them.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -53,7 +53,7 @@ impl Run {
             let stop = CancellationToken::new();
             let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
             let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
-            let mut running = Box::pin(crate::run::run(config, stop.clone(), |_| {}));
+            let mut running = Box::pin(crate::run::run_with(config, own, stop.clone(), |_| {}));
             tokio::select! {
                 ended = &mut running => return ended,
                 _ = terminate.recv() => info!("SIGTERM"),
