@@ -1,0 +1,1 @@
+//! The simulated SMT line: its model, and what its servers tell.
