@@ -159,6 +159,15 @@ impl OpcuaServer {
         self.set_many(values.into_iter().map(|(index, value)| (index, DataValue::new_at(value, at))));
     }
 
+    /// The same with the OPC UA types that they are to have.
+    ///
+    /// # Panics
+    /// When a place is beyond the list.
+    pub fn set_variants(&self, values: impl IntoIterator<Item = (usize, Variant)>, source_time: Time) {
+        let at = date_time(source_time);
+        self.set_many(values.into_iter().map(|(index, value)| (index, DataValue::new_at(value, at))));
+    }
+
     fn set_many(&self, values: impl IntoIterator<Item = (usize, DataValue)>) {
         let mut nodes = self.nodes.lock();
         let mut changed = Vec::new();

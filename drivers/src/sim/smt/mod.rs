@@ -9,6 +9,7 @@
 //! that a poll every 100 ms sees each of them. Where that bound bites, stops last longer and come as much more seldom.
 
 mod chance;
+mod machine;
 mod model;
 mod oven;
 mod process;
@@ -23,7 +24,8 @@ pub use served::{NAMESPACE, Plant, Served, TOPIC};
 pub use truth::Truth;
 
 /// No state is shorter than this, at any speed.
-pub const SHORTEST_STATE: Duration = Duration::from_millis(250);
+pub const SHORTEST_STATE: Duration = Duration::from_millis(SHORTEST);
+const SHORTEST: u64 = 250;
 
 /// What a line is like.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,15 +48,19 @@ impl Options {
             Station::Printer => 1200.0,
             Station::Aoi | Station::Oven => 1000.0,
         };
-        Duration::from_millis(self.compressed(at_speed_one, 1.0))
+        Duration::from_millis(self.compressed(at_speed_one, 1))
     }
 
     /// `ms` milliseconds of the line in real ones, at least `least` of them.
-    fn compressed(&self, ms: f64, least: f64) -> u64 {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "durations are small and positive")]
-        let whole = (ms / self.speed).max(least).round() as u64;
-        whole
+    fn compressed(&self, ms: f64, least: u64) -> u64 {
+        whole(ms / self.speed).max(least)
     }
+}
+
+/// Whole milliseconds.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "days at most, and positive")]
+fn whole(ms: f64) -> u64 {
+    ms.round() as u64
 }
 
 impl Default for Options {
