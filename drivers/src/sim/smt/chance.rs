@@ -46,9 +46,9 @@ impl Chance {
         self.unit() < probability
     }
 
-    /// Around 0 with a standard deviation of 1: the sum of twelve even numbers, which is close to normal and never beyond 6.
+    /// Around 0 with a standard deviation of 1: the sum of four even numbers, which looks normal and is never far off.
     pub(super) fn noise(&mut self) -> f64 {
-        (0..12).map(|_| self.unit()).sum::<f64>() - 6.0
+        ((0..4).map(|_| self.unit()).sum::<f64>() - 2.0) * 3_f64.sqrt()
     }
 
     /// An index into `weights`, each as often as it weighs.
@@ -78,7 +78,7 @@ mod tests {
     }
 
     /// Of seed 7, stream 3.
-    const TOLD: [u32; 3] = [0, 0, 0];
+    const TOLD: [u32; 3] = [190_366, 893_962, 556_749];
 
     #[test]
     fn numbers_stay_in_their_bounds_and_lie_as_they_should() {

@@ -14,6 +14,8 @@ mod model;
 mod oven;
 mod process;
 mod served;
+#[cfg(test)]
+mod tests;
 mod truth;
 
 use std::fmt;

@@ -15,11 +15,11 @@ const FILLED: usize = 2;
 /// Milliseconds (real ones) from one measurement to the next.
 const SAMPLING: u64 = 250;
 /// How long, at speed 1, a machine waits for a board, or for room, before it says so.
-const PATIENCE: f64 = 1000.0;
+const PATIENCE: f64 = 2000.0;
 
 /// The line. It reads no clock and does no I/O: [`Model::advance`] is told how far time has come.
 ///
-/// A machine that has no board, or no room for its board, still says that it produces for a moment (a second at
+/// A machine that has no board, or no room for its board, still says that it produces for a moment (two seconds at
 /// speed 1): the printer is the slowest, and nobody calls the AOI's wait for the next board a stop. That is lost
 /// performance, not availability. Rejects leave the line where they are found.
 ///

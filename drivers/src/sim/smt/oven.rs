@@ -70,6 +70,7 @@ impl Oven {
     /// Publishes what comes until nothing more does. What the broker does not take is tried again until the line has stopped, and then
     /// a few times more.
     pub(super) async fn follow(mut self, mut messages: mpsc::Receiver<Message>, stop: CancellationToken) {
+        self.given_up = false;
         let mut waiting = Vec::new();
         while messages.recv_many(&mut waiting, usize::MAX).await > 0 {
             for message in together(&waiting) {
@@ -139,6 +140,23 @@ mod tests {
             payload(&message),
             r#"{"count":7,"product":"ECU-A7","reject":1,"serial":"ECU-A7-000123","state":"setup","t":1795000000123,"zones":[{"temp":150.25},{"temp":200.0},{"temp":244.5}]}"#
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_no_broker_takes_is_counted() {
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").and_then(|bound| bound.local_addr()).expect("a port");
+        let counts = Arc::<Counts>::default();
+        let panel = Model::new(Options::default(), Time(0)).panel(Station::Oven);
+        let (messages, queue) = mpsc::channel(8);
+        for at in 0..3 {
+            messages.send(Message { at: Time(at), panel, marks: true }).await.expect("there is room");
+        }
+        drop(messages);
+        let stop = CancellationToken::new();
+        stop.cancel();
+        Oven::new(nobody, Arc::clone(&counts)).follow(queue, stop).await;
+        assert_eq!(counts.unsent.load(Ordering::Relaxed), 3);
+        assert_eq!(counts.acknowledged.load(Ordering::Relaxed), 0);
     }
 
     #[test]
