@@ -1,26 +1,37 @@
 //! The simulated SMT line as its servers tell it, read with the ordinary drivers, beside what the model knows.
 
-mod fieldbus;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fieldbus::{DEADLINE, Link};
 use gemba_drivers::sim::smt::{Defect, MachineState, Options, Plant, Station, TOPIC, Truth};
-use gemba_drivers::{Batch, Reading, Receipt, TagId, Time, Validity, Value, modbus, mqtt, opcua};
+use gemba_drivers::supervisor::supervise;
+use gemba_drivers::{
+    Batch, Driver, LinkState, Outlet, Reading, Receipt, TagId, Time, Validity, Value, modbus, mqtt, opcua,
+};
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// A link and all that it has said.
+/// How long anything may take before a test gives up.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A supervised link and all that it has said.
 struct Reader {
-    link: Link,
+    batches: mpsc::Receiver<Batch>,
     heard: Vec<Reading>,
+    _stop: DropGuard,
 }
 
 impl Reader {
-    async fn start(link: Link, tags: usize) -> Self {
-        let mut reader = Self { link, heard: Vec::new() };
+    /// Reads until every tag has a value.
+    async fn start(driver: impl Driver + 'static) -> Self {
+        let tags = driver.tags().len();
+        let (sender, batches) = mpsc::channel(64);
+        let outlet = Outlet::new(sender, Arc::new(watch::Sender::new(LinkState::new(Time::now()))));
+        let stop = CancellationToken::new();
+        tokio::spawn(supervise(driver, "test".to_owned(), outlet, stop.clone()));
+        let mut reader = Self { batches, heard: Vec::new(), _stop: stop.drop_guard() };
         reader.until(|reader| (0..tags).all(|tag| reader.last(tag).is_some())).await;
         reader
     }
@@ -29,7 +40,7 @@ impl Reader {
     async fn until(&mut self, mut wanted: impl FnMut(&Self) -> bool) {
         let listening = async {
             while !wanted(self) {
-                let batch = self.link.next().await;
+                let batch = self.batches.recv().await.expect("the link runs");
                 self.take(batch);
             }
         };
@@ -38,7 +49,7 @@ impl Reader {
 
     fn take(&mut self, batch: Batch) {
         assert!(batch.losses.is_empty(), "{:?}", batch.losses);
-        batch.receipt.map_or((), Receipt::sign);
+        batch.receipt.into_iter().for_each(Receipt::sign);
         self.heard.extend(batch.readings);
     }
 
@@ -96,11 +107,10 @@ async fn printer(plant: &Plant) -> Reader {
             data_type: data_type.parse().expect("a data type"),
         })
         .collect();
-    let count = tags.len();
     let group = modbus::Group { station: "printer-1".into(), unit: 1, poll: Duration::from_millis(20), tags };
     let endpoint = plant.modbus().parse().expect("an endpoint");
     let config = modbus::Config { endpoint, timeout: Duration::from_secs(10), groups: vec![group] };
-    Reader::start(Link::start(modbus::Client::new(config)), count).await
+    Reader::start(modbus::Client::new(config)).await
 }
 
 /// State, good, reject, score, defect, product, serial.
@@ -118,7 +128,7 @@ async fn aoi(plant: &Plant) -> Reader {
         timeout: Duration::from_secs(10),
         stations: vec![station],
     };
-    Reader::start(Link::start(opcua::Client::new(config)), names.len()).await
+    Reader::start(opcua::Client::new(config)).await
 }
 
 /// State, count, reject, product, serial, three zones.
@@ -159,7 +169,7 @@ async fn oven(plant: &Plant) -> Reader {
         ca_file: None,
         topics: vec![topic],
     };
-    Reader::start(Link::start(mqtt::Client::new(config)), paths.len()).await
+    Reader::start(mqtt::Client::new(config)).await
 }
 
 /// The time in each state until `until`.
@@ -178,9 +188,18 @@ fn assert_told(changes: &[(Time, MachineState)], truth: &Truth, halted: Time) {
     assert_eq!(spent(changes, halted), truth.states);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn what_the_wires_tell_is_what_happened() {
-    let plant = Arc::new(Plant::start(Options { seed: 5, speed: 40.0 }).await.expect("ports"));
+    agrees(Options { seed: 5, speed: 40.0 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_wires_tell_is_what_happened_at_full_speed() {
+    agrees(Options { seed: 11, speed: *Options::SPEEDS.end() }).await;
+}
+
+async fn agrees(options: Options) {
+    let plant = Arc::new(Plant::start(options).await.expect("ports"));
     let (mut printer, mut aoi, mut oven) = tokio::join!(printer(&plant), aoi(&plant), oven(&plant));
     assert_eq!(plant.started(), None);
     assert_eq!(printer.last(0), Some(&Value::Int(4)), "it stands in setup");

@@ -13,7 +13,7 @@ use super::oven::{Counts, Message, Oven};
 use super::{Defect, Event, Model, Options, Panel, Station, Truth};
 use crate::Time;
 use crate::sim::modbus::ModbusServer;
-use crate::sim::mqtt::Broker;
+use crate::sim::mqtt::{self, Broker};
 use crate::sim::opcua::{OpcuaServer, Variant};
 
 /// The namespace of the AOI's nodes.
@@ -26,6 +26,8 @@ const UNIT: u8 = 1;
 const NODES: [&str; 7] = ["State", "Good", "Reject", "Score", "DefectCode", "Product", "Serial"];
 /// Messages that may wait for the broker; when there are so many, the line's changes are served when it has taken some.
 const QUEUE: usize = 256;
+/// Bytes that the broker keeps for a reader that is behind or away: hours at speed 1, minutes at full speed.
+const BACKLOG: usize = 12 << 20;
 
 /// The line, served over Modbus, OPC UA and MQTT on free ports of 127.0.0.1. Dropping it stops the servers.
 ///
@@ -95,7 +97,7 @@ impl Plant {
         let modbus = ModbusServer::start().await?;
         let first = nodes(&model.panel(Station::Aoi));
         let opcua = OpcuaServer::start_at(NAMESPACE, NODES.into_iter().zip(first), now).await?;
-        let broker = Broker::start().await?;
+        let broker = Broker::with(mqtt::Options { backlog: BACKLOG, ..mqtt::Options::default() }).await?;
         show(&modbus, &model.panel(Station::Printer));
 
         let mqtt = Arc::<Counts>::default();
