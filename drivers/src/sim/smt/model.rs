@@ -23,7 +23,7 @@ const PATIENCE: f64 = 2000.0;
 /// speed 1): the printer is the slowest, and nobody calls the AOI's wait for the next board a stop. That is lost
 /// performance, not availability. Rejects leave the line where they are found.
 ///
-/// Its log grows with each part: about 2 MB a day at speed 1.
+/// Its log grows with each part: about 3 MB a day at speed 1.
 #[derive(Clone, Debug)]
 pub struct Model {
     options: Options,
@@ -93,8 +93,8 @@ struct Stack {
 
 impl Model {
     /// The line as it stands before `start`, when it begins to move. Before it, each machine is in setup, two boards
-    /// wait in each buffer, and the counters stand where the days before left them. `start` is cut to the millisecond; a
-    /// speed beyond [`Options::SPEEDS`] is brought into it.
+    /// wait in each buffer, and the counters stand where the days before left them. `start` is cut to the
+    /// millisecond; a speed beyond [`Options::SPEEDS`] is brought into it.
     #[must_use]
     pub fn new(options: Options, start: Time) -> Self {
         let (slowest, fastest) = Options::SPEEDS.into_inner();
@@ -193,7 +193,8 @@ impl Model {
         }
     }
 
-    /// Lets a machine do the next thing that it can do at once. False if there is none; then it knows when to look again.
+    /// Lets a machine do the next thing that it can do at once. False if there is none; then it knows when to look
+    /// again.
     fn step(&mut self, index: usize, at: u64, events: &mut Vec<Event>) -> bool {
         let machine = &self.machines[index];
         let held = machine.held;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::mpsc;
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{Panel, TOPIC};
@@ -15,7 +15,7 @@ use crate::Time;
 use crate::mqtt::Version;
 use crate::sim::mqtt::Publisher;
 
-/// While the line stands, and at the latest while it moves.
+/// While the line stands. While it moves, it is measured more often than that.
 const EVERY: Duration = Duration::from_millis(500);
 /// How long the broker may take to acknowledge a message.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -57,6 +57,7 @@ impl Oven {
     /// Publishes the same again and again until told to stop, and gives the oven back.
     pub(super) async fn stand(mut self, panel: Panel, stop: CancellationToken) -> Self {
         let mut ticks = interval(EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
@@ -67,8 +68,8 @@ impl Oven {
         }
     }
 
-    /// Publishes what comes until nothing more does. What the broker does not take is tried again until the line has stopped, and then
-    /// a few times more.
+    /// Publishes what comes until nothing more does. What the broker does not take is tried again until the line has
+    /// stopped, and then a few times more.
     pub(super) async fn follow(mut self, mut messages: mpsc::Receiver<Message>, stop: CancellationToken) {
         self.given_up = false;
         let mut waiting = Vec::new();

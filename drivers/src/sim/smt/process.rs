@@ -49,7 +49,7 @@ impl Process {
         }
     }
 
-    /// What is measured `seconds` of the line's time after the last time. None where nothing is measured but the boards.
+    /// What is measured `seconds` of the line's time after the last time; `None` where nothing is measured but boards.
     pub(super) fn sample(&mut self, seconds: f64, chance: &mut Chance) -> Option<[f64; 3]> {
         match self {
             Self::Printer { hardening, paste } => {

@@ -24,7 +24,7 @@ pub const TOPIC: &str = "demo/oven-1/telemetry";
 const UNIT: u8 = 1;
 /// The AOI's nodes, as [`nodes`] lists their values.
 const NODES: [&str; 7] = ["State", "Good", "Reject", "Score", "DefectCode", "Product", "Serial"];
-/// Messages that may wait for the broker; when there are so many, the line's changes are served when it has taken some.
+/// Messages that may wait for the broker; when there are so many, changes are served when it has taken some.
 const QUEUE: usize = 256;
 /// Bytes that the broker keeps for a reader that is behind or away: hours at speed 1, minutes at full speed.
 const BACKLOG: usize = 12 << 20;
@@ -32,19 +32,21 @@ const BACKLOG: usize = 12 << 20;
 /// The line, served over Modbus, OPC UA and MQTT on free ports of 127.0.0.1. Dropping it stops the servers.
 ///
 /// - `printer-1`, Modbus unit 1, high word first: `holding:0` state (u16: 1 producing, 2 starved, 3 blocked, 4 setup,
-///   5 down), `holding:2` total (u32), `holding:4` reject (u32), `holding:6` product (u16), `holding:7` last defect
-///   (u16, 0 none), `input:10` squeegee pressure (f32, N), `input:12` paste temperature (f32, °C). Polled, so that a change is
-///   seen up to a poll late.
+///   5 down), `holding:2` total (u32), `holding:4` reject (u32), `holding:6` product (u16, [`Product::number`]),
+///   `holding:7` last defect (u16, [`Defect::number`], 0 none), `input:10` squeegee pressure (f32, N), `input:12`
+///   paste temperature (f32, °C). It is polled, so a change is seen up to a poll late.
 /// - `aoi-1`, OPC UA, nodes `State` (text: Execute, Suspended, Blocked, Setup, Held), `Good` and `Reject` (u32),
-///   `Score` (f64, 0 to 1), `DefectCode`, `Product` and `Serial` (text; `DefectCode` is empty before the first reject), with the
-///   model's own times as source times.
-/// - `oven-1`, MQTT 3.1.1, topic [`TOPIC`], quality of service 1: `{"t":unix_ms,"state":"running|waiting|blocked|setup|stopped",
-///   "count":n,"reject":n,"product":"…","serial":"…","zones":[{"temp":…},{"temp":…},{"temp":…}]}` at each change and at
-///   least each 500 ms. Each change of state or product is a message of its own with its own time; other changes go together when
-///   the broker is slower than the line. Nothing is dropped: the line waits for the broker.
+///   `Score` (f64, 0 to 1), `DefectCode`, `Product` and `Serial` (text; `DefectCode` is empty before the first
+///   reject), with the model's own times as source times.
+/// - `oven-1`, MQTT 3.1.1, topic [`TOPIC`], quality of service 1: `{"t":unix_ms,"state":"running|waiting|blocked|
+///   setup|stopped","count":n,"reject":n,"product":"…","serial":"…","zones":[{"temp":…},{"temp":…},{"temp":…}]}` at
+///   each change and each 250 ms. Each change of state or product is a message of its own with its own time; other
+///   changes go together when the broker is slower than the line. Nothing is dropped: the line waits for the broker.
 ///
-/// Before [`Plant::run`] the line stands in setup, with its first values there (the oven publishes them each 500 ms); after
-/// it the last values stay and nothing is published any more.
+/// [`Product::number`]: super::Product::number
+///
+/// Before [`Plant::run`] the line stands in setup, with its first values there (the oven publishes them each 500 ms);
+/// after it the last values stay and nothing is published any more.
 pub struct Plant {
     modbus: ModbusServer,
     opcua: OpcuaServer,
