@@ -307,7 +307,7 @@ fn limits(nodes: usize) -> Limits {
             min_publishing_interval_ms: 10.0,
             max_monitored_items_per_sub: nodes.max(1_000) * 2,
             max_monitored_item_queue_size: 100,
-            max_queued_notifications: 0,
+            max_queued_notifications: 100, // 0 is not "any number": it drops all but the newest, with a warning for each
             ..SubscriptionLimits::default()
         },
         ..Limits::default()
