@@ -4,6 +4,7 @@ pub mod check;
 pub mod replay;
 pub mod run;
 pub mod schema;
+mod service;
 pub mod spool;
 
 use std::process::ExitCode;
