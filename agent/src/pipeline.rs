@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gemba_drivers::{Batch, Loss, Receipt, Time};
+use gemba_drivers::{Batch, Loss, Receipt, Time, Value};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 use crate::model::{Derived, KPI_EVERY, LATENESS, Line};
 use crate::received::Received;
 use crate::record::Record;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Intake, Snapshot};
 use crate::spool::{Entry, Seq, SeriesId, StoredReading, Writer};
 
 /// How often the model is written down, so that a restart has little to apply again.
@@ -46,6 +46,8 @@ pub struct Pipeline {
     receipts: Vec<Receipt>,
     /// What the receipts are for, and those before.
     received: Received,
+    /// What came in.
+    intake: Intake,
     /// The last sequence that the model has applied.
     applied: Seq,
     commit_due: Option<Instant>,
@@ -77,6 +79,7 @@ impl Pipeline {
             derived: Derived::default(),
             receipts: Vec::new(),
             received,
+            intake: Intake::default(),
             applied,
             commit_due: None,
             checkpoint_due: Instant::now() + CHECKPOINT_EVERY,
@@ -134,6 +137,15 @@ impl Pipeline {
             forget(&mut self.unstored, readings.iter().map(|of| (line.station_of(of.tag), of.received_time)));
         } else if !readings.is_empty() {
             self.line.apply(&readings, &mut self.derived);
+            for reading in &readings {
+                // A bad reading of a tag that tells text is no number either.
+                let text = match reading.value {
+                    Value::Text(_) => true,
+                    Value::Null => self.line.tells_text(reading.tag),
+                    Value::Bool(_) | Value::Int(_) | Value::Float(_) => false,
+                };
+                *(if text { &mut self.intake.texts } else { &mut self.intake.numbers }) += 1;
+            }
             let ids = &self.ids;
             let stored = readings.into_iter().map(|reading| StoredReading::new(ids[reading.tag.index()], reading));
             let cause = self.append(&Entry::Readings(stored.collect()));
@@ -204,6 +216,7 @@ impl Pipeline {
             forget(&mut self.unstored, dropped);
         }
         for record in records.drain(..) {
+            self.intake.text_changes += u64::from(matches!(record, Record::TagChanged { .. }));
             self.append(&Entry::Record { cause, record });
         }
         self.derived.records = records; // keeps its room
@@ -243,7 +256,7 @@ impl Pipeline {
         let mut spool = self.writer.view();
         spool.error.clone_from(&self.failing);
         spool.full = !self.unstored.is_empty();
-        let snapshot = self.line.snapshot(Time::now(), spool);
+        let snapshot = Snapshot { intake: self.intake, ..self.line.snapshot(Time::now(), spool) };
         self.snapshot.send_replace(Arc::new(snapshot));
     }
 

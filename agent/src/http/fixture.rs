@@ -7,7 +7,9 @@ use gemba_drivers::{LinkPhase, LinkState, Loss, OwnStatus, Status, Time, Validit
 use super::{Identity, Pipeline, View};
 use crate::model::State;
 use crate::record::{CycleHistogram, Figures, Sums};
-use crate::snapshot::{GatewayView, KpiView, Snapshot, SpoolView, StationView, TagView, UpstreamStatus, UpstreamView};
+use crate::snapshot::{
+    GatewayView, Intake, KpiView, Snapshot, SpoolView, StationView, TagView, UpstreamStatus, UpstreamView,
+};
 
 /// An instant, from RFC 3339.
 pub(super) fn at(text: &str) -> Time {
@@ -49,6 +51,7 @@ pub(super) fn line() -> View {
                 reason: "payload is not JSON".into(),
             }],
             loss_totals: vec![("oven-1".into(), "payload is not JSON".into(), 7)],
+            intake: Intake { numbers: 1_200_300, texts: 4_200, text_changes: 77 },
             spool: SpoolView {
                 records: 40,
                 readings: 1200,
