@@ -5,6 +5,8 @@
 
 pub mod cli;
 pub mod config;
+#[cfg(feature = "demo")]
+pub mod demo;
 pub mod forward;
 mod heap;
 pub mod host;

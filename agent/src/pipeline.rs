@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gemba_drivers::{Batch, Loss, Receipt, Time};
+use gemba_drivers::{Batch, Loss, Reading, Receipt, Time, Value};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{Span, debug_span, error, field::Empty, info, warn};
@@ -150,13 +150,21 @@ impl Pipeline {
     fn take(&mut self, batch: Batch) {
         let Batch { readings, losses, receipt } = batch;
         self.news = true;
-        self.meters.took(readings.len());
+        self.meters.took_batch();
         let full = self.is_full();
         if full {
             let line = &self.line;
             forget(&mut self.unstored, readings.iter().map(|of| (line.station_of(of.tag), of.received_time)));
         } else if !readings.is_empty() {
             self.line.apply(&readings, &mut self.derived);
+            // A bad reading of a tag that tells text is no number either.
+            let text = |reading: &&Reading| match reading.value {
+                Value::Text(_) => true,
+                Value::Null => self.line.tells_text(reading.tag),
+                Value::Bool(_) | Value::Int(_) | Value::Float(_) => false,
+            };
+            let texts = readings.iter().filter(text).count();
+            self.meters.took(readings.len() - texts, texts);
             let ids = &self.ids;
             let stored = readings.into_iter().map(|reading| StoredReading::new(ids[reading.tag.index()], reading));
             let cause = self.append(&Entry::Readings(stored.collect()));
@@ -238,6 +246,9 @@ impl Pipeline {
             forget(&mut self.unstored, dropped);
         }
         for record in records.drain(..) {
+            if let Record::TagChanged { .. } = record {
+                self.meters.text_changed();
+            }
             self.append(&Entry::Record { cause, record });
         }
         self.derived.records = records; // keeps its room
@@ -295,7 +306,7 @@ impl Pipeline {
         let mut spool = self.writer.view();
         spool.error.clone_from(&self.failing);
         spool.full = !self.unstored.is_empty();
-        let snapshot = self.line.snapshot(Time::now(), spool);
+        let snapshot = Snapshot { intake: self.meters.intake(), ..self.line.snapshot(Time::now(), spool) };
         self.snapshot.send_replace(Arc::new(snapshot));
     }
 

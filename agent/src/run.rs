@@ -55,11 +55,16 @@ pub const DRAIN: Duration = Duration::from_secs(10);
 /// What of it is left for sending.
 const LAST_SEND: Duration = Duration::from_secs(5);
 
-/// Runs until `stop`, then drains. `started` hears the address of the page once everything stands.
+/// Runs until `stop`, then drains. `started` hears the address of the page once everything stands. Returns the line as
+/// it stood when the last reading was in.
 ///
 /// # Errors
 /// If something that must stand at the start does not: the page's port, the spool.
-pub async fn run(config: Config, stop: CancellationToken, started: impl FnOnce(SocketAddr)) -> anyhow::Result<()> {
+pub async fn run(
+    config: Config,
+    stop: CancellationToken,
+    started: impl FnOnce(SocketAddr),
+) -> anyhow::Result<Arc<Snapshot>> {
     run_with(config, Outbox::default(), stop, started).await
 }
 
@@ -73,7 +78,7 @@ pub async fn run_with(
     own: Outbox,
     stop: CancellationToken,
     started: impl FnOnce(SocketAddr),
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Arc<Snapshot>> {
     let config = Arc::new(config);
     let listener = http::bind(config.http.listen).await?;
     let address = listener.local_addr().context("the page's address")?;
@@ -88,6 +93,7 @@ pub async fn run_with(
     let (batches, inlet) = mpsc::channel(INLET);
     let (losses, lost) = mpsc::channel::<Loss>(LOSSES);
     let (snapshots, snapshot) = watch::channel(Arc::new(Snapshot::default()));
+    let last = snapshot.clone();
     let upstream = UpstreamView {
         status: if config.upstream.is_some() { UpstreamStatus::Connecting } else { UpstreamStatus::None },
         since: Time::now(),
@@ -234,7 +240,10 @@ pub async fn run_with(
     } else {
         info!("stopped");
     }
-    failed.map_or(Ok(()), |failed| Err(anyhow::anyhow!(failed)))
+    match failed {
+        None => Ok(last.borrow().clone()),
+        Some(failed) => Err(anyhow::anyhow!(failed)),
+    }
 }
 
 /// When the task ends, if there is one.

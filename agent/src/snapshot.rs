@@ -19,8 +19,29 @@ pub struct Snapshot {
     pub losses: Vec<Loss>,
     /// All that was ever lost: source, reason, count.
     pub loss_totals: Vec<(Arc<str>, Arc<str>, u64)>,
+    /// What came in.
+    pub intake: Intake,
     /// The buffer.
     pub spool: SpoolView,
+}
+
+/// What the drivers have handed over and the pipeline has taken in since the agent started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Intake {
+    /// Readings that go upstream one by one: numbers, and what was bad.
+    pub numbers: u64,
+    /// Readings of text: only changes go upstream.
+    pub texts: u64,
+    /// Changes among them.
+    pub text_changes: u64,
+}
+
+impl Intake {
+    /// All readings.
+    #[must_use]
+    pub fn readings(&self) -> u64 {
+        self.numbers + self.texts
+    }
 }
 
 /// A station.

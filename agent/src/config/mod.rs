@@ -135,6 +135,14 @@ fn utf8<'a>(name: &str, bytes: &'a [u8], report: &mut Report) -> Option<&'a str>
         .ok()
 }
 
+/// A duration as the YAML writes it: `250ms`, `1.2s`, `5min`, `12h`.
+///
+/// # Errors
+/// What is wrong with it, in a sentence.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    units::duration(text)
+}
+
 /// The JSON Schema (draft 2020-12) of the YAML.
 #[must_use]
 pub fn schema() -> serde_json::Value {

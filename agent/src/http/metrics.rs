@@ -143,6 +143,12 @@ fn ends_within(index: i64, scale: i32, power: i32) -> bool {
 
 fn agent(page: &mut Page, view: &View) {
     let snapshot = &*view.snapshot;
+    page.family("gemba_readings_total", Kind::Counter, "Readings taken in since the agent started.", |family| {
+        family.sample(&[("gemba_reading_kind", "number")], whole(snapshot.intake.numbers));
+        family.sample(&[("gemba_reading_kind", "text")], whole(snapshot.intake.texts));
+    });
+    let help = "Changes of text tags since the agent started.";
+    page.counter("gemba_text_changes_total", help, whole(snapshot.intake.text_changes));
     page.family("gemba_losses_total", Kind::Counter, "Readings and messages lost, by source and reason.", |family| {
         for (source, reason, count) in &snapshot.loss_totals {
             family.sample(&[("gemba_loss_source", source), ("gemba_loss_reason", reason)], whole(*count));

@@ -176,7 +176,7 @@ impl Line {
             .map(move |tag| Reading::bad(gemba_drivers::TagId(tag), status, at, now))
     }
 
-    /// The line as it stands at `now`, for those outside. Sums never fall from one snapshot to the next; what was shown
+    /// The line as it stands at `now`, for those outside; what came in is the pipeline's to count. Sums never fall from one snapshot to the next; what was shown
     /// changes nothing of what upstream is told.
     #[must_use]
     pub fn snapshot(&mut self, now: Time, spool: SpoolView) -> Snapshot {
@@ -187,6 +187,7 @@ impl Line {
             losses: self.ledger.newest().cloned().collect(),
             loss_totals: self.ledger.totals().collect(),
             spool,
+            ..Snapshot::default()
         }
     }
 
@@ -213,6 +214,12 @@ impl Line {
     #[must_use]
     pub fn station_of(&self, tag: gemba_drivers::TagId) -> Arc<str> {
         self.stations[self.tags[tag.index()].station].name.clone()
+    }
+
+    /// Whether the tag has told text.
+    #[must_use]
+    pub fn tells_text(&self, tag: gemba_drivers::TagId) -> bool {
+        self.tags[tag.index()].text.is_some()
     }
 
     /// The newest losses, newest first.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use gemba_drivers::Time;
 
-use crate::snapshot::SpoolView;
+use crate::snapshot::{Intake, SpoolView};
 use crate::telemetry::metric::{Kind, Metric, Number};
 
 /// Upper bounds of the buckets of commit times, in seconds: from a good SSD to a flash card that hangs.
@@ -15,7 +15,8 @@ const COMMIT_BOUNDS: [f64; 9] = [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1
 #[derive(Debug)]
 pub struct Meters {
     since: Time,
-    readings: AtomicU64,
+    /// Numbers, texts, changes among them.
+    intake: [AtomicU64; 3],
     batches: AtomicU64,
     commit_bytes: AtomicU64,
     commit_ns: AtomicU64,
@@ -28,7 +29,7 @@ impl Default for Meters {
     fn default() -> Self {
         Self {
             since: Time::now(),
-            readings: AtomicU64::default(),
+            intake: Default::default(),
             batches: AtomicU64::default(),
             commit_bytes: AtomicU64::default(),
             commit_ns: AtomicU64::default(),
@@ -40,10 +41,27 @@ impl Default for Meters {
 }
 
 impl Meters {
-    /// A batch of so many readings came in.
-    pub fn took(&self, readings: usize) {
-        self.readings.fetch_add(readings as u64, Relaxed);
+    /// A batch came in.
+    pub fn took_batch(&self) {
         self.batches.fetch_add(1, Relaxed);
+    }
+
+    /// So many readings of numbers and of text were taken in.
+    pub fn took(&self, numbers: usize, texts: usize) {
+        self.intake[0].fetch_add(numbers as u64, Relaxed);
+        self.intake[1].fetch_add(texts as u64, Relaxed);
+    }
+
+    /// A text tag changed.
+    pub fn text_changed(&self) {
+        self.intake[2].fetch_add(1, Relaxed);
+    }
+
+    /// What was taken in so far.
+    #[must_use]
+    pub fn intake(&self) -> Intake {
+        let [numbers, texts, text_changes] = self.intake.each_ref().map(|held| held.load(Relaxed));
+        Intake { numbers, texts, text_changes }
     }
 
     /// So many bytes became durable within that time, and so the spool stands now.
@@ -74,7 +92,7 @@ impl Meters {
         self.since
     }
 
-    /// As metrics.
+    /// What nobody else tells.
     #[must_use]
     pub fn metrics(&self) -> Vec<Metric> {
         let count = Kind::Count(self.since);
@@ -86,7 +104,6 @@ impl Meters {
         let counts = self.commits.iter().map(|held| held.load(Relaxed)).collect();
         let took = Number::Buckets { bounds: &COMMIT_BOUNDS, counts, sum: took };
         vec![
-            sum("gemba.readings", "{reading}", "Readings taken in.", &self.readings),
             sum("gemba.batches", "{batch}", "Responses, publishes and payloads taken in.", &self.batches),
             sum("gemba.commit.io", "By", "Bytes made durable.", &self.commit_bytes),
             Metric::one("gemba.commit.duration", "s", "How long commits took.", Kind::Histogram(self.since), took),
@@ -94,9 +111,19 @@ impl Meters {
         ]
     }
 
-    /// How the spool stood at the last commit.
+    /// What a [`Snapshot`](crate::snapshot::Snapshot) tells as well: what was taken in, and how the spool stood at the last
+    /// commit.
     #[must_use]
-    pub fn spool(&self) -> Vec<Metric> {
+    pub fn shown(&self) -> Vec<Metric> {
+        let Intake { numbers, texts, text_changes } = self.intake();
+        let count = Kind::Count(self.since);
+        let about = ("gemba.readings", "{reading}", "Readings taken in.");
+        let kinds = [("number".into(), Number::Whole(numbers)), ("text".into(), Number::Whole(texts))];
+        let about_changes = "Changes of text tags.";
+        let mut shown = vec![
+            Metric::by(about, count, "gemba.reading.kind", kinds),
+            Metric::one("gemba.text.changes", "{change}", about_changes, count, Number::Whole(text_changes)),
+        ];
         let level = |(name, unit, about), held: &AtomicU64| {
             Metric::one(name, unit, about, Kind::Level, Number::Whole(held.load(Relaxed)))
         };
@@ -105,7 +132,8 @@ impl Meters {
             ("gemba.spool.readings", "{reading}", "Readings that upstream does not have yet."),
             ("gemba.spool.bytes", "By", "Size of the spool on disk."),
         ];
-        names.into_iter().zip(&self.spool).map(|(name, held)| level(name, held)).collect()
+        shown.extend(names.into_iter().zip(&self.spool).map(|(name, held)| level(name, held)));
+        shown
     }
 }
 
@@ -119,7 +147,9 @@ mod tests {
         for micros in [400, 500, 501, 2_000_000] {
             meters.committed(10, Duration::from_micros(micros), &SpoolView { bytes: 7, ..SpoolView::default() });
         }
-        meters.took(3);
+        meters.took_batch();
+        meters.took(2, 1);
+        meters.text_changed();
         let all = meters.metrics();
         let found =
             |name: &str| all.iter().find(|metric| metric.name == name).expect("it is told").points[0].value.clone();
@@ -127,7 +157,10 @@ mod tests {
         assert_eq!(counts, [2, 1, 0, 0, 0, 0, 0, 0, 0, 1]);
         assert!((sum - 2.001_401).abs() < 1e-9, "{sum}");
         assert_eq!(found("gemba.commit.io"), Number::Whole(40));
-        assert_eq!((found("gemba.readings"), found("gemba.batches")), (Number::Whole(3), Number::Whole(1)));
-        assert_eq!(meters.spool()[2].points[0].value, Number::Whole(7));
+        assert_eq!(found("gemba.batches"), Number::Whole(1));
+        assert_eq!(meters.intake(), Intake { numbers: 2, texts: 1, text_changes: 1 });
+        let shown = meters.shown();
+        let values = shown.iter().flat_map(|metric| &metric.points).map(|point| point.value.clone());
+        assert_eq!(values.collect::<Vec<_>>(), [2, 1, 1, 0, 0, 7].map(Number::Whole));
     }
 }

@@ -75,7 +75,7 @@ impl Teller {
 
     /// All figures: those of `machine`, which hold [`Self::metrics`] already, and how links, spool and upstream are.
     pub fn tell_figures(&mut self, machine: &[Metric], now: Time) {
-        let mut all = self.sources.meters.spool();
+        let mut all = self.sources.meters.shown();
         let mut up = BTreeMap::<_, bool>::new();
         for (endpoint, link) in &self.sources.links {
             *up.entry(endpoint.clone()).or_insert(true) &= link.borrow().phase == LinkPhase::Connected;
