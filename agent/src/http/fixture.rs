@@ -101,7 +101,7 @@ pub(super) fn well() -> View {
 
 /// The snapshot, to be changed.
 pub(super) fn snapshot(view: &mut View) -> &mut Snapshot {
-    std::sync::Arc::make_mut(&mut view.snapshot)
+    Arc::make_mut(&mut view.snapshot)
 }
 
 fn printer() -> StationView {
