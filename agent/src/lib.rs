@@ -5,8 +5,11 @@
 
 pub mod cli;
 pub mod config;
+#[cfg(feature = "demo")]
+pub mod demo;
 pub mod forward;
 mod heap;
+pub mod host;
 pub mod http;
 mod logging;
 pub mod model;
@@ -18,3 +21,4 @@ pub mod replay;
 pub mod run;
 pub mod snapshot;
 pub mod spool;
+pub mod telemetry;

@@ -4,7 +4,10 @@ use std::io::IsTerminal;
 
 use anyhow::Context;
 use clap::ValueEnum;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::prelude::*;
+use tracing_subscriber::{EnvFilter, Layer};
+
+use crate::telemetry::outbox::Outbox;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -20,18 +23,25 @@ pub enum LogFormat {
 /// each connection, that a client without security has no certificate. A filter that names them still hears them.
 const HUSHED: &str = "opcua_client=off,opcua_core=off,opcua_crypto=off,opcua_types=off";
 
-/// Starts logging to stderr.
+/// Starts logging to stderr, and gathers what the agent tells upstream of itself: `sample` is the share of its spans that
+/// go there, 0 to 1. The filter is stderr's alone. Hand the outbox to [`run_with`](crate::run::run_with).
 ///
 /// # Errors
 /// If the filter cannot be read, or logging runs already.
-pub fn start(format: LogFormat, filter: &str) -> anyhow::Result<()> {
+pub fn start(format: LogFormat, filter: &str, sample: f64) -> anyhow::Result<Outbox> {
+    let outbox = Outbox::default();
     let filter = filter_of(filter)?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match format {
-        LogFormat::Human => lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
-    }
-    .map_err(|error| anyhow::anyhow!("logging cannot start: {error}"))
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match format {
+        LogFormat::Human => lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        .with(outbox.layer(sample))
+        .try_init()
+        .map_err(|error| anyhow::anyhow!("logging cannot start: {error}"))?;
+    Ok(outbox)
 }
 
 fn filter_of(asked: &str) -> anyhow::Result<EnvFilter> {

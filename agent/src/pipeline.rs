@@ -9,16 +9,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gemba_drivers::{Batch, Loss, Receipt, Time};
+use gemba_drivers::{Batch, Loss, Reading, Receipt, Time, Value};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
-use tracing::{error, info, warn};
+use tracing::{Span, debug_span, error, field::Empty, info, warn};
 
 use crate::model::{Derived, KPI_EVERY, LATENESS, Line};
 use crate::received::Received;
 use crate::record::Record;
 use crate::snapshot::Snapshot;
-use crate::spool::{Entry, Seq, SeriesId, StoredReading, Writer};
+use crate::spool::{Entry, Own, Seq, SeriesId, StoredReading, Writer};
+use crate::telemetry::meters::Meters;
 
 /// How often the model is written down, so that a restart has little to apply again.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
@@ -54,6 +55,12 @@ pub struct Pipeline {
     unstored: BTreeMap<Arc<str>, Loss>,
     /// Why the last commit failed.
     failing: Option<String>,
+    /// What the agent tells of itself; nothing unless [`Pipeline::with_own`] says otherwise.
+    own: mpsc::Receiver<Own>,
+    meters: Arc<Meters>,
+    /// The open commit holds more than the agent's word of itself. One that does not is not told of: that would go on for
+    /// ever.
+    news: bool,
 }
 
 impl Pipeline {
@@ -82,7 +89,16 @@ impl Pipeline {
             checkpoint_due: Instant::now() + CHECKPOINT_EVERY,
             unstored: BTreeMap::new(),
             failing: None,
+            own: mpsc::channel(1).1,
+            meters: Arc::default(),
+            news: false,
         }
+    }
+
+    /// Stores what comes by `own` as well, and counts in `meters`.
+    #[must_use]
+    pub fn with_own(self, own: mpsc::Receiver<Own>, meters: Arc<Meters>) -> Self {
+        Self { own, meters, ..self }
     }
 
     /// Runs until every driver has let go of `inlet`; then tells the last figures, writes the model down and
@@ -96,6 +112,7 @@ impl Pipeline {
         wanted: Arc<Notify>,
     ) {
         let mut tick_due = next_tick(Time::now());
+        let mut own = std::mem::replace(&mut self.own, mpsc::channel(1).1);
         let mut published = Instant::now();
         let mut publish_due = None;
         self.publish();
@@ -114,6 +131,7 @@ impl Pipeline {
                 }
                 () = wanted.notified(), if publish_due.is_none() => publish_due = Some(published + SNAPSHOT_EVERY),
                 Some(loss) = losses.recv() => self.lose(loss),
+                Some(own) = own.recv() => self.take_own(own),
                 batch = inlet.recv() => match batch {
                     Some(batch) => self.take(batch),
                     None => break,
@@ -123,17 +141,30 @@ impl Pipeline {
         while let Ok(loss) = losses.try_recv() {
             self.lose(loss);
         }
+        while let Ok(own) = own.try_recv() {
+            self.take_own(own);
+        }
         self.finish(Time::now());
     }
 
     fn take(&mut self, batch: Batch) {
         let Batch { readings, losses, receipt } = batch;
+        self.news = true;
+        self.meters.took_batch();
         let full = self.is_full();
         if full {
             let line = &self.line;
             forget(&mut self.unstored, readings.iter().map(|of| (line.station_of(of.tag), of.received_time)));
         } else if !readings.is_empty() {
             self.line.apply(&readings, &mut self.derived);
+            // A bad reading of a tag that tells text is no number either.
+            let text = |reading: &&Reading| match reading.value {
+                Value::Text(_) => true,
+                Value::Null => self.line.tells_text(reading.tag),
+                Value::Bool(_) | Value::Int(_) | Value::Float(_) => false,
+            };
+            let texts = readings.iter().filter(text).count();
+            self.meters.took(readings.len() - texts, texts);
             let ids = &self.ids;
             let stored = readings.into_iter().map(|reading| StoredReading::new(ids[reading.tag.index()], reading));
             let cause = self.append(&Entry::Readings(stored.collect()));
@@ -150,6 +181,15 @@ impl Pipeline {
         }
         if self.receipts.len() >= MOST_RECEIPTS && self.failing.is_none() {
             self.commit_due = Some(Instant::now());
+        }
+    }
+
+    /// While the disk fails memory is for readings.
+    fn take_own(&mut self, own: Own) {
+        if self.failing.is_some() {
+            self.meters.drop_own(own.items);
+        } else {
+            self.append(&Entry::Telemetry(own));
         }
     }
 
@@ -192,6 +232,7 @@ impl Pipeline {
     fn append_derived(&mut self, cause: Option<Seq>, full: bool) {
         self.derived.closed.clear();
         let mut records = std::mem::take(&mut self.derived.records);
+        self.news |= !records.is_empty();
         if full {
             // Losses are in the ledger all the same, and in the totals that upstream hears of later.
             let dropped = records.drain(..).filter_map(|record| match record {
@@ -199,11 +240,15 @@ impl Pipeline {
                 Record::StateChanged { station, time, .. }
                 | Record::ValidityChanged { station, time, .. }
                 | Record::TagChanged { station, time, .. } => Some((station, time)),
+                Record::Visit(visit) => Some((visit.station, visit.to)),
                 Record::Loss { .. } => None,
             });
             forget(&mut self.unstored, dropped);
         }
         for record in records.drain(..) {
+            if let Record::TagChanged { .. } = record {
+                self.meters.text_changed();
+            }
             self.append(&Entry::Record { cause, record });
         }
         self.derived.records = records; // keeps its room
@@ -217,8 +262,24 @@ impl Pipeline {
             self.checkpoint_due = Instant::now() + CHECKPOINT_EVERY;
         }
         self.received.write(|entry| self.applied = self.writer.append(&entry));
-        match self.writer.commit(Time::now()) {
+        let (bytes, begun) = (self.writer.pending_bytes(), Instant::now());
+        let span = if self.news && self.failing.is_none() {
+            debug_span!(
+                "commit",
+                otel.kind = "internal",
+                otel.status_code = Empty,
+                otel.status_description = Empty,
+                gemba.commit.size = bytes,
+            )
+        } else {
+            Span::none()
+        };
+        match span.in_scope(|| self.writer.commit(Time::now())) {
             Ok(_) => {
+                if bytes > 0 {
+                    self.meters.committed(bytes, begun.elapsed(), &self.writer.view());
+                }
+                self.news = false;
                 self.commit_due = None;
                 for receipt in self.receipts.drain(..) {
                     receipt.sign();
@@ -231,6 +292,8 @@ impl Pipeline {
                 }
             }
             Err(error) => {
+                span.record("otel.status_code", "ERROR");
+                span.record("otel.status_description", error.to_string());
                 if self.failing.replace(error.to_string()).is_none() {
                     warn!(%error, "the spool cannot be written; readings are held in memory");
                 }
@@ -243,7 +306,7 @@ impl Pipeline {
         let mut spool = self.writer.view();
         spool.error.clone_from(&self.failing);
         spool.full = !self.unstored.is_empty();
-        let snapshot = self.line.snapshot(Time::now(), spool);
+        let snapshot = Snapshot { intake: self.meters.intake(), ..self.line.snapshot(Time::now(), spool) };
         self.snapshot.send_replace(Arc::new(snapshot));
     }
 
@@ -328,6 +391,41 @@ stations:
         let at = Time::from_millis(1_772_431_200_000 + seconds * 1000);
         let readings = vec![Reading::good(TagId(tag), Value::Text(text.into()), at, at)];
         Batch { readings, losses: Vec::new(), receipt: None }
+    }
+
+    #[tokio::test]
+    async fn a_commit_of_nothing_but_telemetry_makes_no_more_of_it() {
+        use tracing_subscriber::prelude::*;
+
+        use crate::spool::{Own, Signal};
+        use crate::telemetry::outbox::Outbox;
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut pipeline, _snapshot) = pipeline(folder.path());
+        let outbox = Outbox::default();
+        let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(outbox.layer(1.0)));
+        let own = || Own { signal: Signal::Traces, items: 2, time: Time(1), body: b"spans".as_slice().into() };
+        pipeline.take(said(0, "running", 0));
+        pipeline.take_own(own());
+        pipeline.commit();
+        assert_eq!(outbox.take().spans.iter().map(|span| &*span.name).collect::<Vec<_>>(), ["commit"]);
+        for _ in 0..10 {
+            pipeline.take_own(own());
+            pipeline.commit();
+        }
+        assert_eq!(outbox.take().spans.len(), 0);
+        let view = pipeline.writer.view();
+        assert_eq!((view.readings, view.records), (1, view.records.max(1)), "nobody waits for telemetry");
+        let stored = spool::status(&folder.path().join("spool")).expect("a spool");
+        assert_eq!(stored.records, view.records);
+
+        let (there, gone) = (folder.path().join("spool"), folder.path().join("gone"));
+        std::fs::rename(&there, &gone).expect("moved away");
+        pipeline.take(said(0, "stopped", 1));
+        pipeline.commit();
+        assert!(pipeline.failing.is_some(), "there is no folder");
+        pipeline.take_own(own());
+        assert_eq!(pipeline.meters.dropped(), 2, "while the disk fails memory is for readings");
     }
 
     #[tokio::test]

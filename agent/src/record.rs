@@ -63,6 +63,29 @@ pub enum Record {
         /// The instant of the total: the end of the span, or that of the total before it if this one lies further back.
         at: Time,
     },
+    /// A unit was at a station: told when it leaves.
+    Visit(Box<Visit>),
+}
+
+/// The stay of one unit at one station.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Visit {
+    /// Which station.
+    pub station: Arc<str>,
+    /// Which unit.
+    pub serial: Arc<str>,
+    /// What it is, if told.
+    pub product: Option<Arc<str>>,
+    /// Which lot it belongs to, if told.
+    pub lot: Option<Arc<str>>,
+    /// Its arrival, or the first that was heard of it.
+    pub from: Time,
+    /// Its departure, or the last that was heard of it.
+    pub to: Time,
+    /// Somebody watched when it came.
+    pub arrival_seen: bool,
+    /// Somebody watched when it left.
+    pub departure_seen: bool,
 }
 
 /// A station's figures and sums at one instant.

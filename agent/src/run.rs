@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! drivers (a task each) ─▶ pipeline (own thread) ─▶ spool ─▶ forwarder (own thread) ─▶ upstream
-//!                              └─ snapshot ─▶ http          house-keeping of the spool (own thread)
+//!                              └─ snapshot ─▶ http          house-keeping of the spool, and the word of
+//!                                                           machine and agent (own thread)
 //! ```
 //! A stop goes the same way: the drivers let go, the pipeline commits what came, the forwarder sends what it
 //! can before the deadline, the page goes last.
@@ -17,38 +18,67 @@ use anyhow::Context;
 use gemba_drivers::supervisor::supervise;
 use gemba_drivers::{AnyDriver, LinkState, Loss, Outlet, Reading, TagId, Time, modbus, mqtt, opcua};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinHandle, JoinSet, spawn_blocking};
-use tokio::time::timeout;
+use tokio::time::{Instant, MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use crate::config::{Config, Source};
 use crate::forward::Forwarder;
+use crate::host::{self, Host};
 use crate::http;
 use crate::model::{Derived, Line};
-use crate::otlp::{Encoder, Resource};
+use crate::otlp::{Encoder, OwnEncoder, Resource};
 use crate::pipeline::Pipeline;
 use crate::received::Received;
 use crate::snapshot::{GatewayView, Snapshot, UpstreamStatus, UpstreamView};
 use crate::spool::{self, Entry, Recovery, Seq, Series, SeriesId, StoredReading};
+use crate::telemetry::meters::Meters;
+use crate::telemetry::outbox::Outbox;
+use crate::telemetry::teller::{self, Teller};
 
 /// Batches between the drivers and the pipeline. When it is full drivers wait: polls come later, a broker
 /// holds its messages, an OPC UA server queues.
 const INLET: usize = 256;
 /// Losses of the forwarder and the spool on their way into the ledger. When it is full they wait.
 const LOSSES: usize = 64;
+/// Requests of the agent's own telemetry on their way into the spool. When it is full more is dropped, and counted.
+const OWN: usize = 64;
+/// How often the agent's log lines and spans are handed over.
+const WORDS_EVERY: Duration = Duration::from_secs(1);
+/// How often its figures, and the machine's, are.
+const FIGURES_EVERY: Duration = Duration::from_secs(29); // with every third look
 /// How long a stop may take in all, from the signal to the end.
 pub const DRAIN: Duration = Duration::from_secs(10);
 /// What of it is left for sending.
 const LAST_SEND: Duration = Duration::from_secs(5);
 
-/// Runs until `stop`, then drains. `started` hears the address of the page once everything stands.
+/// Runs until `stop`, then drains. `started` hears the address of the page once everything stands. Returns the line as
+/// it stood when the last reading was in.
 ///
 /// # Errors
 /// If something that must stand at the start does not: the page's port, the spool.
-pub async fn run(config: Config, stop: CancellationToken, started: impl FnOnce(SocketAddr)) -> anyhow::Result<()> {
+pub async fn run(
+    config: Config,
+    stop: CancellationToken,
+    started: impl FnOnce(SocketAddr),
+) -> anyhow::Result<Arc<Snapshot>> {
+    run_with(config, Outbox::default(), stop, started).await
+}
+
+/// The same, with what the agent says of itself: log lines and spans from `own`, which somebody else's subscriber fills.
+/// Figures need no subscriber and always go upstream.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with(
+    config: Config,
+    own: Outbox,
+    stop: CancellationToken,
+    started: impl FnOnce(SocketAddr),
+) -> anyhow::Result<Arc<Snapshot>> {
     let config = Arc::new(config);
     let listener = http::bind(config.http.listen).await?;
     let address = listener.local_addr().context("the page's address")?;
@@ -63,6 +93,7 @@ pub async fn run(config: Config, stop: CancellationToken, started: impl FnOnce(S
     let (batches, inlet) = mpsc::channel(INLET);
     let (losses, lost) = mpsc::channel::<Loss>(LOSSES);
     let (snapshots, snapshot) = watch::channel(Arc::new(Snapshot::default()));
+    let last = snapshot.clone();
     let upstream = UpstreamView {
         status: if config.upstream.is_some() { UpstreamStatus::Connecting } else { UpstreamStatus::None },
         since: Time::now(),
@@ -72,13 +103,13 @@ pub async fn run(config: Config, stop: CancellationToken, started: impl FnOnce(S
         last_error: None,
     };
     let (upstreams, upstream) = watch::channel(upstream);
-    let (_gateways, gateway) = watch::channel(GatewayView::default());
+    let (gateways, gateway) = watch::channel(GatewayView::default());
     let wanted = Arc::new(Notify::new());
 
     // Drivers: one supervised task for each link.
     let reading = CancellationToken::new();
     let mut drivers = JoinSet::new();
-    let mut links = Vec::new();
+    let mut links: Vec<watch::Receiver<LinkState>> = Vec::new();
     for link in &config.links {
         let (state, watched) = watch::channel(LinkState::new(Time::now()));
         links.push(watched);
@@ -93,19 +124,46 @@ pub async fn run(config: Config, stop: CancellationToken, started: impl FnOnce(S
         };
         drivers.spawn(supervise(driver, link.endpoint.clone(), outlet, reading.clone()));
     }
-    drop(batches); // the pipeline ends when the last driver has let go
 
     // The pipeline, on a thread of its own.
-    let pipeline = Pipeline::new(line, writer, ids, applied, received, config.spool.sync, snapshots);
+    let (to, told) = mpsc::channel(OWN);
+    let meters = Arc::new(Meters::default());
+    let pipeline = Pipeline::new(line, writer, ids, applied, received, config.spool.sync, snapshots)
+        .with_own(told, meters.clone());
     let asked = wanted.clone();
     let mut pipeline = spawn_blocking(move || Handle::current().block_on(pipeline.run(inlet, lost, asked)));
 
-    // House-keeping of the spool, likewise.
+    // House-keeping of the spool, likewise; the same thread looks at the machine, whose sensors may be slow, and tells of
+    // it and of the agent.
+    let resource = Resource {
+        site: config.site.clone(),
+        line: config.line.clone(),
+        instance_id: instance.into(),
+        host_name: host_name().into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+    };
+    let sources = teller::Sources {
+        outbox: own,
+        meters,
+        links: config.links.iter().map(|link| link.endpoint.as_str().into()).zip(links.iter().cloned()).collect(),
+        upstream: upstream.clone(),
+    };
+    let teller = Teller::new(sources, OwnEncoder::new(&resource), to, losses.clone());
+    let telling = CancellationToken::new();
+    let _telling = telling.clone().drop_guard(); // a thread is not aborted with the rest when this future is dropped
+    let (mut all_told, last_told) = oneshot::channel::<()>();
     let keeping = CancellationToken::new();
-    let _kept = keeping.clone().drop_guard(); // a thread is not aborted with the rest when this future is dropped
+    let _kept = keeping.clone().drop_guard(); // as above
     let mut keeper = {
         let (losses, stop) = (losses.clone(), keeping.clone());
-        spawn_blocking(move || Handle::current().block_on(keep_house(&mut sealer, losses, stop)))
+        let (host, telling, wanted) = (Host::new(&config.spool.path), telling.clone(), config.upstream.is_some());
+        let watching = async move {
+            watch_host(host, gateways, teller, wanted, telling).await;
+            drop(last_told);
+        };
+        spawn_blocking(move || {
+            Handle::current().block_on(async { tokio::join!(keep_house(&mut sealer, losses, stop), watching) })
+        })
     };
 
     // The forwarder, likewise: it reads the spool and packs megabytes at a time, and would hold up whatever shares a
@@ -115,13 +173,6 @@ pub async fn run(config: Config, stop: CancellationToken, started: impl FnOnce(S
     let _sent = sent.clone().drop_guard(); // as above
     let mut forwarder = match &config.upstream {
         Some(upstream) => {
-            let resource = Resource {
-                site: config.site.clone(),
-                line: config.line.clone(),
-                instance_id: instance.into(),
-                host_name: host_name().into(),
-                version: env!("CARGO_PKG_VERSION").into(),
-            };
             let stations = config.stations.iter().map(|station| station.name.clone());
             let encoder = Encoder::new(&resource, move |id| catalog.get(id).cloned()).with_stations(stations);
             let forwarder = Forwarder::new(upstream, encoder, reader, losses, upstreams)?;
@@ -165,6 +216,9 @@ pub async fn run(config: Config, stop: CancellationToken, started: impl FnOnce(S
     let drained = timeout(DRAIN, async {
         reading.cancel();
         while drivers.join_next().await.is_some() {}
+        telling.cancel();
+        all_told.closed().await;
+        drop(batches); // the pipeline ends when the last of those who feed it has let go
         if !pipeline.is_finished() && pipeline.await.is_err() {
             error!("the pipeline failed; what was not committed is lost");
         }
@@ -186,7 +240,10 @@ pub async fn run(config: Config, stop: CancellationToken, started: impl FnOnce(S
     } else {
         info!("stopped");
     }
-    failed.map_or(Ok(()), |failed| Err(anyhow::anyhow!(failed)))
+    match failed {
+        None => Ok(last.borrow().clone()),
+        Some(failed) => Err(anyhow::anyhow!(failed)),
+    }
 }
 
 /// When the task ends, if there is one.
@@ -283,7 +340,7 @@ fn reapply(line: &mut Line, received: &mut Received, recovery: Recovery, ids: &[
             Entry::Record { cause: None, record: crate::record::Record::Loss { loss, .. } } => {
                 line.lose(loss, &mut scratch);
             }
-            Entry::Record { .. } => {}
+            Entry::Record { .. } | Entry::Telemetry(_) => {}
         }
         scratch.records.clear();
         scratch.closed.clear();
@@ -318,6 +375,42 @@ async fn keep_house(sealer: &mut spool::Sealer, losses: mpsc::Sender<Loss>, stop
                 }
             }
         }
+    }
+}
+
+/// Looks at the machine, and tells of it and of the agent until `stop`, and once more then. Without an upstream nobody
+/// is told: the spool is for what somebody may yet want.
+async fn watch_host(
+    mut host: Host,
+    gateways: watch::Sender<GatewayView>,
+    mut teller: Teller,
+    upstream: bool,
+    stop: CancellationToken,
+) {
+    let every = |span| {
+        let mut ticks = tokio::time::interval(span);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks
+    };
+    let (mut looks, mut words) = (every(host::EVERY), every(WORDS_EVERY));
+    let mut figures_due = Instant::now();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            _ = looks.tick() => {
+                let mut view = host.look(Time::now());
+                view.metrics = view.metrics.iter().cloned().chain(teller.metrics()).collect();
+                if upstream && figures_due <= Instant::now() {
+                    teller.tell_figures(&view.metrics, Time::now());
+                    figures_due = Instant::now() + FIGURES_EVERY;
+                }
+                gateways.send_replace(view);
+            }
+            _ = words.tick() => if upstream { teller.tell_said(Time::now()) } else { teller.forget_said() },
+        }
+    }
+    if upstream {
+        teller.tell_said(Time::now());
     }
 }
 

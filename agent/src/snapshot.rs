@@ -6,6 +6,7 @@ use gemba_drivers::{Loss, Time, Validity, Value};
 
 use crate::model::State;
 use crate::record::{Figures, Sums};
+use crate::telemetry::metric::Metric;
 
 /// The line as it stood at one instant.
 #[derive(Clone, Debug, Default)]
@@ -18,8 +19,29 @@ pub struct Snapshot {
     pub losses: Vec<Loss>,
     /// All that was ever lost: source, reason, count.
     pub loss_totals: Vec<(Arc<str>, Arc<str>, u64)>,
+    /// What came in.
+    pub intake: Intake,
     /// The buffer.
     pub spool: SpoolView,
+}
+
+/// What the drivers have handed over and the pipeline has taken in since the agent started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Intake {
+    /// Readings that go upstream one by one: numbers, and what was bad.
+    pub numbers: u64,
+    /// Readings of text: only changes go upstream.
+    pub texts: u64,
+    /// Changes among them.
+    pub text_changes: u64,
+}
+
+impl Intake {
+    /// All readings.
+    #[must_use]
+    pub fn readings(&self) -> u64 {
+        self.numbers + self.texts
+    }
 }
 
 /// A station.
@@ -102,7 +124,7 @@ pub struct TagView {
 /// The buffer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SpoolView {
-    /// Records (readings, KPI points, events) that upstream does not have yet.
+    /// Records (readings, KPI points, events) that upstream does not have yet; the agent's own telemetry is not counted.
     pub records: u64,
     /// Of them, readings.
     pub readings: u64,
@@ -135,6 +157,8 @@ pub struct GatewayView {
     pub process_cpu: Option<f64>,
     /// Resident bytes of the agent.
     pub process_memory: Option<u64>,
+    /// The same and more, by OpenTelemetry's names.
+    pub metrics: Arc<[Metric]>,
 }
 
 /// The way up.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gemba::config::{Config, Link, Protocol, Source};
-use gemba::model::State;
+use gemba::model::{ContextSpec, State};
 use gemba_drivers::{TagId, modbus, mqtt, opcua};
 use jiff::civil::time;
 use proptest::prelude::*;
@@ -75,6 +75,20 @@ fn every_mistake_is_told_in_full() {
 fn every_example_loads() {
     for path in yaml_files(&folder("../config")) {
         Config::load(&path).unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+#[test]
+fn a_station_says_which_tags_tell_its_unit_and_how_many_spans_are_told() {
+    let plain = load(include_str!("../../config/line.yaml"));
+    assert_eq!((plain.trace_sample, &plain.stations[2].context), (0.01, &ContextSpec::default()));
+    let context = "    context: { serial: { tag: state }, lot: { tag: zone1 } }\ntraces: { sample: 12.5% }\n";
+    let config = load(&format!("{}{context}", include_str!("../../config/line.yaml")));
+    let expected = ContextSpec { serial: Some(TagId(8)), product: None, lot: Some(TagId(10)) };
+    assert_eq!((config.trace_sample, &config.stations[2].context), (0.125, &expected));
+    for wrong in ["101%", "-1%", "1 percent", "\"%\"", "nan%"] {
+        let said = refused(&format!("{}traces: {{ sample: {wrong} }}\n", include_str!("../../config/line.yaml")));
+        assert!(said.contains("traces.sample"), "{wrong}: {said}");
     }
 }
 

@@ -19,6 +19,7 @@ pub mod reading;
 pub mod sim;
 pub mod supervisor;
 pub mod time;
+mod trace;
 
 pub use delivery::{Deliveries, Delivery};
 pub use driver::{AnyDriver, Batch, Driver, LinkError, LinkPhase, LinkState, Loss, Outlet, Receipt, Stopped};

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
-use crate::{Batch, Driver, LinkError, LinkPhase, Outlet, OwnStatus, Reading, Status, TagId, Time};
+use crate::{Batch, Driver, LinkError, LinkPhase, Outlet, OwnStatus, Reading, Status, TagId, Time, trace};
 
 /// The shortest pause between two attempts.
 pub const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -43,7 +43,7 @@ pub async fn supervise(mut driver: impl Driver, name: String, outlet: Outlet, st
     async {
         tokio::select! {
             () = stop.cancelled() => {}
-            () = keep_up(&mut driver, &outlet) => {}
+            () = keep_up(&mut driver, &name, &outlet) => {}
         }
         close(&mut driver).await;
     }
@@ -52,10 +52,10 @@ pub async fn supervise(mut driver: impl Driver, name: String, outlet: Outlet, st
 }
 
 /// Ends only when nobody listens any more.
-async fn keep_up(driver: &mut impl Driver, outlet: &Outlet) {
+async fn keep_up(driver: &mut impl Driver, name: &str, outlet: &Outlet) {
     let mut waits = pauses();
     loop {
-        let error = match or_panic(driver.connect()).await.and_then(|outcome| outcome) {
+        let error = match connect(driver, name).await {
             Ok(()) => {
                 let now = Time::now();
                 outlet.update(|link| {
@@ -83,6 +83,12 @@ async fn keep_up(driver: &mut impl Driver, outlet: &Outlet) {
         close(driver).await;
         tokio::time::sleep(pause).await;
     }
+}
+
+async fn connect(driver: &mut impl Driver, name: &str) -> Result<(), LinkError> {
+    let span = trace::client!("connect", gemba.link.endpoint = name);
+    let outcome = or_panic(driver.connect()).instrument(span.clone()).await.and_then(|outcome| outcome);
+    outcome.inspect_err(|error| trace::failed(&span, error))
 }
 
 async fn close(driver: &mut impl Driver) {

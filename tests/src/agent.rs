@@ -44,9 +44,13 @@ impl Agent {
         let config = Config::from_str("line.yaml", yaml)?;
         let stop = CancellationToken::new();
         let (started, page) = oneshot::channel();
-        let run = gemba::run::run(config, stop.clone(), |address| {
-            let _ = started.send(address);
-        });
+        let running = stop.clone();
+        let run = async move {
+            let tell = |address| {
+                let _ = started.send(address);
+            };
+            Box::pin(gemba::run::run(config, running, tell)).await.map(drop)
+        };
         let mut task = tokio::spawn(run);
         let page = timeout(DEADLINE, async {
             tokio::select! {

@@ -1,12 +1,16 @@
-//! gemba in a process of its own, to be killed.
+//! gemba in a process of its own: to be killed, or stopped as a service manager stops it.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value as Json;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use crate::agent::Page;
+use crate::receiver::DEADLINE;
 
 /// A running gemba. It is killed when dropped.
 pub struct Process {
@@ -20,7 +24,15 @@ impl Process {
     /// # Panics
     /// If it does not start: with what it said.
     pub async fn start(program: &'static str, file: &Path) -> Self {
-        let mut command = Command::new(program);
+        Self::run(Command::new(program), file).await
+    }
+
+    /// The same for a `command` that needs words before gemba's own, such as an emulator's.
+    ///
+    /// # Panics
+    /// If it does not start: with what it said.
+    pub async fn run(mut command: Command, file: &Path) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default(); // for the client of its page
         command.args(["run", "--log-format", "json", "--log", "info", "--config"]).arg(file);
         let mut child = command.stderr(Stdio::piped()).spawn().expect("a program");
         let lines = BufReader::new(child.stderr.take().expect("piped"));
@@ -39,6 +51,16 @@ impl Process {
         let url = address.await.expect("the thread answers").expect("gemba starts");
         let address = url.trim_start_matches("http://").trim_end_matches("/health").parse().expect("an address");
         Self { child, page: Page::new(address) }
+    }
+
+    /// SIGTERM, and how it ended.
+    ///
+    /// # Panics
+    /// If it does not end in time.
+    pub async fn stop(mut self) -> ExitStatus {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it runs");
+        let ended = spawn_blocking(move || self.child.wait());
+        timeout(DEADLINE, ended).await.expect("it ends").expect("no panic").expect("a child")
     }
 
     /// kill -9, and the end of it.

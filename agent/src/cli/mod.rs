@@ -1,9 +1,12 @@
 //! The command line. One file for each command.
 
 pub mod check;
+#[cfg(feature = "demo")]
+pub mod demo;
 pub mod replay;
 pub mod run;
 pub mod schema;
+mod service;
 pub mod spool;
 
 use std::process::ExitCode;
@@ -24,6 +27,8 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Run),
+    #[cfg(feature = "demo")]
+    Demo(demo::Demo),
     Check(check::Check),
     Replay(replay::Replay),
     Schema(schema::Schema),
@@ -46,6 +51,8 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         let result = match self.command {
             Command::Run(run) => run.run(),
+            #[cfg(feature = "demo")]
+            Command::Demo(demo) => demo.run(),
             Command::Check(check) => check.run(),
             Command::Replay(replay) => replay.run(),
             Command::Schema(schema) => schema.run(),

@@ -3,16 +3,15 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
-use tracing_subscriber::EnvFilter;
 
+use super::service::{Signals, filter, serve};
 use crate::config::Config;
 use crate::heap;
-use crate::logging::{self, LogFormat};
+use crate::logging::LogFormat;
+use crate::telemetry::outbox::Outbox;
 
 /// Run the agent until SIGTERM or SIGINT
 ///
@@ -41,34 +40,15 @@ impl Run {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         heap::share();
         let config = Config::load(&self.config)?;
-        logging::start(self.log_format, &self.log)?;
-        // One crypto provider for every client, before the first of them.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .context("starting the runtime")?;
-        let result = runtime.block_on(async {
+        serve(self.log_format, &self.log, config.trace_sample, async |mut signals: Signals, own: Outbox| {
             let stop = CancellationToken::new();
-            let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
-            let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
-            let mut running = Box::pin(crate::run::run(config, stop.clone(), |_| {}));
+            let mut running = Box::pin(crate::run::run_with(config, own, stop.clone(), |_| {}));
             tokio::select! {
-                ended = &mut running => return ended,
-                _ = terminate.recv() => info!("SIGTERM"),
-                _ = interrupt.recv() => info!("SIGINT"),
+                ended = &mut running => return ended.map(|_| ExitCode::SUCCESS),
+                signal = signals.next() => info!("{signal}"),
             }
             stop.cancel();
-            running.await
-        });
-        // A hung disk or name look-up must not keep the process.
-        runtime.shutdown_timeout(std::time::Duration::from_secs(1));
-        result.map(|()| ExitCode::SUCCESS)
+            running.await.map(|_| ExitCode::SUCCESS)
+        })
     }
-}
-
-/// A filter that can be read: one that cannot is wrong usage.
-fn filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {
-    EnvFilter::builder().parse(text).map(|_| text.to_owned())
 }

@@ -27,7 +27,7 @@ use gemba_drivers::{TagId, modbus, mqtt, opcua};
 use self::error::Report;
 pub use self::error::{ConfigError, Finding};
 use self::section::Shape;
-use crate::model::{OeeSpec, ShiftSpec};
+use crate::model::{ContextSpec, OeeSpec, ShiftSpec};
 
 /// Everything gemba is told.
 #[derive(Clone, Debug)]
@@ -44,6 +44,8 @@ pub struct Config {
     pub upstream: Option<Upstream>,
     /// The buffer.
     pub spool: Spool,
+    /// Share of the spans of the agent's own work that goes upstream, 0 to 1, beside those that failed or were slow.
+    pub trace_sample: f64,
     /// The shift plan; empty means each local day is one period named `day`.
     pub shifts: Vec<ShiftSpec>,
     /// In the order written.
@@ -133,6 +135,14 @@ fn utf8<'a>(name: &str, bytes: &'a [u8], report: &mut Report) -> Option<&'a str>
         .ok()
 }
 
+/// A duration as the YAML writes it: `250ms`, `1.2s`, `5min`, `12h`.
+///
+/// # Errors
+/// What is wrong with it, in a sentence.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    units::duration(text)
+}
+
 /// The JSON Schema (draft 2020-12) of the YAML.
 #[must_use]
 pub fn schema() -> serde_json::Value {
@@ -215,6 +225,8 @@ pub struct Station {
     pub link: usize,
     /// What is computed, if anything.
     pub oee: Option<OeeSpec>,
+    /// Which tags tell what it works on.
+    pub context: ContextSpec,
 }
 
 /// A tag.

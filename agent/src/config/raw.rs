@@ -15,7 +15,7 @@ use super::protocols::{
 use super::section::{At, Entries, Leaf, Shape, expect_map, section};
 use super::tree::{Kind, Node};
 use super::units::{Rate, Size, Span};
-use super::words::{FilePath, Flag, Fraction, Hidden, Listen, Metric, Name, OneOf, Text, Ucum, Whole};
+use super::words::{FilePath, Flag, Fraction, Hidden, Listen, Metric, Name, OneOf, Percent, Text, Ucum, Whole};
 use crate::model::State;
 
 const SECOND: u64 = 1_000;
@@ -41,6 +41,8 @@ section! {
         spool: Spool => optional;
         /// The shift plan; without it each local day is one period named `day`.
         shifts: Vec<At<Shift>> => optional;
+        /// How much the agent tells of its own work.
+        traces: Traces => optional;
         /// The stations of the line.
         stations: Vec<At<Station>> => required;
     }
@@ -78,6 +80,14 @@ section! {
         /// PEM file with the authorities that an `https` endpoint is checked against; without it those count that the
         /// machine itself trusts.
         ca_file: FilePath => optional;
+    }
+}
+
+section! {
+    /// How much the agent tells of its own work.
+    Traces {
+        /// How many of the spans that neither failed nor were slow go upstream; those that did always do.
+        sample: Percent => default("1%");
     }
 }
 
@@ -144,6 +154,8 @@ macro_rules! station {
                 tags: Vec<At<$tag>> => required;
                 /// What is computed; without it the tags flow and nothing is computed.
                 oee: Oee => optional;
+                /// Which tags tell what the station works on.
+                context: Context => optional;
             }
         }
     )+};
@@ -425,6 +437,26 @@ section! {
         tag: Name => required;
         /// From the tag's value to the state: `{ 1: producing, 2: down }` or `{ Execute: producing }`.
         map: Entries<OneOf<State>> => required;
+    }
+}
+
+section! {
+    /// Which tags tell what the station works on. The stay of each serial becomes a span.
+    Context {
+        /// The unit; empty text and the number 0 stand for nobody.
+        serial: ContextTag => required;
+        /// What it is.
+        product: ContextTag => optional;
+        /// Which lot it belongs to.
+        lot: ContextTag => optional;
+    }
+}
+
+section! {
+    /// A tag that tells what the station works on.
+    ContextTag {
+        /// One of the station's tags.
+        tag: Name => required;
     }
 }
 

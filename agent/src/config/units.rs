@@ -73,6 +73,12 @@ impl<const MIN: u64, const MAX: u64> Leaf for Span<MIN, MAX> {
     }
 }
 
+/// A duration, however short or long.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let nanos = quantity(text, &TIME, "duration", "250ms")?;
+    u64::try_from(nanos).map(Duration::from_nanos).map_err(|_| format!("`{text}` is too long"))
+}
+
 /// A number of bytes from `MIN` to `MAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Size<const MIN: u64, const MAX: u64>(pub(super) u64);

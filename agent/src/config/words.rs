@@ -206,6 +206,35 @@ impl Leaf for Fraction {
     }
 }
 
+/// A share, written with its sign: `1%`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Percent(pub(super) f64);
+
+impl Leaf for Percent {
+    const FORM: &'static str = "a share from `0%` to `100%`";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        let text = scalar.text.as_str();
+        if let Some(percent) = text.strip_suffix('%') {
+            let share = percent.trim().parse().ok().filter(|percent| (0.0..=100.0).contains(percent));
+            return share
+                .map(|percent: f64| Self(percent / 100.0))
+                .ok_or_else(|| format!("`{text}` is no share from 0% to 100%"));
+        }
+        Err(match text.parse::<f64>() {
+            Ok(share) if (0.0..=1.0).contains(&share) => {
+                format!("`{text}` has no sign; did you mean `{text}%` or `{}%`?", share * 100.0)
+            }
+            Ok(_) => format!("`{text}` has no sign; did you mean `{text}%`?"),
+            Err(_) => format!("`{text}` is no share; write it as `1%`"),
+        })
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "string", "pattern": r"^\d+(\.\d+)?\s*%$" })
+    }
+}
+
 fn number(scalar: &Scalar) -> Result<&str, String> {
     let text = scalar.text.as_str();
     if !scalar.plain && scalar.template.is_none() {

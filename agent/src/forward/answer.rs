@@ -49,6 +49,20 @@ pub(super) enum Answer {
     },
 }
 
+impl Answer {
+    /// What is wrong, unless upstream has it.
+    pub(super) fn complaint(&self) -> Option<&str> {
+        match self {
+            Self::Accepted { .. } => None,
+            Self::Later { why, .. }
+            | Self::Failed { why }
+            | Self::TooLarge { why }
+            | Self::Refused { why }
+            | Self::Blocked { why } => Some(why),
+        }
+    }
+}
+
 /// An HTTP answer, read.
 pub(super) struct Response<'a> {
     pub(super) status: u16,

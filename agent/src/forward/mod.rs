@@ -39,7 +39,7 @@ use gemba_drivers::{Loss, Time};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{Instrument, info, warn};
 
 use crate::config::Upstream;
 use crate::forward::answer::Answer;
@@ -225,12 +225,20 @@ impl<B: Backlog> Forwarder<B> {
                 Err(error) => return self.stuck(&error),
             }
         }
-        while let Some(part) = self.pending.as_mut().and_then(|pending| pending.parts.front_mut()) {
+        while let Some(pending) = &mut self.pending
+            && let Some(part) = pending.parts.front_mut()
+        {
+            // A span of what carries spans would be carried next, and so on for ever.
+            let span = if pending.span.own { tracing::Span::none() } else { part.traced() };
             part.attempts += 1;
             if part.attempts > 1 {
                 self.view.send_modify(|view| view.retries += 1);
             }
-            let answer = self.client.send(part.signal, &part.body).await;
+            let answer = self.client.send(part.signal, &part.body).instrument(span.clone()).await;
+            if let Some(why) = answer.complaint() {
+                span.record("otel.status_code", "ERROR");
+                span.record("otel.status_description", why);
+            }
             let answer = self.judged(answer).await;
             if let Some(step) = self.follow(answer) {
                 return step;

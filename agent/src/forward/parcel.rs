@@ -7,6 +7,7 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use gemba_drivers::Time;
+use tracing::field::Empty;
 
 use crate::config::Protocol;
 use crate::forward::{UPSTREAM, grpc};
@@ -63,12 +64,27 @@ pub(super) struct Span {
     pub(super) count: u64,
     /// It tells of nothing but losses of upstream.
     pub(super) told: bool,
+    /// It holds nothing but what the agent tells of itself.
+    pub(super) own: bool,
 }
 
 impl Part {
     pub(super) fn new(signal: Signal, Payload { body, items }: Payload, packing: Packing) -> Self {
         let body = packing.pack(body);
         Self { signal, body, items, attempts: 0, server_errors: 0 }
+    }
+
+    /// A span for one attempt.
+    pub(super) fn traced(&self) -> tracing::Span {
+        tracing::debug_span!(
+            "forward",
+            otel.kind = "client",
+            otel.status_code = Empty,
+            otel.status_description = Empty,
+            gemba.forward.signal = ?self.signal,
+            gemba.forward.items = self.items,
+            gemba.forward.size = self.body.len(),
+        )
     }
 }
 
@@ -105,25 +121,36 @@ impl Packing {
 
 impl Span {
     pub(super) fn of(entries: &[(Seq, Entry)]) -> Self {
-        let mut span = Self { from: Time(i64::MAX), to: Time(i64::MIN), count: 0, told: true };
+        let mut span = Self { from: Time(i64::MAX), to: Time(i64::MIN), count: 0, told: true, own: true };
         for (_, entry) in entries {
             match entry {
                 Entry::Readings(readings) => {
+                    span.own = false;
                     for reading in readings {
                         span.cover(reading.source_time, reading.source_time, false);
                     }
                 }
-                Entry::Record { record, .. } => match record {
-                    Record::Kpi(point) => span.cover(point.time, point.time, false),
-                    Record::StateChanged { time, .. }
-                    | Record::ValidityChanged { time, .. }
-                    | Record::TagChanged { time, .. } => span.cover(*time, *time, false),
-                    Record::Loss { loss, .. } => span.cover(loss.from, loss.to, &*loss.source == UPSTREAM),
-                },
+                Entry::Record { record, .. } => span.cover_record(record),
+                Entry::Telemetry(own) => {
+                    span.cover(own.time, own.time, false);
+                    span.count += own.items.saturating_sub(1);
+                }
                 Entry::Tick(_) | Entry::Deliveries { .. } => {}
             }
         }
         span
+    }
+
+    fn cover_record(&mut self, record: &Record) {
+        self.own = false;
+        match record {
+            Record::Kpi(point) => self.cover(point.time, point.time, false),
+            Record::StateChanged { time, .. }
+            | Record::ValidityChanged { time, .. }
+            | Record::TagChanged { time, .. } => self.cover(*time, *time, false),
+            Record::Visit(visit) => self.cover(visit.from, visit.to, false),
+            Record::Loss { loss, .. } => self.cover(loss.from, loss.to, &*loss.source == UPSTREAM),
+        }
     }
 
     fn cover(&mut self, from: Time, to: Time, told: bool) {
@@ -142,6 +169,8 @@ pub(super) fn gzip(to: Vec<u8>, plain: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use gemba_drivers::Loss;
+
     use super::*;
 
     fn chunk(seqs: std::ops::RangeInclusive<u64>) -> Chunk {
@@ -153,6 +182,21 @@ mod tests {
     fn encoded() -> Encoded {
         let payload = |text: &'static str| Some(Payload { body: Bytes::from_static(text.as_bytes()), items: 1 });
         Encoded { metrics: payload("m"), logs: payload("l"), traces: payload("t"), orphans: 0 }
+    }
+
+    #[test]
+    fn only_a_chunk_of_nothing_else_is_the_agents_own() {
+        use crate::spool::{Own, Signal};
+        let own = Own { signal: Signal::Logs, items: 3, time: Time(5), body: Bytes::new() };
+        let own = (Seq(2), Entry::Telemetry(own));
+        let tick = (Seq(1), Entry::Tick(Time(1)));
+        let loss = Loss { source: "aoi-1".into(), from: Time(7), to: Time(9), count: 1, reason: "x".into() };
+        let record = Record::Loss { loss, total: 1, since: Time(0), at: Time(9) };
+        let record = (Seq(3), Entry::Record { cause: None, record });
+        let span = Span::of(&[tick.clone(), own.clone()]);
+        assert_eq!((span.own, span.count, span.from, span.to, span.told), (true, 3, Time(5), Time(5), false));
+        let span = Span::of(&[tick, own, record]);
+        assert_eq!((span.own, span.count, span.from, span.to), (false, 4, Time(5), Time(9)));
     }
 
     #[test]

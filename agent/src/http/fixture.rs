@@ -1,5 +1,6 @@
 //! A line in mid-shift with one of everything that can be odd, at a fixed instant.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use gemba_drivers::{LinkPhase, LinkState, Loss, OwnStatus, Status, Time, Validity, Value};
@@ -7,7 +8,9 @@ use gemba_drivers::{LinkPhase, LinkState, Loss, OwnStatus, Status, Time, Validit
 use super::{Identity, Pipeline, View};
 use crate::model::State;
 use crate::record::{CycleHistogram, Figures, Sums};
-use crate::snapshot::{GatewayView, KpiView, Snapshot, SpoolView, StationView, TagView, UpstreamStatus, UpstreamView};
+use crate::snapshot::{
+    GatewayView, Intake, KpiView, Snapshot, SpoolView, StationView, TagView, UpstreamStatus, UpstreamView,
+};
 
 /// An instant, from RFC 3339.
 pub(super) fn at(text: &str) -> Time {
@@ -50,6 +53,7 @@ pub(super) fn line() -> View {
                 reason: "payload is not JSON".into(),
             }],
             loss_totals: vec![("oven-1".into(), "payload is not JSON".into(), 7)],
+            intake: Intake { numbers: 1_200_300, texts: 4_200, text_changes: 77 },
             spool: SpoolView {
                 records: 40,
                 readings: 1200,
@@ -78,6 +82,7 @@ pub(super) fn line() -> View {
             temperature: None,
             process_cpu: Some(0.02),
             process_memory: Some(12_582_912),
+            metrics: Arc::default(),
         },
         pipeline: Pipeline::Running,
         now,
@@ -96,7 +101,7 @@ pub(super) fn well() -> View {
 
 /// The snapshot, to be changed.
 pub(super) fn snapshot(view: &mut View) -> &mut Snapshot {
-    std::sync::Arc::make_mut(&mut view.snapshot)
+    Arc::make_mut(&mut view.snapshot)
 }
 
 fn printer() -> StationView {

@@ -12,6 +12,7 @@ use super::View;
 use super::health::seconds;
 use crate::record::{CycleHistogram, Figures};
 use crate::snapshot::UpstreamStatus;
+use crate::telemetry::metric::{self, Metric, Number};
 
 /// Everything, family by family.
 pub(super) fn text(view: &View) -> String {
@@ -20,6 +21,7 @@ pub(super) fn text(view: &View) -> String {
     ratios(&mut page, view);
     sums(&mut page, view);
     agent(&mut page, view);
+    gateway(&mut page, view);
     page.text
 }
 
@@ -141,6 +143,12 @@ fn ends_within(index: i64, scale: i32, power: i32) -> bool {
 
 fn agent(page: &mut Page, view: &View) {
     let snapshot = &*view.snapshot;
+    page.family("gemba_readings_total", Kind::Counter, "Readings taken in since the agent started.", |family| {
+        family.sample(&[("gemba_reading_kind", "number")], whole(snapshot.intake.numbers));
+        family.sample(&[("gemba_reading_kind", "text")], whole(snapshot.intake.texts));
+    });
+    let help = "Changes of text tags since the agent started.";
+    page.counter("gemba_text_changes_total", help, whole(snapshot.intake.text_changes));
     page.family("gemba_losses_total", Kind::Counter, "Readings and messages lost, by source and reason.", |family| {
         for (source, reason, count) in &snapshot.loss_totals {
             family.sample(&[("gemba_loss_source", source), ("gemba_loss_reason", reason)], whole(*count));
@@ -189,6 +197,62 @@ fn agent(page: &mut Page, view: &View) {
     page.gauge("gemba_uptime_seconds", "Time since the agent started.", Some(view.uptime.as_secs_f64()));
 }
 
+/// The machine below, and what the agent counts of itself.
+fn gateway(page: &mut Page, view: &View) {
+    for metric in view.gateway.metrics.iter() {
+        let name = translated(metric);
+        // A gauge of that name cannot be told from a histogram's count: promtool refuses it.
+        if name.ends_with("_count") {
+            continue;
+        }
+        let kind = match metric.kind {
+            metric::Kind::Gauge | metric::Kind::Level => Kind::Gauge,
+            metric::Kind::Count(_) => Kind::Counter,
+            metric::Kind::Histogram(_) => Kind::Histogram,
+        };
+        page.family(&name, kind, metric.about, |family| {
+            for point in &metric.points {
+                let names: Vec<_> = point.attributes.iter().map(|(name, _)| name.replace('.', "_")).collect();
+                let values = point.attributes.iter().map(|(_, value)| &**value);
+                let labels: Vec<(&str, &str)> = names.iter().map(String::as_str).zip(values).collect();
+                match &point.value {
+                    Number::Whole(value) => family.sample(&labels, whole(*value)),
+                    Number::Real(value) => family.sample(&labels, *value),
+                    Number::Buckets { bounds, counts, sum } => buckets(family, &labels, bounds, counts, *sum),
+                }
+            }
+        });
+    }
+}
+
+/// By the rules at the head of this file.
+fn translated(metric: &Metric) -> String {
+    let mut name = metric.name.replace('.', "_");
+    name += match (metric.unit, metric.kind) {
+        ("1", metric::Kind::Gauge) => "_ratio",
+        ("s", _) => "_seconds",
+        ("By", _) => "_bytes",
+        ("Cel", _) => "_celsius",
+        _ => "",
+    };
+    if matches!(metric.kind, metric::Kind::Count(_)) {
+        name += "_total";
+    }
+    name
+}
+
+fn buckets(family: &mut Family<'_>, labels: &[(&str, &str)], bounds: &[f64], counts: &[u64], sum: f64) {
+    let bounds = bounds.iter().map(f64::to_string).chain(["+Inf".to_owned()]);
+    let mut seen = 0;
+    for (le, count) in bounds.zip(counts) {
+        seen += count;
+        let labels: Vec<_> = labels.iter().copied().chain([("le", le.as_str())]).collect();
+        family.part("_bucket", &labels, whole(seen));
+    }
+    family.part("_sum", labels, sum);
+    family.part("_count", labels, whole(seen));
+}
+
 #[expect(clippy::cast_precision_loss, reason = "Prometheus has doubles only; counts stay below 2^53")]
 fn whole(count: u64) -> f64 {
     count as f64
@@ -214,7 +278,7 @@ struct Page {
 
 impl Page {
     /// Writes one family in one piece; nothing when it has no sample.
-    fn family(&mut self, name: &'static str, kind: Kind, help: &str, fill: impl FnOnce(&mut Family<'_>)) {
+    fn family(&mut self, name: &str, kind: Kind, help: &str, fill: impl FnOnce(&mut Family<'_>)) {
         let start = self.text.len();
         let kind = match kind {
             Kind::Gauge => "gauge",
@@ -241,7 +305,7 @@ impl Page {
 /// A family that is being written.
 struct Family<'a> {
     text: &'a mut String,
-    name: &'static str,
+    name: &'a str,
 }
 
 impl Family<'_> {
@@ -330,6 +394,40 @@ mod tests {
         assert_eq!(page.value("gemba_upstream_connected", &[]), None);
         assert_eq!(page.value("gemba_spool_oldest_timestamp_seconds", &[]), None);
         assert!(page.families.iter().all(|family| family.starts_with("gemba_")), "{:?}", page.families);
+    }
+
+    #[test]
+    fn the_gateway_is_told_by_the_translation() {
+        use crate::telemetry::metric::{Kind, Point};
+        let mut view = line();
+        let cpu =
+            Metric::one("system.cpu.utilization", "1", "Share of all cores at work.", Kind::Gauge, Number::Real(0.25));
+        let usage = ("system.memory.usage", "By", "Memory by what it is used for.");
+        let states = [("used".into(), Number::Whole(3)), ("free".into(), Number::Whole(4))];
+        let memory = Metric::by(usage, Kind::Level, "system.memory.state", states);
+        let attributes = vec![("network.interface.name", "eth0".into()), ("network.io.direction", "receive".into())];
+        let traffic = Metric {
+            name: "system.network.io",
+            unit: "By",
+            about: "Bytes that went over each interface but the loopback.",
+            kind: Kind::Count(Time(0)),
+            points: vec![Point { attributes, value: Number::Whole(9) }],
+        };
+        let files = Number::Whole(20);
+        let files = Metric::one("process.unix.file_descriptor.count", "{file_descriptor}", "Open.", Kind::Level, files);
+        let took = Number::Buckets { bounds: &[0.1, 1.0], counts: vec![2, 1, 1], sum: 5.5 };
+        let took = Metric::one("gemba.commit.duration", "s", "How long commits took.", Kind::Histogram(Time(0)), took);
+        view.gateway.metrics = vec![cpu, memory, traffic, files, took].into();
+        let page = parsed(&view);
+        assert_eq!(page.value("system_cpu_utilization_ratio", &[]), Some(0.25));
+        let memory = |state| page.value("system_memory_usage_bytes", &[("system_memory_state", state)]);
+        assert_eq!((memory("used"), memory("free")), (Some(3.0), Some(4.0)));
+        let eth0 = [("network_interface_name", "eth0"), ("network_io_direction", "receive")];
+        assert_eq!(page.value("system_network_io_bytes_total", &eth0), Some(9.0));
+        assert!(!page.families.iter().any(|family| family.ends_with("_count")), "promtool refuses such a gauge");
+        let bucket = |le| page.value("gemba_commit_duration_seconds_bucket", &[("le", le)]);
+        assert_eq!((bucket("0.1"), bucket("1"), bucket("+Inf")), (Some(2.0), Some(3.0), Some(4.0)));
+        assert_eq!(page.value("gemba_commit_duration_seconds_count", &[]), Some(4.0));
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod page;
 mod promlint;
 mod status;
 mod told;
+mod trace;
 mod words;
 
 use std::collections::HashMap;
@@ -155,6 +156,7 @@ pub fn router(sources: Sources) -> Router {
         .route("/metrics", get(metrics_text))
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
+        .layer(axum::middleware::from_fn(trace::traced))
         .with_state(Arc::new(desk))
 }
 

@@ -8,9 +8,12 @@ use serde::{Deserialize, Serialize};
 use crate::model::ledger::Ledger;
 use crate::model::line::{Line, NOTHING_YET};
 use crate::model::station::Station;
+use crate::model::visit::Visits;
 
 /// The layout below. Another number is another layout.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+/// The same without visits.
+const WITHOUT_VISITS: u8 = 2;
 
 /// By name, since the configuration may have changed meanwhile: what is gone is forgotten, what is new
 /// starts with nothing.
@@ -21,6 +24,9 @@ struct Checkpoint<'a> {
     #[serde(borrow)]
     tags: Vec<OddTag<'a>>,
     ledger: Ledger,
+    /// Of stations that tell of their units.
+    #[serde(borrow)]
+    visits: Vec<(&'a str, Visits)>,
 }
 
 /// A tag that is not simply good and a number: most are, and need no room.
@@ -47,6 +53,7 @@ impl Line {
     /// The model as bytes, for [`Line::restore`].
     #[must_use]
     pub fn checkpoint(&self) -> Vec<u8> {
+        let visiting = self.stations.iter().filter(|of| of.visits != Visits::default());
         let tags = self.tags.iter().filter(|tag| tag.validity != Validity::Good || tag.text.is_some());
         let checkpoint = Checkpoint {
             stations: self.stations.iter().map(|of| (&*of.name, of.station.clone())).collect(),
@@ -59,6 +66,7 @@ impl Line {
                 })
                 .collect(),
             ledger: self.ledger.clone(),
+            visits: visiting.map(|of| (&*of.name, of.visits.clone())).collect(),
         };
         postcard::to_extend(&checkpoint, vec![VERSION]).expect("memory and plain data do not fail to serialize")
     }
@@ -69,15 +77,27 @@ impl Line {
     /// If it is not one; the line is as it was.
     pub fn restore(&mut self, bytes: &[u8]) -> Result<(), CheckpointError> {
         let (&version, rest) = bytes.split_first().unwrap_or((&0, &[]));
-        if version != VERSION {
-            return Err(CheckpointError::Version(version));
-        }
+        let mut earlier = Vec::new();
+        let rest = match version {
+            VERSION => rest,
+            WITHOUT_VISITS => {
+                earlier.extend_from_slice(rest);
+                earlier.push(0); // of which there were none
+                &earlier
+            }
+            other => return Err(CheckpointError::Version(other)),
+        };
         let checkpoint: Checkpoint<'_> = postcard::from_bytes(rest)?;
         let mut known = std::collections::HashMap::new();
         for (name, station) in checkpoint.stations {
             known.insert(name, ());
             if let Some(of) = self.stations.iter_mut().find(|of| &*of.name == name) {
                 of.station = station;
+            }
+        }
+        for (name, visits) in checkpoint.visits {
+            if let Some(of) = self.stations.iter_mut().find(|of| &*of.name == name) {
+                of.visits = visits;
             }
         }
         let mut odd: std::collections::HashMap<_, _> =

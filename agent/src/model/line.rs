@@ -10,6 +10,7 @@ use crate::model::calendar::Calendar;
 use crate::model::ledger::Ledger;
 use crate::model::period::{Count, Period};
 use crate::model::station::{Role, Setting, Station};
+use crate::model::visit::{About, Visits};
 use crate::record::{Record, Sums};
 use crate::snapshot::{Snapshot, SpoolView, StationView, TagView};
 
@@ -33,6 +34,8 @@ pub struct Line {
     pub(super) ledger: Ledger,
     /// Reused from batch to batch: which of its readings are computed with.
     due: Vec<usize>,
+    /// Likewise: which of its readings tell of serial, product or lot, by station.
+    context: Vec<(usize, About, usize)>,
 }
 
 /// A station and what it works with.
@@ -43,6 +46,7 @@ pub(super) struct StationOf {
     tags: std::ops::Range<u32>,
     spec: Option<OeeSpec>,
     pub(super) station: Station,
+    pub(super) visits: Visits,
     /// What the page was last told of the sums: a scrape, too, must never see one fall.
     shown: Sums,
 }
@@ -54,6 +58,7 @@ pub(super) struct TagOf {
     unit: Option<Arc<str>>,
     pub(super) station: usize,
     role: Role,
+    about: Option<About>,
     pub(super) value: Value,
     pub(super) validity: Validity,
     /// The last text, kept while the tag is bad, so that a change is told against it.
@@ -85,6 +90,7 @@ impl Line {
             tags: station.tags.clone(),
             spec: station.oee.clone(),
             station: Station::default(),
+            visits: Visits::default(),
             shown: Sums::default(),
         });
         let tags = config.tags.iter().map(|tag| TagOf {
@@ -92,6 +98,7 @@ impl Line {
             unit: tag.unit.clone(),
             station: tag.station,
             role: config.stations[tag.station].oee.as_ref().map_or(Role::Other, |oee| role(oee, tag.id)),
+            about: config.stations[tag.station].context.about(tag.id),
             value: Value::Null,
             validity: NOTHING_YET,
             text: None,
@@ -103,6 +110,7 @@ impl Line {
             tags: tags.collect(),
             ledger: Ledger::default(),
             due: Vec::new(),
+            context: Vec::new(),
         }
     }
 
@@ -110,11 +118,15 @@ impl Line {
     /// the order they came.
     pub fn apply(&mut self, readings: &[Reading], out: &mut Derived) {
         self.due.clear();
+        self.context.clear();
         for (place, reading) in readings.iter().enumerate() {
             let Some(tag) = self.tags.get_mut(reading.tag.index()) else { continue };
             let station = &self.stations[tag.station];
             if tag.note(&station.name, reading, out) && station.spec.is_some() {
                 self.due.push(place);
+            }
+            if let Some(about) = tag.about {
+                self.context.push((tag.station, about, place));
             }
         }
         self.due.sort_by_key(|&place| readings[place].source_time);
@@ -123,6 +135,12 @@ impl Line {
             let StationOf { name, spec: Some(spec), station, .. } = &mut self.stations[tag.station] else { continue };
             let setting = Setting { name, spec, calendar: &self.calendar };
             station.apply(setting, tag.role, &readings[place], out);
+        }
+        // In order of station and then of arrival: the sort is stable.
+        self.context.sort_by_key(|&(station, _, _)| station);
+        for told in self.context.chunk_by(|a, b| a.0 == b.0) {
+            let StationOf { name, visits, .. } = &mut self.stations[told[0].0];
+            visits.apply(name, told.iter().map(|&(_, about, place)| (about, &readings[place])), out);
         }
         self.enter_losses(out);
     }
@@ -158,7 +176,7 @@ impl Line {
             .map(move |tag| Reading::bad(gemba_drivers::TagId(tag), status, at, now))
     }
 
-    /// The line as it stands at `now`, for those outside. Sums never fall from one snapshot to the next; what was shown
+    /// The line as it stands at `now`, for those outside; what came in is the pipeline's to count. Sums never fall from one snapshot to the next; what was shown
     /// changes nothing of what upstream is told.
     #[must_use]
     pub fn snapshot(&mut self, now: Time, spool: SpoolView) -> Snapshot {
@@ -169,6 +187,7 @@ impl Line {
             losses: self.ledger.newest().cloned().collect(),
             loss_totals: self.ledger.totals().collect(),
             spool,
+            ..Snapshot::default()
         }
     }
 
@@ -195,6 +214,12 @@ impl Line {
     #[must_use]
     pub fn station_of(&self, tag: gemba_drivers::TagId) -> Arc<str> {
         self.stations[self.tags[tag.index()].station].name.clone()
+    }
+
+    /// Whether the tag has told text.
+    #[must_use]
+    pub fn tells_text(&self, tag: gemba_drivers::TagId) -> bool {
+        self.tags[tag.index()].text.is_some()
     }
 
     /// The newest losses, newest first.

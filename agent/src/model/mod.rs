@@ -15,6 +15,7 @@ mod state;
 mod station;
 #[cfg(test)]
 mod tests;
+mod visit;
 
 pub use calendar::WHOLE_DAY;
 pub use checkpoint::CheckpointError;
@@ -23,3 +24,4 @@ pub use period::Period;
 pub use spec::{CounterSpec, OeeSpec, ShiftSpec, StateSpec};
 pub use state::State;
 pub use station::{KPI_EVERY, LATENESS};
+pub use visit::ContextSpec;

@@ -22,7 +22,7 @@ pub const KPI_EVERY: Duration = Duration::from_secs(10);
 
 /// A first value whose source time is older than this when it comes is one the device held all along:
 /// it counts from its receipt, since nobody watched before.
-const HELD: Duration = Duration::from_secs(10);
+pub(super) const HELD: Duration = Duration::from_secs(10);
 
 /// What a reading means to its station.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use gemba_drivers::{OwnStatus, Reading, Status, TagId, Time, Value};
 use serde_json::Value as Json;
 
 use crate::config::{Config, Http, Spool, Station, Tag};
-use crate::model::{CounterSpec, Derived, Line, OeeSpec, ShiftSpec, State, StateSpec};
+use crate::model::{ContextSpec, CounterSpec, Derived, Line, OeeSpec, ShiftSpec, State, StateSpec};
 use crate::record::{KpiPoint, Record};
 use crate::snapshot::StationView;
 
@@ -59,8 +59,15 @@ fn config(oee: OeeSpec, shifts: Vec<ShiftSpec>) -> Config {
         http: Http { listen: ([127, 0, 0, 1], 0).into() },
         upstream: None,
         spool: Spool { path: "unused".into(), max_size: 0, keep_free: 0, sync: Duration::ZERO, keep: Duration::ZERO },
+        trace_sample: 0.0,
         shifts,
-        stations: vec![Station { name: "printer-1".into(), tags: 0..3, link: 0, oee: Some(oee) }],
+        stations: vec![Station {
+            name: "printer-1".into(),
+            tags: 0..3,
+            link: 0,
+            oee: Some(oee),
+            context: ContextSpec::default(),
+        }],
         tags: vec![tag(STATE, "state"), tag(TOTAL, "total"), tag(REJECT, "reject")],
         links: Vec::new(),
     }
@@ -543,7 +550,7 @@ fn a_damaged_checkpoint_is_refused() {
     }
     let mut line = Line::new(&config(oee(1.0), vec![]));
     let error = line.restore(&[99]).expect_err("another layout");
-    assert_eq!(error.to_string(), "the checkpoint has layout 99; this gemba reads layout 2");
+    assert_eq!(error.to_string(), "the checkpoint has layout 99; this gemba reads layout 3");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::record::Record;
 /// `record` as a log, unless it is told in numbers only.
 pub(super) fn log_record(record: &Record, stations: &HashSet<Arc<str>>) -> Option<LogRecord> {
     match record {
-        Record::Kpi(_) => None,
+        Record::Kpi(_) | Record::Visit(_) => None,
         Record::StateChanged { station, time, from, to } => Some(log(
             "factory.state.changed",
             *time,

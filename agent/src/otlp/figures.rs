@@ -49,7 +49,10 @@ impl Families {
                 let key = vec![loss.source.clone(), loss.reason.clone()];
                 self.sum("gemba.losses", "{reading}", key, attributes, span, value);
             }
-            Record::StateChanged { .. } | Record::ValidityChanged { .. } | Record::TagChanged { .. } => {}
+            Record::StateChanged { .. }
+            | Record::ValidityChanged { .. }
+            | Record::TagChanged { .. }
+            | Record::Visit(_) => {}
         }
     }
 

@@ -1,5 +1,5 @@
-//! The only place that builds OTLP: what the spool holds, as `ExportMetricsServiceRequest` and
-//! `ExportLogsServiceRequest`.
+//! The only place that builds OTLP: what the spool holds, as `ExportMetricsServiceRequest`,
+//! `ExportLogsServiceRequest` and `ExportTraceServiceRequest`.
 //!
 //! The same entries give the same bytes. No clock is read: every time is the source's own.
 //!
@@ -26,10 +26,20 @@
 //! What somebody should look at (a bad or doubtful tag, a station that goes down, a loss) is WARN, the
 //! rest INFO. The observed time is the event's time: a resend must not differ.
 
+//!
+//! # Traces
+//!
+//! A unit's stay at a station is a span `factory.visit`, see `visits`.
+//!
+//! What the agent tells of itself comes as requests already ([`OwnEncoder`]) and is appended: a chunk is one request a
+//! signal at most.
+
 mod attribute;
 mod events;
 mod figures;
+mod own;
 mod tags;
+mod visits;
 mod wire;
 
 use std::collections::HashSet;
@@ -44,8 +54,10 @@ use prost::Message;
 
 use crate::otlp::attribute::text;
 use crate::otlp::figures::Families;
+pub use crate::otlp::own::OwnEncoder;
 use crate::otlp::tags::TagGauges;
-use crate::spool::{Entry, Seq, Series, SeriesId};
+use crate::record::Record;
+use crate::spool::{Entry, Own, Seq, Series, SeriesId, Signal};
 
 /// Who speaks: the attributes of the OTLP resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,10 +74,36 @@ pub struct Resource {
     pub version: Arc<str>,
 }
 
+impl Resource {
+    fn proto(&self) -> ProtoResource {
+        ProtoResource {
+            attributes: vec![
+                text("service.name", "gemba"),
+                text("service.instance.id", &*self.instance_id),
+                text("service.version", &*self.version),
+                text("host.name", &*self.host_name),
+                text("factory.site", &*self.site),
+                text("factory.line", &*self.line),
+            ],
+            ..ProtoResource::default()
+        }
+    }
+
+    fn scope(&self) -> InstrumentationScope {
+        InstrumentationScope {
+            name: "gemba".to_owned(),
+            version: self.version.to_string(),
+            ..InstrumentationScope::default()
+        }
+    }
+}
+
 /// Turns entries of the spool into requests. Keeps the encoded attributes of every series it has met.
 pub struct Encoder {
     resource: ProtoResource,
     scope: InstrumentationScope,
+    site: Arc<str>,
+    line: Arc<str>,
     /// `ResourceMetrics.resource`, encoded.
     resource_field: Vec<u8>,
     /// `ScopeMetrics.scope`, encoded.
@@ -100,23 +138,11 @@ impl Encoder {
     /// An encoder for what `resource` says, with `catalog` telling what a series is.
     #[must_use]
     pub fn new(resource: &Resource, catalog: impl Fn(SeriesId) -> Option<Series> + Send + 'static) -> Self {
-        let scope = InstrumentationScope {
-            name: "gemba".to_owned(),
-            version: resource.version.to_string(),
-            ..InstrumentationScope::default()
-        };
-        let resource = ProtoResource {
-            attributes: vec![
-                text("service.name", "gemba"),
-                text("service.instance.id", &*resource.instance_id),
-                text("service.version", &*resource.version),
-                text("host.name", &*resource.host_name),
-                text("factory.site", &*resource.site),
-                text("factory.line", &*resource.line),
-            ],
-            ..ProtoResource::default()
-        };
+        let Resource { site, line, .. } = resource.clone();
+        let (scope, resource) = (resource.scope(), resource.proto());
         Self {
+            site,
+            line,
             resource_field: wire::field(wire::RESOURCE, &resource.encode_to_vec()),
             scope_field: wire::field(wire::SCOPE, &scope.encode_to_vec()),
             resource,
@@ -144,7 +170,12 @@ impl Encoder {
     pub fn encode_after(&mut self, metrics_sent: Option<Seq>, entries: &[(Seq, Entry)]) -> Encoded {
         let orphans = self.tags.meet(entries);
         let rest = entries.partition_point(|(seq, _)| metrics_sent.is_some_and(|sent| *seq <= sent));
-        Encoded { metrics: self.metrics(&entries[rest..]), logs: self.logs(entries), traces: None, orphans }
+        Encoded {
+            metrics: with_own(self.metrics(&entries[rest..]), Signal::Metrics, &entries[rest..]),
+            logs: with_own(self.logs(entries), Signal::Logs, entries),
+            traces: with_own(self.visits(entries), Signal::Traces, entries),
+            orphans,
+        }
     }
 
     fn metrics(&mut self, entries: &[(Seq, Entry)]) -> Option<Payload> {
@@ -159,6 +190,14 @@ impl Encoder {
             return None;
         }
         Some(Payload { body: wire::metrics_request(&self.resource_field, &self.scope_field, &metrics).into(), items })
+    }
+
+    fn visits(&self, entries: &[(Seq, Entry)]) -> Option<Payload> {
+        let visits =
+            records(entries).filter_map(|record| if let Record::Visit(visit) = record { Some(visit) } else { None });
+        let spans: Vec<_> = visits.map(|visit| visits::span(&self.site, &self.line, visit)).collect();
+        let items = spans.len() as u64;
+        (items > 0).then(|| Payload { body: own::trace_request(&self.resource, &self.scope, spans).into(), items })
     }
 
     fn logs(&self, entries: &[(Seq, Entry)]) -> Option<Payload> {
@@ -185,10 +224,29 @@ impl std::fmt::Debug for Encoder {
     }
 }
 
-fn records(entries: &[(Seq, Entry)]) -> impl Iterator<Item = &crate::record::Record> {
+/// `payload` with the agent's own requests of that kind after it: one request after another is one request.
+fn with_own(payload: Option<Payload>, signal: Signal, entries: &[(Seq, Entry)]) -> Option<Payload> {
+    let own = || {
+        entries.iter().filter_map(|(_, entry)| match entry {
+            Entry::Telemetry(own) if own.signal == signal => Some(own),
+            _ => None,
+        })
+    };
+    let Some(Own { body, items, .. }) = own().next() else { return payload };
+    let (held, counted) = payload.map_or_else(Default::default, |payload| (payload.body, payload.items));
+    if held.is_empty() && own().count() == 1 {
+        return Some(Payload { body: body.clone(), items: *items });
+    }
+    let mut joined = Vec::with_capacity(held.len() + own().map(|own| own.body.len()).sum::<usize>());
+    joined.extend_from_slice(&held);
+    own().for_each(|own| joined.extend_from_slice(&own.body));
+    Some(Payload { body: joined.into(), items: counted + own().map(|own| own.items).sum::<u64>() })
+}
+
+fn records(entries: &[(Seq, Entry)]) -> impl Iterator<Item = &Record> {
     entries.iter().filter_map(|(_, entry)| match entry {
         Entry::Record { record, .. } => Some(record),
-        Entry::Readings(_) | Entry::Tick(_) | Entry::Deliveries { .. } => None,
+        Entry::Readings(_) | Entry::Telemetry(_) | Entry::Tick(_) | Entry::Deliveries { .. } => None,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use gemba_drivers::{Loss, OwnStatus, Status, Time, Validity, Value};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, SeverityNumber};
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
@@ -13,7 +14,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::State;
-use crate::record::{CycleHistogram, Figures, KpiPoint, Record, Sums};
+use crate::record::{CycleHistogram, Figures, KpiPoint, Record, Sums, Visit};
 use crate::spool::StoredReading;
 
 /// Station, tag, unit, metric, text.
@@ -543,4 +544,49 @@ fn by_prost(reading: &StoredReading) -> NumberDataPoint {
         flags: u32::from(value.is_none()),
         ..NumberDataPoint::default()
     }
+}
+
+#[test]
+fn a_chunk_is_one_request_a_signal_with_the_agents_own_after_the_rest() {
+    let own = |signal, items, body: Vec<u8>| Entry::Telemetry(Own { signal, items, time: at(1), body: body.into() });
+    let uptime = Metric { name: "process.uptime".to_owned(), ..Metric::default() };
+    let scope_metrics = vec![ScopeMetrics { metrics: vec![uptime], ..ScopeMetrics::default() }];
+    let of = ResourceMetrics { scope_metrics, ..ResourceMetrics::default() };
+    let figures = ExportMetricsServiceRequest { resource_metrics: vec![of] }.encode_to_vec();
+    let span = opentelemetry_proto::tonic::trace::v1::Span { name: "connect".to_owned(), ..Default::default() };
+    let spans = own::trace_request(&ProtoResource::default(), &InstrumentationScope::default(), vec![span]);
+    let visit = Visit {
+        station: "oven-1".into(),
+        serial: "SN1".into(),
+        product: Some("A-17".into()),
+        lot: Some("L3".into()),
+        from: at(0),
+        to: at(5),
+        arrival_seen: true,
+        departure_seen: true,
+    };
+    let entries = [
+        (Seq(1), own(Signal::Metrics, 7, figures)),
+        (Seq(2), own(Signal::Traces, 1, spans.clone())),
+        (Seq(3), Entry::Record { cause: None, record: Record::Visit(Box::new(visit)) }),
+        (Seq(4), Entry::Readings(vec![good(0, 3, Value::Int(5))])),
+    ];
+    let encoded = encoder().encode(&entries);
+    assert_eq!(encoded.logs, None);
+    let metrics = encoded.metrics.expect("metrics");
+    assert_eq!(metrics.items, 8);
+    let metrics = ExportMetricsServiceRequest::decode(metrics.body).expect("protobuf");
+    let names = metrics.resource_metrics.iter().flat_map(|of| &of.scope_metrics).flat_map(|of| &of.metrics);
+    assert_eq!(names.map(|metric| &*metric.name).collect::<Vec<_>>(), ["factory.tag.total", "process.uptime"]);
+    let traces = encoded.traces.expect("traces");
+    assert_eq!(traces.items, 2);
+    let traces = ExportTraceServiceRequest::decode(traces.body).expect("protobuf");
+    let spans_of = |of: &opentelemetry_proto::tonic::trace::v1::ResourceSpans| of.scope_spans[0].spans.clone();
+    assert_eq!(spans_of(&traces.resource_spans[1])[0].name, "connect");
+    assert_eq!(traces.resource_spans[0].resource, Some(encoder().resource));
+    insta::assert_debug_snapshot!(spans_of(&traces.resource_spans[0]));
+
+    let only = encoder().encode(&[(Seq(2), own(Signal::Traces, 1, spans.clone()))]);
+    assert_eq!(only.traces, Some(Payload { body: spans.into(), items: 1 }), "as it was stored");
+    assert_eq!((only.metrics, only.logs), (None, None));
 }

@@ -64,7 +64,8 @@ impl Lane {
     }
 }
 
-/// How much of each lane that goes upstream: readings in the readings lane, records in the others.
+/// How much of each lane that goes upstream: readings in the readings lane, items in the telemetry lane, records in the
+/// others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Units([u64; 4]);
 
@@ -77,6 +78,11 @@ impl Units {
     /// Of all lanes.
     pub(super) fn total(self) -> u64 {
         self.0.iter().fold(0, |sum, units| sum.saturating_add(*units))
+    }
+
+    /// Of all lanes but the agent's own telemetry: what somebody waits for.
+    pub(super) fn records(self) -> u64 {
+        self.total() - self.of(Lane::Telemetry)
     }
 
     /// `units` more of `lane`.
@@ -166,11 +172,12 @@ impl<'a> Frame<'a> {
         self.flags & ENDS_COMMIT != 0
     }
 
-    /// Readings in a readings frame, 1 for a record, 0 for the model's.
+    /// Readings in a readings frame, items in one of telemetry, 1 for a record, 0 for the model's.
     pub(super) fn units(&self) -> u64 {
         match self.lane {
             Lane::Model => 0,
             Lane::Readings => super::columns::count(self.payload),
+            Lane::Telemetry => postcard::take_from_bytes(self.payload).map_or(1, |(items, _)| items),
             _ => 1,
         }
     }

@@ -279,13 +279,13 @@ impl Index {
         let mut oldest = None;
         for (&first, part) in &self.parts {
             let own = self.pending(first, part);
-            if own.total() > 0 {
+            if own.records() > 0 {
                 oldest = oldest.or(Some(self.oldest(part)));
                 pending = pending.plus(own);
             }
         }
         SpoolView {
-            records: pending.total(),
+            records: pending.records(),
             readings: pending.of(Lane::Readings),
             bytes: self.bytes(),
             oldest,

@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_millis(30);
 /// How a spool stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
-    /// Readings, figures and events that upstream does not have yet.
+    /// Readings, figures and events that upstream does not have yet; the agent's own telemetry is not counted.
     pub records: u64,
     /// Of them, readings.
     pub readings: u64,
@@ -75,11 +75,11 @@ pub fn status(path: &Path) -> Result<Status, SpoolError> {
     }
     for part in &parts {
         let (units, span) = part.pending(path, status.cursor)?;
-        status.records += units.total();
+        status.records += units.records();
         status.readings += units.of(Lane::Readings);
         let Some((from, to)) = span else { continue };
         status.newest = status.newest.max(Some(to));
-        if units.total() > 0 {
+        if units.records() > 0 {
             status.oldest = status.oldest.or(Some(from));
         }
     }

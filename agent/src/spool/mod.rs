@@ -38,6 +38,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use gemba_drivers::{Delivery, Reading, Time, Validity, Value};
 use serde::{Deserialize, Serialize};
 
@@ -193,6 +194,32 @@ pub enum Entry {
         /// In order of arrival.
         deliveries: Vec<Delivery>,
     },
+    /// What the agent tells of itself. Nothing of it is ever applied: a restart passes it over.
+    Telemetry(Own),
+}
+
+/// A request of the agent's own telemetry, as it will be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Own {
+    /// Which kind of request it is.
+    pub signal: Signal,
+    /// Points, log records or spans in it.
+    pub items: u64,
+    /// When it was put together.
+    pub time: Time,
+    /// An OTLP `Export…ServiceRequest`, protobuf.
+    pub body: Bytes,
+}
+
+/// The kinds of OTLP requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Signal {
+    /// `ExportMetricsServiceRequest`
+    Metrics,
+    /// `ExportLogsServiceRequest`
+    Logs,
+    /// `ExportTraceServiceRequest`
+    Traces,
 }
 
 /// A reading as the spool keeps it: by series, since tags are renumbered when the configuration changes.

@@ -12,7 +12,9 @@ use super::index::{Account, Index, Part, Shared, Store, read_cursor};
 use super::journal::{Assembly, Damage, Scan, record, scan};
 use super::load::Loaded;
 use super::segment::Meta;
-use super::{Catalog, Entry, Reader, Sealer, Seq, Series, SeriesId, Settings, SpoolError, Writer, columns};
+use super::{
+    Catalog, Entry, Own, Reader, Sealer, Seq, Series, SeriesId, Settings, Signal, SpoolError, Writer, columns,
+};
 
 /// A spool, ready for work.
 pub struct Opened {
@@ -106,7 +108,11 @@ pub(super) fn entry(frame: &Frame<'_>) -> Option<Entry> {
             }
             Mark::Commit { .. } | Mark::Checkpoint { .. } => None,
         },
-        Lane::Events | Lane::Kpis | Lane::Telemetry => {
+        Lane::Telemetry => {
+            let (items, signal, time, body) = postcard::from_bytes::<(u64, Signal, Time, &[u8])>(frame.payload).ok()?;
+            Some(Entry::Telemetry(Own { signal, items, time, body: body.to_vec().into() }))
+        }
+        Lane::Events | Lane::Kpis => {
             record(frame.payload).map(|(cause, record)| Entry::Record { cause: cause.map(Seq), record })
         }
     }

@@ -9,7 +9,7 @@ use super::columns::{Encoder, MAX_READINGS};
 use super::frame::{ENDS_COMMIT, HEADER, Lane, Mark, Units, put};
 use super::index::{Part, Shared, Store};
 use super::journal::{Journal, Marks};
-use super::{Entry, Seq, SpoolError, StoredReading};
+use super::{Entry, Own, Seq, SpoolError, StoredReading};
 use crate::record::Record;
 use crate::snapshot::SpoolView;
 
@@ -54,6 +54,7 @@ impl Writer {
         match entry {
             Entry::Readings(readings) => readings.chunks(MAX_READINGS).for_each(|chunk| self.put_readings(chunk)),
             Entry::Record { cause, record } => self.put_record(*cause, record),
+            Entry::Telemetry(own) => self.put_own(own),
             Entry::Tick(time) => self.put_mark(0, &Mark::Tick(*time)),
             Entry::Deliveries { session, deliveries } => {
                 // At most 9 bytes each.
@@ -144,7 +145,8 @@ impl Writer {
             Record::StateChanged { .. }
             | Record::ValidityChanged { .. }
             | Record::TagChanged { .. }
-            | Record::Loss { .. } => Lane::Events,
+            | Record::Loss { .. }
+            | Record::Visit(_) => Lane::Events,
         };
         if let Record::Loss { loss, .. } = record {
             self.open_losses.push(loss.clone());
@@ -152,6 +154,13 @@ impl Writer {
         let payload = postcard::to_stdvec(&(cause.map(|seq| seq.0), record)).expect("plain data always encodes");
         put(&mut self.open, self.next, lane, 0, &payload);
         self.open_units.add(lane, 1);
+        self.next += 1;
+    }
+
+    fn put_own(&mut self, Own { signal, items, time, body }: &Own) {
+        let payload = postcard::to_stdvec(&(items, signal, time, &body[..])).expect("plain data always encodes");
+        put(&mut self.open, self.next, Lane::Telemetry, 0, &payload);
+        self.open_units.add(Lane::Telemetry, *items);
         self.next += 1;
     }
 

@@ -55,7 +55,7 @@ pub fn numbers(entry: &Entry) -> Vec<u64> {
         Entry::Readings(readings) => readings.iter().map(|reading| number(&reading.value)).collect(),
         Entry::Record { record: Record::TagChanged { to, .. }, .. } => vec![to.parse().expect("a number")],
         Entry::Record { record, .. } => panic!("nobody wrote {record:?}"),
-        Entry::Tick(_) | Entry::Deliveries { .. } => Vec::new(),
+        Entry::Tick(_) | Entry::Deliveries { .. } | Entry::Telemetry(_) => Vec::new(),
     }
 }
 

@@ -20,13 +20,13 @@ mod wire;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
-use tracing::warn;
+use tracing::{Instrument, warn};
 
 pub use config::{Address, Config, DataType, Endpoint, Group, Table, Tag};
 
 use self::plan::Plan;
 use self::wire::{Answer, Wire};
-use crate::{Batch, Driver, LinkError, Loss, Outlet, OwnStatus, Reading, Status, Stopped, TagId, Time, Value};
+use crate::{Batch, Driver, LinkError, Loss, Outlet, OwnStatus, Reading, Status, Stopped, TagId, Time, Value, trace};
 
 /// How many reads one poll may split. The tags of those it leaves for the next poll are bad until then.
 const SPLITS_A_POLL: usize = 32;
@@ -78,7 +78,9 @@ impl Driver for Client {
                 return LinkError::Broken("not connected".to_owned());
             };
             let plan = &mut self.plans[next];
-            let readings = match poll(wire, plan).await {
+            let span = trace::client!("poll", factory.station = %plan.station, modbus.unit = plan.unit);
+            let polled = poll(wire, plan).instrument(span.clone()).await;
+            let readings = match polled.inspect_err(|error| trace::failed(&span, error)) {
                 Ok(readings) => readings,
                 Err(error @ LinkError::Silent(_)) => {
                     let unit = plan.unit;

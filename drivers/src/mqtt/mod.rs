@@ -18,13 +18,15 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tracing::{debug, warn};
+use tracing::{Instrument, debug, warn};
 
 pub use config::{Config, Credentials, Endpoint, SourceTime, TimeFormat, Topic, TopicTag, Version};
 
 use self::payload::Payloads;
 use self::session::{Event, Message, Session, Unsigned};
-use crate::{Batch, Deliveries, Delivery, Driver, LinkError, Outlet, OwnStatus, Reading, Receipt, Status, TagId, Time};
+use crate::{
+    Batch, Deliveries, Delivery, Driver, LinkError, Outlet, OwnStatus, Reading, Receipt, Status, TagId, Time, trace,
+};
 
 /// How long a stop waits for what was delivered to become durable: some commits of the usual `spool.sync`, and less
 /// than the supervisor allows for the whole goodbye.
@@ -132,6 +134,13 @@ impl Client {
         Ok(())
     }
 
+    /// A message, from its arrival until the pipeline has it.
+    async fn take(&mut self, message: &Message, outlet: &Outlet) -> Result<(), LinkError> {
+        let span = trace::client!("message", messaging.destination.name = message.topic());
+        let taken = self.pass_on(message, outlet).instrument(span.clone()).await;
+        taken.inspect_err(|error| trace::failed(&span, error))
+    }
+
     /// Hands over what `message` says, and remembers to acknowledge it.
     async fn pass_on(&mut self, message: &Message, outlet: &Outlet) -> Result<(), LinkError> {
         if let Some(ack) = message.ack()
@@ -190,14 +199,14 @@ impl Driver for Client {
             self.tell_refused(outlet).await?;
             loop {
                 if let Some(message) = self.early.take() {
-                    self.pass_on(&message, outlet).await?;
+                    self.take(&message, outlet).await?;
                     continue;
                 }
                 let Some(session) = &mut self.session else {
                     return Err(LinkError::Broken("not connected".to_owned()));
                 };
                 match session.next(&mut self.unsigned, &mut durable).await.map_err(while_running)? {
-                    Event::Message(message) => self.pass_on(&message, outlet).await?,
+                    Event::Message(message) => self.take(&message, outlet).await?,
                     Event::Subscribed(granted) => {
                         self.granted(&granted)?;
                         self.tell_refused(outlet).await?;

@@ -20,9 +20,9 @@ use std::sync::Arc;
 
 use opcua::types::{DataChangeNotification, MonitoredItemNotification, StatusChangeNotification};
 use tokio::time::{Instant, timeout_at};
-use tracing::{info, warn};
+use tracing::{Instrument, info, warn};
 
-use crate::{Batch, Driver, LinkError, Loss, Outlet, Reading, Status, TagId, Time};
+use crate::{Batch, Driver, LinkError, Loss, Outlet, Reading, Status, TagId, Time, trace};
 use link::{Link, Notice, Want};
 
 /// The driver.
@@ -111,6 +111,12 @@ impl Client {
         Ok(batch)
     }
 
+    /// The station, if there is but one behind this server.
+    fn only_station(&self) -> Option<&str> {
+        let [station] = self.config.stations.as_slice() else { return None };
+        Some(&station.name)
+    }
+
     fn take(&self, values: Vec<MonitoredItemNotification>, received: Time, batch: &mut Batch) {
         batch.readings.reserve_exact(values.len());
         for MonitoredItemNotification { client_handle, value } in values {
@@ -150,12 +156,16 @@ impl Driver for Client {
         loop {
             while let Some(notice) = self.link.as_mut().and_then(Link::next_notice) {
                 outlet.alive(notice.received);
-                let batch = match self.open(notice) {
+                let span = trace::client!("message", factory.station = self.only_station());
+                let batch = match span.in_scope(|| self.open(notice)) {
                     Ok(batch) => batch,
-                    Err(error) => return error,
+                    Err(error) => {
+                        trace::failed(&span, &error);
+                        return error;
+                    }
                 };
                 let empty = batch.readings.is_empty() && batch.losses.is_empty();
-                if !empty && outlet.deliver(batch).await.is_err() {
+                if !empty && outlet.deliver(batch).instrument(span).await.is_err() {
                     return LinkError::Broken("the agent is stopping".to_owned());
                 }
                 // Time that we spent waiting is not the server's silence.

@@ -5,3 +5,4 @@ pub mod modbus;
 pub mod mqtt;
 pub mod opcua;
 pub mod proxy;
+pub mod smt;

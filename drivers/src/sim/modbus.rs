@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::net::TcpListener;
@@ -48,6 +49,7 @@ struct Running {
 struct Device {
     units: Mutex<HashMap<u8, Unit>>,
     asked: Mutex<VecDeque<Asked>>,
+    reads: AtomicU64,
     hanging: watch::Sender<bool>,
     dead: watch::Sender<Option<u8>>,
     short: watch::Sender<bool>,
@@ -71,6 +73,7 @@ impl ModbusServer {
         let device = Arc::new(Device {
             units: Mutex::default(),
             asked: Mutex::default(),
+            reads: AtomicU64::new(0),
             hanging: watch::Sender::new(false),
             dead: watch::Sender::new(None),
             short: watch::Sender::new(false),
@@ -139,6 +142,12 @@ impl ModbusServer {
     /// What was asked, oldest first: the last 1,000 requests since this was last called.
     pub fn take_asked(&self) -> Vec<Asked> {
         lock(&self.device.asked).drain(..).collect()
+    }
+
+    /// How many read requests it has had since its start.
+    #[must_use]
+    pub fn reads(&self) -> u64 {
+        self.device.reads.load(Ordering::Relaxed)
     }
 
     /// Cuts every connection; new ones are welcome.
@@ -268,6 +277,7 @@ impl Device {
     }
 
     fn remember(&self, asked: Asked) {
+        self.reads.fetch_add(1, Ordering::Relaxed);
         let mut log = lock(&self.asked);
         if log.len() == REMEMBERED {
             log.pop_front();

@@ -21,6 +21,9 @@ const ATTEMPTS: usize = 8;
 /// How long the broker may take to listen.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// In how many pieces it keeps a topic; the oldest goes when there is one too many.
+const SEGMENTS: usize = 4;
+
 /// What a broker is like.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -30,11 +33,13 @@ pub struct Options {
     pub users: HashMap<String, String>,
     /// The largest payload it takes, in bytes.
     pub max_payload: usize,
+    /// How much of each topic it keeps for subscribers that are behind, at least, in bytes. It may keep a third more.
+    pub backlog: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { version: Version::V311, users: HashMap::new(), max_payload: 32 << 20 }
+        Self { version: Version::V311, users: HashMap::new(), max_payload: 32 << 20, backlog: 192 << 20 }
     }
 }
 
@@ -64,8 +69,8 @@ impl Broker {
         let router = RouterConfig {
             max_connections: 2000,
             max_outgoing_packet_count: 200,
-            max_segment_size: 64 << 20,
-            max_segment_count: 4,
+            max_segment_size: options.backlog / (SEGMENTS - 1),
+            max_segment_count: SEGMENTS,
             ..RouterConfig::default()
         };
         let router = Router::new(0, router).spawn();

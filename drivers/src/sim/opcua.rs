@@ -159,6 +159,15 @@ impl OpcuaServer {
         self.set_many(values.into_iter().map(|(index, value)| (index, DataValue::new_at(value, at))));
     }
 
+    /// The same with the OPC UA types that they are to have.
+    ///
+    /// # Panics
+    /// When a place is beyond the list.
+    pub fn set_variants(&self, values: impl IntoIterator<Item = (usize, Variant)>, source_time: Time) {
+        let at = date_time(source_time);
+        self.set_many(values.into_iter().map(|(index, value)| (index, DataValue::new_at(value, at))));
+    }
+
     fn set_many(&self, values: impl IntoIterator<Item = (usize, DataValue)>) {
         let mut nodes = self.nodes.lock();
         let mut changed = Vec::new();
@@ -298,7 +307,7 @@ fn limits(nodes: usize) -> Limits {
             min_publishing_interval_ms: 10.0,
             max_monitored_items_per_sub: nodes.max(1_000) * 2,
             max_monitored_item_queue_size: 100,
-            max_queued_notifications: 0,
+            max_queued_notifications: 100, // 0 is not "any number": it drops all but the newest, with a warning for each
             ..SubscriptionLimits::default()
         },
         ..Limits::default()

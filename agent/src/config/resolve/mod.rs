@@ -1,5 +1,6 @@
 //! From what is written to what is meant: names become numbers, stations share links, contradictions are found.
 
+mod context;
 mod links;
 mod oee;
 mod shifts;
@@ -19,6 +20,7 @@ use super::section::{At, Shape};
 use super::tree::Node;
 use super::words::{Metric, Name, Ucum, is_metric_name};
 use super::{Config, Http, Protocol, Secret, Spool, Station, Tag, Upstream};
+use crate::model::ContextSpec;
 
 /// The configuration that `document` means; `None` when anything in it is wrong, which is then reported.
 pub(super) fn resolve(document: &Node, report: &mut Report) -> Option<Config> {
@@ -26,6 +28,7 @@ pub(super) fn resolve(document: &Node, report: &mut Report) -> Option<Config> {
     let http = http(document, root.http, report);
     let upstream = root.upstream.and_then(|section| upstream(section.value, report));
     let spool = spool(document, root.spool, report);
+    let trace_sample = trace_sample(document, root.traces, report);
     let shifts = root.shifts.map(|list| shifts::resolve(&list.value, report)).unwrap_or_default();
 
     let line = root.line.map(|name| name.value.0);
@@ -46,6 +49,7 @@ pub(super) fn resolve(document: &Node, report: &mut Report) -> Option<Config> {
         http: http?,
         upstream,
         spool: spool?,
+        trace_sample: trace_sample?,
         shifts,
         stations: plant.stations,
         tags: plant.tags,
@@ -59,6 +63,14 @@ fn http(document: &Node, section: Option<At<raw::Http>>, report: &mut Report) ->
         None => raw::Http::read(&raw::absent(document, "http"), report)?,
     };
     Some(Http { listen: http.listen?.value.0 })
+}
+
+fn trace_sample(document: &Node, section: Option<At<raw::Traces>>, report: &mut Report) -> Option<f64> {
+    let traces = match section {
+        Some(section) => section.value,
+        None => raw::Traces::read(&raw::absent(document, "traces"), report)?,
+    };
+    Some(traces.sample?.0)
 }
 
 fn spool(document: &Node, section: Option<At<raw::Spool>>, report: &mut Report) -> Option<Spool> {
@@ -168,21 +180,24 @@ impl Plant {
                     self.begin(&raw.name, raw.tags.as_ref().map(|tags| Common::of(tags, |tag| &tag.0)), report);
                 let oee = oee::resolve(raw.oee.as_ref(), &facts, report);
                 let link = self.links.modbus(&who, raw, &facts, report);
-                self.end(who, &facts, oee, link);
+                let context = context::resolve(raw.context.as_ref(), &facts, report);
+                self.end(who, &facts, oee, context, link);
             }
             raw::Station::Opcua(raw) => {
                 let (who, facts) =
                     self.begin(&raw.name, raw.tags.as_ref().map(|tags| Common::of(tags, |tag| &tag.0)), report);
                 let oee = oee::resolve(raw.oee.as_ref(), &facts, report);
                 let link = self.links.opcua(&who, raw, &facts, report);
-                self.end(who, &facts, oee, link);
+                let context = context::resolve(raw.context.as_ref(), &facts, report);
+                self.end(who, &facts, oee, context, link);
             }
             raw::Station::Mqtt(raw) => {
                 let (who, facts) =
                     self.begin(&raw.name, raw.tags.as_ref().map(|tags| Common::of(tags, |tag| &tag.0)), report);
                 let oee = oee::resolve(raw.oee.as_ref(), &facts, report);
                 let link = self.links.mqtt(&who, raw, &facts, &oee, self.line.as_deref(), report);
-                self.end(who, &facts, oee, link);
+                let context = context::resolve(raw.context.as_ref(), &facts, report);
+                self.end(who, &facts, oee, context, link);
             }
         }
     }
@@ -245,14 +260,20 @@ impl Plant {
         (who, facts)
     }
 
-    fn end(&mut self, who: Who, facts: &[TagFacts], oee: oee::Resolved, link: Option<usize>) {
+    fn end(&mut self, who: Who, facts: &[TagFacts], oee: oee::Resolved, context: ContextSpec, link: Option<usize>) {
         if let Some(text) = oee.text_tag {
             self.tags[text.index()].text = true;
         }
         let end = u32::try_from(self.tags.len()).unwrap_or(u32::MAX);
         let start = facts.first().map_or(end, |tag| tag.id.0);
         // Without a link something was reported, and the configuration is refused.
-        self.stations.push(Station { name: who.name, tags: start..end, link: link.unwrap_or_default(), oee: oee.spec });
+        self.stations.push(Station {
+            name: who.name,
+            tags: start..end,
+            link: link.unwrap_or_default(),
+            oee: oee.spec,
+            context,
+        });
     }
 }
 

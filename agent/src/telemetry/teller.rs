@@ -1,0 +1,210 @@
+//! Puts together what the agent tells of itself, and hands it to the pipeline.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use gemba_drivers::{LinkPhase, LinkState, Loss, Time};
+use tokio::sync::{mpsc, watch};
+
+use crate::otlp::OwnEncoder;
+use crate::snapshot::UpstreamView;
+use crate::spool::Own;
+use crate::telemetry::meters::Meters;
+use crate::telemetry::metric::{Kind, Metric, Number};
+use crate::telemetry::outbox::{Held, Outbox};
+
+/// The source of losses of own telemetry.
+pub const TELEMETRY: &str = "telemetry";
+
+/// What the teller tells from.
+pub struct Sources {
+    /// Log lines and spans.
+    pub outbox: Outbox,
+    /// What the agent counts.
+    pub meters: Arc<Meters>,
+    /// Each link's endpoint and state.
+    pub links: Vec<(Arc<str>, watch::Receiver<LinkState>)>,
+    /// The way up.
+    pub upstream: watch::Receiver<UpstreamView>,
+}
+
+/// Tells upstream of the agent, by way of the pipeline. When its queue is full what does not fit is dropped, and counted.
+pub struct Teller {
+    sources: Sources,
+    encoder: OwnEncoder,
+    to: mpsc::Sender<Own>,
+    losses: mpsc::Sender<Loss>,
+    /// How many drops are in the ledger, and since when there may be more.
+    accounted: (u64, Time),
+}
+
+impl Teller {
+    /// Tells `to` the pipeline; what was dropped goes to `losses`.
+    #[must_use]
+    pub fn new(sources: Sources, encoder: OwnEncoder, to: mpsc::Sender<Own>, losses: mpsc::Sender<Loss>) -> Self {
+        let accounted = (0, sources.meters.since());
+        Self { sources, encoder, to, losses, accounted }
+    }
+
+    /// Log lines and spans since the last time.
+    pub fn tell_said(&mut self, now: Time) {
+        let Held { logs, spans, dropped } = self.sources.outbox.take();
+        self.sources.meters.drop_own(dropped);
+        let requests = self.encoder.logs(&logs, now).into_iter().chain(self.encoder.spans(spans, now));
+        self.send(requests);
+    }
+
+    /// Nobody wants to hear log lines and spans: they make room.
+    pub fn forget_said(&mut self) {
+        drop(self.sources.outbox.take());
+    }
+
+    /// What `/metrics` shows beside its own: `gemba.*` that nobody else counts.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<Metric> {
+        let mut metrics = self.sources.meters.metrics();
+        let mut connects = BTreeMap::<_, u64>::new();
+        for (endpoint, link) in &self.sources.links {
+            *connects.entry(endpoint.clone()).or_default() += link.borrow().connects;
+        }
+        let about = ("gemba.link.connects", "{connect}", "Times that the link came up.");
+        let points = connects.into_iter().map(|(endpoint, count)| (endpoint, Number::Whole(count)));
+        metrics.push(Metric::by(about, Kind::Count(self.sources.meters.since()), "gemba.link.endpoint", points));
+        metrics
+    }
+
+    /// All figures: those of `machine`, which hold [`Self::metrics`] already, and how links, spool and upstream are.
+    pub fn tell_figures(&mut self, machine: &[Metric], now: Time) {
+        let mut all = self.sources.meters.shown();
+        let mut up = BTreeMap::<_, bool>::new();
+        for (endpoint, link) in &self.sources.links {
+            *up.entry(endpoint.clone()).or_insert(true) &= link.borrow().phase == LinkPhase::Connected;
+        }
+        let about = ("gemba.link.connected", "1", "1 while the link is up, else 0.");
+        let points = up.into_iter().map(|(endpoint, up)| (endpoint, Number::Whole(u64::from(up))));
+        all.push(Metric::by(about, Kind::Gauge, "gemba.link.endpoint", points));
+        let count = Kind::Count(self.sources.meters.since());
+        let (retries, rejected) = {
+            let upstream = self.sources.upstream.borrow();
+            (Number::Whole(upstream.retries), Number::Whole(upstream.rejected))
+        };
+        all.push(Metric::one("gemba.upstream.retries", "{request}", "Requests sent again.", count, retries));
+        let about = "Points, log records and spans that upstream refused for good.";
+        all.push(Metric::one("gemba.upstream.rejected", "{item}", about, count, rejected));
+        let requests = self.encoder.metrics(machine, now).into_iter().chain(self.encoder.metrics(&all, now));
+        self.send(requests);
+        self.account(now);
+    }
+
+    fn send(&self, requests: impl IntoIterator<Item = Own>) {
+        for own in requests {
+            let items = own.items;
+            if self.to.try_send(own).is_err() {
+                self.sources.meters.drop_own(items);
+            }
+        }
+    }
+
+    /// What was dropped since the last time is one loss; if the ledger has no time for it, it is told the next time.
+    fn account(&mut self, now: Time) {
+        let dropped = self.sources.meters.dropped();
+        let (told, since) = self.accounted;
+        if dropped > told {
+            let reason = "own telemetry came faster than it could be stored".into();
+            let loss = Loss { source: TELEMETRY.into(), from: since, to: now, count: dropped - told, reason };
+            if self.losses.try_send(loss).is_err() {
+                return;
+            }
+        }
+        self.accounted = (dropped, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::subscriber::with_default;
+    use tracing_subscriber::prelude::*;
+
+    use super::*;
+    use crate::otlp::Resource;
+    use crate::snapshot::UpstreamStatus;
+    use crate::spool::Signal;
+
+    fn resource() -> Resource {
+        let (site, line, instance_id) = ("fab-2".into(), "smt-1".into(), "i".into());
+        Resource { site, line, instance_id, host_name: "gw-7".into(), version: "0.1.0".into() }
+    }
+
+    fn teller(room: usize) -> (Teller, Outbox, mpsc::Receiver<Own>, mpsc::Receiver<Loss>) {
+        let outbox = Outbox::default();
+        let upstream = UpstreamView {
+            status: UpstreamStatus::Connected,
+            since: Time(0),
+            last_success: None,
+            retries: 3,
+            rejected: 0,
+            last_error: None,
+        };
+        let link = LinkState { connects: 2, ..LinkState::new(Time(0)) };
+        let links = ["tcp://a", "tcp://a", "tcp://b"].map(|name| (name.into(), watch::channel(link.clone()).1));
+        let sources = Sources {
+            outbox: outbox.clone(),
+            meters: Arc::default(),
+            links: links.into(),
+            upstream: watch::channel(upstream).1,
+        };
+        let ((to, told), (losses, lost)) = (mpsc::channel(room), mpsc::channel(4));
+        (Teller::new(sources, OwnEncoder::new(&resource()), to, losses), outbox, told, lost)
+    }
+
+    fn all(told: &mut mpsc::Receiver<Own>) -> Vec<Own> {
+        std::iter::from_fn(|| told.try_recv().ok()).collect()
+    }
+
+    #[test]
+    fn an_idle_agent_tells_its_figures_and_nothing_else() {
+        let (mut teller, _, mut told, mut lost) = teller(64);
+        let mut tell = |now| {
+            for second in 0..30 {
+                teller.tell_said(Time(now + second));
+            }
+            let machine = teller.metrics();
+            teller.tell_figures(&machine, Time(now));
+            all(&mut told)
+        };
+        let first = tell(0);
+        assert!(first.iter().all(|own| own.signal == Signal::Metrics));
+        let items = |told: &[Own]| told.iter().map(|own| own.items).sum::<u64>();
+        for minute in 1..20 {
+            assert_eq!(items(&tell(minute)), items(&first), "it does not grow");
+        }
+        assert!(lost.try_recv().is_err(), "nothing was dropped");
+    }
+
+    #[test]
+    fn two_links_to_one_endpoint_are_one_point() {
+        let (teller, ..) = teller(8);
+        let metrics = teller.metrics();
+        let connects = metrics.iter().find(|metric| metric.name == "gemba.link.connects").expect("it is told");
+        let told: Vec<_> = connects.points.iter().map(|point| (&*point.attributes[0].1, &point.value)).collect();
+        assert_eq!(told, [("tcp://a", &Number::Whole(4)), ("tcp://b", &Number::Whole(2))]);
+    }
+
+    #[test]
+    fn a_full_queue_drops_and_the_ledger_hears_of_it_once() {
+        let (mut teller, outbox, mut told, mut lost) = teller(1);
+        with_default(tracing_subscriber::registry().with(outbox.layer(1.0)), || {
+            for number in 0..200 {
+                tracing::info!(number, "a line that is long enough to fill several frames of the spool, if said often");
+            }
+        });
+        teller.tell_said(Time(1));
+        let kept: u64 = all(&mut told).iter().map(|own| own.items).sum();
+        assert!((1..200).contains(&kept), "{kept}");
+        teller.account(Time(9));
+        teller.account(Time(10));
+        let loss = lost.try_recv().expect("a loss");
+        assert_eq!((&*loss.source, loss.count, loss.to), (TELEMETRY, 200 - kept, Time(9)));
+        assert!(lost.try_recv().is_err(), "only once");
+    }
+}
