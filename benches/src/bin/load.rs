@@ -150,7 +150,11 @@ async fn main() -> anyhow::Result<()> {
         None => println!("lost             none"),
         Some(_) => println!("lost             {} left out or moved, {} repeated", all.missing, all.repeated),
     }
-    println!("CPU              {:.2} % of a core, {micros:.2} us a reading{}", cpu / took * 100.0, aim(micros, args.load.aim()));
+    println!(
+        "CPU              {:.2} % of a core, {micros:.2} us a reading{}",
+        cpu / took * 100.0,
+        aim(micros, args.load.aim())
+    );
     let resident = mib(after.resident);
     println!(
         "resident memory  {resident:.1} MiB{}, {:.1} MiB of it its own, {:.1} MiB at most",

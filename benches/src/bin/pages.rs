@@ -108,13 +108,7 @@ struct Figures {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for people")]
-async fn measure(
-    args: &Args,
-    pages: usize,
-    page: &str,
-    agent: &mut Running,
-    polls: &Polls,
-) -> anyhow::Result<Figures> {
+async fn measure(args: &Args, pages: usize, page: &str, agent: &mut Running, polls: &Polls) -> anyhow::Result<Figures> {
     let events = Arc::new(AtomicU64::new(0));
     let mut open = JoinSet::new();
     for _ in 0..pages {
