@@ -9,7 +9,8 @@ use reqwest::{Certificate, Url, redirect, retry};
 
 use crate::config::{Protocol, Secret, Upstream};
 use crate::forward::answer::{Answer, clean};
-use crate::forward::{Signal, grpc, http};
+use crate::forward::{grpc, http};
+use crate::spool::Signal;
 
 /// A body of upstream is read so far; what is longer is no OTLP.
 pub(super) const ANSWER: usize = 64 * 1024;
@@ -100,8 +101,8 @@ impl Client {
         };
         let response = self.transport.post(url).headers(self.content.clone()).body(body).send().await?;
         match protocol {
-            Protocol::Http => http::answer(response).await,
-            Protocol::Grpc => grpc::answer(response).await,
+            Protocol::Http => http::answer(signal, response).await,
+            Protocol::Grpc => grpc::answer(signal, response).await,
         }
     }
 
@@ -219,6 +220,7 @@ mod tests {
             endpoint: endpoint.to_owned(),
             protocol: Protocol::Http,
             gzip: true,
+            signals: Signal::ALL.to_vec(),
             headers: Vec::new(),
             timeout: Duration::from_secs(1),
             ca_file: None,
