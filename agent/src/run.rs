@@ -144,7 +144,7 @@ pub async fn run_with(
     };
     let sources = teller::Sources {
         outbox: own,
-        meters,
+        meters: meters.clone(),
         links: config.links.iter().map(|link| link.endpoint.as_str().into()).zip(links.iter().cloned()).collect(),
         upstream: upstream.clone(),
         wanted: config.upstream.as_ref().map(|upstream| upstream.signals.clone()).unwrap_or_default(),
@@ -176,7 +176,7 @@ pub async fn run_with(
         Some(upstream) => {
             let stations = config.stations.iter().map(|station| station.name.clone());
             let encoder = Encoder::new(&resource, move |id| catalog.get(id).cloned()).with_stations(stations);
-            let forwarder = Forwarder::new(upstream, encoder, reader, losses, upstreams)?;
+            let forwarder = Forwarder::new(upstream, encoder, reader, losses, upstreams)?.counting_in(meters);
             let running = sent.run_until_cancelled_owned(forwarder.run(sending.clone()));
             Some(spawn_blocking(move || Handle::current().block_on(running)))
         }

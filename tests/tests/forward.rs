@@ -62,6 +62,7 @@ async fn requests_are_what_otlp_says() {
         assert_eq!(request.headers["content-encoding"], "gzip");
         assert_eq!(request.headers["x-plant"], "fab-2");
         assert!(request.headers["user-agent"].as_bytes().starts_with(b"gemba/"));
+        assert!(!request.headers.contains_key("traceparent"), "nobody takes spans here");
         let resource = match &request.content {
             Content::Metrics(request) => &request.resource_metrics[0].resource,
             Content::Logs(request) => &request.resource_logs[0].resource,

@@ -8,6 +8,7 @@ use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResp
 use prost::Message;
 
 use crate::spool::Signal;
+use crate::telemetry::meters::Outcome;
 
 /// Longest message of upstream that is kept.
 const MESSAGE: usize = 200;
@@ -61,6 +62,16 @@ impl Answer {
             | Self::TooLarge { why }
             | Self::Refused { why }
             | Self::Blocked { why } => Some(why),
+        }
+    }
+
+    /// How it is counted.
+    pub(super) fn outcome(&self) -> Outcome {
+        match self {
+            Self::Accepted { .. } => Outcome::Accepted,
+            Self::Later { .. } | Self::Failed { .. } => Outcome::Failed,
+            Self::TooLarge { .. } | Self::Refused { .. } => Outcome::Refused,
+            Self::Blocked { .. } => Outcome::Blocked,
         }
     }
 }

@@ -32,6 +32,7 @@ mod grpc;
 mod http;
 mod parcel;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -50,6 +51,7 @@ use crate::forward::parcel::{Packing, Part, Pending, Sent, Span};
 use crate::otlp::{Encoder, Payload};
 use crate::snapshot::{UpstreamStatus, UpstreamView};
 use crate::spool::{self, Chunk, Seq};
+use crate::telemetry::meters::Meters;
 
 /// Readings in a request at most: 1.35 MB of protobuf, 90-140 kB gzipped.
 pub const READINGS_PER_REQUEST: usize = 10_000;
@@ -182,6 +184,13 @@ impl<B: Backlog> Forwarder<B> {
             sent: Sent::default(),
             owed: Vec::new(),
         })
+    }
+
+    /// Counts its requests in `meters`.
+    #[must_use]
+    pub fn counting_in(mut self, meters: Arc<Meters>) -> Self {
+        self.client.meters = meters;
+        self
     }
 
     /// Waits otherwise than usual; for tests.

@@ -88,9 +88,9 @@ fn spool(document: &Node, section: Option<At<raw::Spool>>, report: &mut Report) 
     })
 }
 
-/// Headers that say what the body is, or how long: gemba sets them.
-const OWN_HEADERS: [&str; 6] =
-    ["content-type", "content-encoding", "content-length", "host", "te", "transfer-encoding"];
+/// Headers that say what the body is, or how long, or in which span it is sent: gemba sets them.
+const OWN_HEADERS: [&str; 7] =
+    ["content-type", "content-encoding", "content-length", "host", "te", "traceparent", "transfer-encoding"];
 
 fn upstream(section: raw::Upstream, report: &mut Report) -> Option<Upstream> {
     let otlp = section.otlp?.value;
