@@ -144,9 +144,10 @@ pub async fn run_with(
     };
     let sources = teller::Sources {
         outbox: own,
-        meters,
+        meters: meters.clone(),
         links: config.links.iter().map(|link| link.endpoint.as_str().into()).zip(links.iter().cloned()).collect(),
         upstream: upstream.clone(),
+        wanted: config.upstream.as_ref().map(|upstream| upstream.signals.clone()).unwrap_or_default(),
     };
     let teller = Teller::new(sources, OwnEncoder::new(&resource), to, losses.clone());
     let telling = CancellationToken::new();
@@ -156,9 +157,9 @@ pub async fn run_with(
     let _kept = keeping.clone().drop_guard(); // as above
     let mut keeper = {
         let (losses, stop) = (losses.clone(), keeping.clone());
-        let (host, telling, wanted) = (Host::new(&config.spool.path), telling.clone(), config.upstream.is_some());
+        let (host, telling) = (Host::new(&config.spool.path), telling.clone());
         let watching = async move {
-            watch_host(host, gateways, teller, wanted, telling).await;
+            watch_host(host, gateways, teller, telling).await;
             drop(last_told);
         };
         spawn_blocking(move || {
@@ -175,7 +176,7 @@ pub async fn run_with(
         Some(upstream) => {
             let stations = config.stations.iter().map(|station| station.name.clone());
             let encoder = Encoder::new(&resource, move |id| catalog.get(id).cloned()).with_stations(stations);
-            let forwarder = Forwarder::new(upstream, encoder, reader, losses, upstreams)?;
+            let forwarder = Forwarder::new(upstream, encoder, reader, losses, upstreams)?.counting_in(meters);
             let running = sent.run_until_cancelled_owned(forwarder.run(sending.clone()));
             Some(spawn_blocking(move || Handle::current().block_on(running)))
         }
@@ -378,15 +379,8 @@ async fn keep_house(sealer: &mut spool::Sealer, losses: mpsc::Sender<Loss>, stop
     }
 }
 
-/// Looks at the machine, and tells of it and of the agent until `stop`, and once more then. Without an upstream nobody
-/// is told: the spool is for what somebody may yet want.
-async fn watch_host(
-    mut host: Host,
-    gateways: watch::Sender<GatewayView>,
-    mut teller: Teller,
-    upstream: bool,
-    stop: CancellationToken,
-) {
+/// Looks at the machine, and tells of it and of the agent until `stop`, and once more then.
+async fn watch_host(mut host: Host, gateways: watch::Sender<GatewayView>, mut teller: Teller, stop: CancellationToken) {
     let every = |span| {
         let mut ticks = tokio::time::interval(span);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -400,18 +394,16 @@ async fn watch_host(
             _ = looks.tick() => {
                 let mut view = host.look(Time::now());
                 view.metrics = view.metrics.iter().cloned().chain(teller.metrics()).collect();
-                if upstream && figures_due <= Instant::now() {
+                if figures_due <= Instant::now() {
                     teller.tell_figures(&view.metrics, Time::now());
                     figures_due = Instant::now() + FIGURES_EVERY;
                 }
                 gateways.send_replace(view);
             }
-            _ = words.tick() => if upstream { teller.tell_said(Time::now()) } else { teller.forget_said() },
+            _ = words.tick() => teller.tell_said(Time::now()),
         }
     }
-    if upstream {
-        teller.tell_said(Time::now());
-    }
+    teller.tell_said(Time::now());
 }
 
 /// Names this gateway for good: made once, kept beside the spool.

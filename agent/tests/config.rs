@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use gemba::config::{Config, Link, Protocol, Source};
 use gemba::model::{ContextSpec, State};
+use gemba::spool::Signal;
 use gemba_drivers::{TagId, modbus, mqtt, opcua};
 use jiff::civil::time;
 use proptest::prelude::*;
@@ -90,6 +91,18 @@ fn a_station_says_which_tags_tell_its_unit_and_how_many_spans_are_told() {
         let said = refused(&format!("{}traces: {{ sample: {wrong} }}\n", include_str!("../../config/line.yaml")));
         assert!(said.contains("traces.sample"), "{wrong}: {said}");
     }
+}
+
+#[test]
+fn all_signals_are_sent_unless_some_are_named() {
+    let line = include_str!("../../config/line.yaml");
+    let signals = |text: &str| load(text).upstream.expect("there is one").signals;
+    assert_eq!(signals(line), Signal::ALL);
+    let fewer = line.replace("compression: gzip", "signals: [logs, metrics]");
+    assert_eq!(signals(&fewer), [Signal::Logs, Signal::Metrics]);
+    let one_wrong = line.replace("compression: gzip", "signals: [log]");
+    let said = refused(&one_wrong);
+    assert!(said.contains("did you mean `logs`?") && !said.contains("there is no signal"), "{said}");
 }
 
 #[test]
@@ -501,7 +514,8 @@ fn options(schema: &Json, path: &str, into: &mut BTreeMap<String, Need>) {
             _ if section => Need::Section,
             Json::Null if required.is_some_and(|keys| keys.contains(&key.as_str().into())) => Need::Required,
             Json::Null => Need::Neither,
-            default => Need::Default(default.as_str().map_or(default.to_string(), str::to_owned)),
+            // As YAML has it: neither words nor items of a list need quotes.
+            default => Need::Default(default.to_string().replace('"', "").replace(',', ", ")),
         };
         into.insert(path, need);
         options(item, &below, into);

@@ -13,6 +13,8 @@ from oracle import RATIOS, Reading, close
 SECOND = 1_000_000_000
 TEXT_STATE = {"aoi-1", "oven-1"}
 
+LINKS = ("tcp://127.0.0.1:5020", "opc.tcp://127.0.0.1:4840", "mqtt://127.0.0.1:1883")
+
 # DESIGN.md section 3: kind, unit, attributes beside the station
 GAUGE, SUM = "gauge", "sum cumulative monotonic"
 CONTRACT = {
@@ -56,6 +58,7 @@ def run(scenario, received, report):
         "time in each state, to the digit": state_time,
         "figures: the last ones, to the digit": last_figures,
         "figures: those on the way, to the digit": all_figures,
+        "traces: each link's connects are spans of the agent's, over either protocol": traces,
         "/health: the last figures": health,
         "replay of everything received gives the figures that were sent": replay,
     }.items():
@@ -492,6 +495,22 @@ def replay(scenario, received):
     file = scenario.folder / "received.jsonl"
     file.write_text("".join(merged(histories)))
     replay_agrees(scenario.replay(file, at), histories, at)
+
+
+def traces(scenario, received):
+    """A connect of each link at each start; the second start's came over gRPC."""
+    connects = [span for span in received.spans if span.name == "connect"]
+    for span in connects:
+        assert span.service == "gemba" and span.kind == 3, span
+        assert len(span.trace) == 32 and len(span.span) == 16 and span.trace.strip("0"), span
+        assert scenario.began <= span.start <= span.end <= scenario.stopping, span
+    ((gone, _),) = scenario.kills
+    for endpoint in LINKS:
+        starts = [span.start for span in connects if span.attribute("gemba.link.endpoint") == endpoint]
+        assert any(start < gone for start in starts), f"{endpoint}: {starts}, none before the kill"
+        assert any(gone < start for start in starts), f"{endpoint}: {starts}, none after the kill"
+    for name in ("poll", "message", "commit"):
+        assert any(span.name == name for span in received.spans), f"no span {name}"
 
 
 def merged(histories):

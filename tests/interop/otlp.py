@@ -57,12 +57,30 @@ class Log:
         return all(any(str(value) in word for word in words) for value in values)
 
 
+@dataclass(frozen=True)
+class Span:
+    """One span, with the `service.name` that it came under."""
+
+    name: str
+    kind: int  # 2: server, 3: client
+    service: str
+    attributes: tuple
+    trace: str
+    span: str
+    start: int
+    end: int
+
+    def attribute(self, key):
+        return dict(self.attributes).get(key)
+
+
 @dataclass
 class Received:
     """Everything the collector got, in its order, each thing once (upstream is *at least once*)."""
 
     points: list = field(default_factory=list)
     logs: list = field(default_factory=list)
+    spans: list = field(default_factory=list)
     resources: list = field(default_factory=list)
     repeated: int = 0
 
@@ -114,6 +132,14 @@ def read(*files, line=None):
                 for scope in group["scopeLogs"]:
                     for record in scope["logRecords"]:
                         take(received.logs, log(record))
+            for group in request.get("resourceSpans", []):
+                resource = attributes(group["resource"])
+                if line not in (None, resource.get("factory.line")):
+                    continue
+                received.resources.append(resource)
+                for scope in group["scopeSpans"]:
+                    for held in scope["spans"]:
+                        take(received.spans, span(held, resource.get("service.name")))
     return received
 
 
@@ -153,6 +179,19 @@ def log(record):
         attributes=tuple(sorted(labels.items())),
         time=int(record.get("timeUnixNano", 0)),
         body=plain(record.get("body", {})),
+    )
+
+
+def span(held, service):
+    return Span(
+        name=held["name"],
+        kind=held.get("kind", 0),
+        service=service,
+        attributes=tuple(sorted(attributes(held).items())),
+        trace=held.get("traceId", ""),
+        span=held.get("spanId", ""),
+        start=int(held.get("startTimeUnixNano", 0)),
+        end=int(held.get("endTimeUnixNano", 0)),
     )
 
 

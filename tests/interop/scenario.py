@@ -42,6 +42,7 @@ PORTS = {
     8081: "gemba's second page",
 }
 STATIONS = ("printer-1", "aoi-1", "oven-1")
+TRACED = {"\nstations:\n": "\ntraces: { sample: 100% }\nstations:\n"}  # else a share, which may be none
 
 
 class Report:
@@ -95,7 +96,7 @@ class Scenario:
         await self.oven.start()
         await self.start_collector("before")
         self.began = time.time_ns()
-        await self.start_gemba(self.arguments.config)
+        await self.start_gemba(self.changed("http", TRACED))
         await self.steady()
         await self.local_page()
         await self.wrong_tags()
@@ -354,7 +355,7 @@ class Scenario:
         self.plc.set(state=1, total=self.plc.value("total") + 50)
         await self.what_the_disk_holds()
 
-        over_grpc = {"127.0.0.1:4318": "127.0.0.1:4317", "protocol: http": "protocol: grpc"}
+        over_grpc = TRACED | {"127.0.0.1:4318": "127.0.0.1:4317", "protocol: http": "protocol: grpc"}
         await self.start_gemba(self.changed("grpc", over_grpc))
         self.kills.append((gone, time.time_ns()))
         await self.gemba.shows("oven-1", total=self.count)
@@ -468,9 +469,9 @@ async def main(arguments):
             with report.check("both protocols carried their part"):
                 for file in scenario.files:
                     held = otlp.read(file, line="smt-1")
-                    assert held.points and held.logs, file
+                    assert held.points and held.logs and held.spans, file
             received = otlp.read(*scenario.files, line="smt-1")
-            say(f"{len(received.points)} points, {len(received.logs)} logs, {received.repeated} came more than once")
+            say(f"{len(received.points)} points, {len(received.logs)} logs, {len(received.spans)} spans, {received.repeated} came more than once")
             checks.run(scenario, received, report)
     if report.failed:
         say(f"what every program said, and what the collector got, lies in {arguments.folder}")

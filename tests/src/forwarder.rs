@@ -1,16 +1,16 @@
 //! A forwarder at work on a spool in memory, for the tests of the way up.
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use gemba::config::Upstream;
 use gemba::forward::{Backlog, Forwarder, Patience};
 use gemba::model::State;
 use gemba::otlp::{Encoder, Resource};
-use gemba::record::Record;
+use gemba::record::{Record, Visit};
 use gemba::snapshot::{UpstreamStatus, UpstreamView};
-use gemba::spool::{Chunk, Entry, Seq, Series, SeriesId, StoredReading};
+use gemba::spool::{Chunk, Entry, Seq, Series, SeriesId, Signal, StoredReading};
 use gemba_drivers::{Loss, Time, Validity, Value};
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
 use tokio::sync::{mpsc, watch};
@@ -56,6 +56,7 @@ impl Line {
             endpoint: receiver.endpoint(),
             protocol: receiver.protocol(),
             gzip: true,
+            signals: Signal::ALL.to_vec(),
             headers: Vec::new(),
             timeout: DEADLINE,
             ca_file: None,
@@ -188,15 +189,17 @@ impl Backlog for Spool {
     }
 }
 
+/// Who sends.
+pub static RESOURCE: LazyLock<Resource> = LazyLock::new(|| Resource {
+    site: "fab-2".into(),
+    line: "smt-1".into(),
+    instance_id: "7f".into(),
+    host_name: "gateway".into(),
+    version: "0.1.0".into(),
+});
+
 fn encoder() -> Encoder {
-    let resource = Resource {
-        site: "fab-2".into(),
-        line: "smt-1".into(),
-        instance_id: "7f".into(),
-        host_name: "gateway".into(),
-        version: "0.1.0".into(),
-    };
-    Encoder::new(&resource, |id| {
+    Encoder::new(&RESOURCE, |id| {
         (id == SeriesId(1)).then(|| Series {
             station: "printer-1".into(),
             tag: "count".into(),
@@ -248,6 +251,22 @@ pub fn changed(second: i64) -> Entry {
         to: State::Producing,
     };
     Entry::Record { cause: None, record }
+}
+
+/// A frame with the stay of a unit, five seconds long.
+#[must_use]
+pub fn visit(serial: &str, from: i64) -> Entry {
+    let visit = Visit {
+        station: "printer-1".into(),
+        serial: serial.into(),
+        product: None,
+        lot: None,
+        from: time(from),
+        to: time(from + 5),
+        arrival_seen: true,
+        departure_seen: true,
+    };
+    Entry::Record { cause: None, record: Record::Visit(Box::new(visit)) }
 }
 
 fn value(number: Option<Number>) -> i64 {

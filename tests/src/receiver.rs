@@ -37,6 +37,7 @@ use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::{Metric, NumberDataPoint, number_data_point};
+use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
@@ -197,6 +198,14 @@ impl Received {
             .flatten()
     }
 
+    /// Every span in it.
+    pub fn spans(&self) -> impl Iterator<Item = &Span> {
+        let Content::Traces(request) = &self.content else { return None.into_iter().flatten() };
+        Some(request.resource_spans.iter().flat_map(|of| &of.scope_spans).flat_map(|of| &of.spans))
+            .into_iter()
+            .flatten()
+    }
+
     /// Points of the gauge or sum `name`, in order.
     pub fn points(&self, name: &str) -> Vec<Point> {
         self.metrics().filter(|metric| metric.name == name).flat_map(points).collect()
@@ -353,6 +362,13 @@ impl Receiver {
     pub fn logs(&self, event: &str) -> Vec<LogRecord> {
         let accepted = self.accepted();
         accepted.iter().flat_map(Received::logs).filter(|log| log.event_name == event).cloned().collect()
+    }
+
+    /// Spans of this name in all requests that were accepted, in order.
+    #[must_use]
+    pub fn spans(&self, name: &str) -> Vec<Span> {
+        let accepted = self.accepted();
+        accepted.iter().flat_map(Received::spans).filter(|span| span.name == name).cloned().collect()
     }
 
     /// Waits until `happened`, looking again after each request.

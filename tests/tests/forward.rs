@@ -6,12 +6,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gemba::config::{Protocol, Secret};
+use gemba::otlp::OwnEncoder;
 use gemba::record::Record;
 use gemba::snapshot::UpstreamStatus;
-use gemba::spool::{Entry, Seq, SeriesId, StoredReading};
+use gemba::spool::{Entry, Seq, SeriesId, Signal, StoredReading};
+use gemba::telemetry::outbox::Outbox;
 use gemba_drivers::Loss;
-use gemba_tests::forwarder::{Line, METRIC, Spool, changed, holds, hourly, reading, stored, time, values};
+use gemba_tests::forwarder::{
+    Line, METRIC, RESOURCE, Spool, changed, holds, hourly, reading, stored, time, values, visit,
+};
 use gemba_tests::receiver::{Content, DEADLINE, Received, Receiver, Reply, attributes};
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use tonic::Code;
+use tracing::info_span;
+use tracing::subscriber::with_default;
+use tracing_subscriber::prelude::*;
 
 const POISON: i64 = 666;
 
@@ -53,6 +62,7 @@ async fn requests_are_what_otlp_says() {
         assert_eq!(request.headers["content-encoding"], "gzip");
         assert_eq!(request.headers["x-plant"], "fab-2");
         assert!(request.headers["user-agent"].as_bytes().starts_with(b"gemba/"));
+        assert!(!request.headers.contains_key("traceparent"), "nobody takes spans here");
         let resource = match &request.content {
             Content::Metrics(request) => &request.resource_metrics[0].resource,
             Content::Logs(request) => &request.resource_logs[0].resource,
@@ -270,6 +280,90 @@ async fn an_upstream_that_does_not_want_us_blocks_and_everything_is_kept() {
         receiver.answer_with(|_| Reply::Accept);
         line.acknowledged(1).await;
         assert_eq!(line.view().status, UpstreamStatus::Connected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_without_a_place_for_traces_blocks_and_says_what_to_leave_out() {
+    for receiver in Receiver::both() {
+        let unserved = match receiver.protocol() {
+            Protocol::Http => Reply::status(404, "no such page"),
+            Protocol::Grpc => Reply::code(Code::Unimplemented, "unknown service"),
+        };
+        receiver.answer_with(move |request| match request.content {
+            Content::Traces(_) => unserved.clone(),
+            _ => Reply::Accept,
+        });
+        let spool = Spool::default();
+        spool.commit([reading(1), changed(1), visit("SN1", 1), visit("SN2", 2)]);
+
+        let line = Line::start_on(spool.clone(), &receiver, |_, _| {});
+        let view = line.until("blocked", |view| view.status == UpstreamStatus::Blocked).await;
+        let error = view.last_error.expect("why");
+        let advice = "; if upstream takes no traces, leave `traces` out of upstream.otlp.signals";
+        assert!(error.contains("check the endpoint") && error.ends_with(advice), "{error}");
+        assert!(spool.acknowledgements().is_empty() && line.losses().is_empty(), "all of it is kept");
+        line.stop.cancel();
+        tokio::time::timeout(DEADLINE, line.task).await.expect("it ends").expect("it does not panic");
+        let asked = receiver.received().len();
+
+        let line = Line::start_on(spool, &receiver, |upstream, _| {
+            upstream.signals = vec![Signal::Metrics, Signal::Logs];
+        });
+        line.acknowledged(4).await;
+        line.spool.commit([visit("SN3", 3)]);
+        line.acknowledged(5).await;
+        let sent: Vec<_> = receiver.received()[asked..].iter().map(signal).collect();
+        assert_eq!(sent, ["metrics", "logs"], "and nothing at all for a frame that holds but a visit");
+        assert!(line.losses().is_empty(), "it is by configuration");
+        assert_eq!((line.view().status, line.view().rejected), (UpstreamStatus::Connected, 0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_and_logs_can_be_left_out_as_well() {
+    for receiver in Receiver::both() {
+        let line = Line::start_with(&receiver, |upstream, _| upstream.signals = vec![Signal::Traces]);
+        let orphan = StoredReading { series: SeriesId(77), ..stored(1, 1) };
+        line.spool.commit([reading(1), changed(1), visit("SN1", 1), Entry::Readings(vec![orphan])]);
+        line.acknowledged(4).await;
+        assert_eq!(receiver.received().iter().map(signal).collect::<Vec<_>>(), ["traces"]);
+        assert!(line.losses().is_empty(), "nobody wants the reading that nobody knows");
+    }
+}
+
+/// A unit's stay, and a span of the agent's own, as the teller stores it.
+#[tokio::test(flavor = "multi_thread")]
+async fn visits_and_own_spans_arrive_as_traces() {
+    for receiver in Receiver::both() {
+        let outbox = Outbox::default();
+        with_default(tracing_subscriber::registry().with(outbox.layer(1.0)), || {
+            info_span!("connect", otel.kind = "client", endpoint = "tcp://plc:502").in_scope(|| ());
+        });
+        let own = OwnEncoder::new(&RESOURCE).spans(outbox.take().spans, time(9));
+        let line = Line::start(&receiver);
+        line.spool.commit([visit("SN1", 1), visit("SN2", 2)].into_iter().chain(own.into_iter().map(Entry::Telemetry)));
+        line.acknowledged(3).await;
+
+        assert_eq!(receiver.received().iter().map(signal).collect::<Vec<_>>(), ["traces"], "one request for all");
+        let visits = receiver.spans("factory.visit");
+        let serials: Vec<_> =
+            visits.iter().map(|visit| attributes(&visit.attributes)["factory.serial"].clone()).collect();
+        assert_eq!(serials, ["SN1", "SN2"]);
+        assert_ne!(visits[0].trace_id, visits[1].trace_id, "a trace is of one unit");
+        let nanos = |second| u64::try_from(time(second).0).expect("after 1970");
+        assert_eq!((visits[0].start_time_unix_nano, visits[0].end_time_unix_nano), (nanos(1), nanos(6)));
+
+        let [connect] = &receiver.spans("connect")[..] else { panic!("{:#?}", receiver.summary()) };
+        assert_eq!(connect.kind, SpanKind::Client as i32);
+        assert_eq!(attributes(&connect.attributes)["endpoint"], "tcp://plc:502");
+        assert_eq!((connect.trace_id.len(), connect.span_id.len()), (16, 8));
+        assert!(connect.start_time_unix_nano > 0 && connect.start_time_unix_nano <= connect.end_time_unix_nano);
+        let Content::Traces(request) = &receiver.received()[0].content else { panic!("a request of traces") };
+        for of in &request.resource_spans {
+            let resource = attributes(&of.resource.as_ref().expect("a resource").attributes);
+            assert_eq!((&*resource["service.name"], &*resource["factory.line"]), ("gemba", "smt-1"));
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use gemba_tests::receiver::{Content, Receiver, attributes};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 
 /// The reference line, whose oven and inspection tell which board they have.
 fn with_boards(yaml: &str) -> String {
@@ -25,22 +26,16 @@ fn with_boards(yaml: &str) -> String {
     format!("{}\n    context: {{ serial: {{ tag: board }}, product: {{ tag: recipe }} }}\n", yaml.trim_end())
 }
 
-fn spans(receiver: &Receiver, name: &str) -> Vec<Span> {
-    let accepted = receiver.accepted();
-    let requests = accepted.iter().filter_map(|request| match &request.content {
-        Content::Traces(request) => Some(request),
-        _ => None,
-    });
-    let spans = requests.flat_map(|request| &request.resource_spans).flat_map(|of| &of.scope_spans);
-    spans.flat_map(|of| &of.spans).filter(|span| span.name == name).cloned().collect()
-}
-
 fn lines(receiver: &Receiver, body: &str) -> Vec<LogRecord> {
     let accepted = receiver.accepted();
     let says = |log: &&LogRecord| {
         log.body.as_ref().and_then(|body| body.value.as_ref()) == Some(&Value::StringValue(body.to_owned()))
     };
     accepted.iter().flat_map(|request| request.logs()).filter(says).cloned().collect()
+}
+
+fn failed(span: &Span) -> bool {
+    span.status.as_ref().is_some_and(|status| status.code == StatusCode::Error as i32)
 }
 
 fn nanos(time: Time) -> u64 {
@@ -71,12 +66,13 @@ async fn what_the_agent_says_of_itself_survives_an_outage() {
     line.receiver
         .until("the agent's own word", |receiver| {
             !lines(receiver, "running").is_empty()
-                && spans(receiver, "connect").len() >= 3
-                && !spans(receiver, "message").is_empty()
-                && !spans(receiver, "poll").is_empty()
-                && !spans(receiver, "commit").is_empty()
-                && !spans(receiver, "GET /health").is_empty()
-                && !spans(receiver, "factory.visit").is_empty()
+                && receiver.spans("connect").len() >= 3
+                && !receiver.spans("message").is_empty()
+                && !receiver.spans("poll").is_empty()
+                && !receiver.spans("commit").is_empty()
+                && !receiver.spans("GET /health").is_empty()
+                && !receiver.spans("factory.visit").is_empty()
+                && receiver.spans("forward").iter().any(|span| !failed(span))
                 && !receiver.points("process.uptime").is_empty()
         })
         .await;
@@ -85,7 +81,7 @@ async fn what_the_agent_says_of_itself_survives_an_outage() {
     assert_eq!((running.severity_text.as_str(), running.severity_number), ("INFO", 9));
     assert_eq!(attributes(&running.attributes)["stations"], "3");
 
-    let [visit] = &spans(&line.receiver, "factory.visit")[..] else { panic!("one board has left") };
+    let [visit] = &line.receiver.spans("factory.visit")[..] else { panic!("one board has left") };
     let said = attributes(&visit.attributes);
     let said = ["factory.station", "factory.serial", "factory.product"].map(|name| said[name].as_str());
     assert_eq!(said, ["oven-1", "SN1", "A-17"]);
@@ -99,9 +95,14 @@ async fn what_the_agent_says_of_itself_survives_an_outage() {
     let readings = early("gemba.readings").expect("a count of our own");
     assert!(readings.start > 0 && readings.start < readings.time, "a sum says since when");
     assert!(early("gemba.link.connected").is_some() && early("process.memory.usage").is_some());
-    let failed =
-        spans(&line.receiver, "forward").into_iter().find(|span| span.status.as_ref().is_some_and(|it| it.code == 2));
-    assert!(failed.is_some(), "requests that nobody took are told of");
+    assert!(line.receiver.spans("forward").iter().any(failed), "requests that nobody took are told of");
+    for span in line.receiver.spans("forward") {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let named = format!("00-{}-{}-01", hex(&span.trace_id), hex(&span.span_id));
+        let received = line.receiver.received();
+        let found = received.iter().any(|it| it.headers.get("traceparent").is_some_and(|value| *value == named));
+        assert_ne!(found, failed(&span), "{named}: upstream hears which span sends, while it is there");
+    }
     let loops = ["h2", "hyper", "sled", "reqwest", "rustls", "tower", "tonic", "opentelemetry"];
     for request in line.receiver.accepted() {
         let Content::Logs(logs) = &request.content else { continue };
@@ -115,6 +116,8 @@ async fn what_the_agent_says_of_itself_survives_an_outage() {
         "process_uptime_seconds ",
         "gemba_readings_total{",
         "gemba_commit_duration_seconds_bucket{",
+        "gemba_forward_requests_total{",
+        "gemba_forward_io_bytes_total ",
     ] {
         assert!(metrics.contains(&format!("\n{family}")), "{family} in {metrics}");
     }

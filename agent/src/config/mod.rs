@@ -28,6 +28,7 @@ use self::error::Report;
 pub use self::error::{ConfigError, Finding};
 use self::section::Shape;
 use crate::model::{ContextSpec, OeeSpec, ShiftSpec};
+use crate::spool::Signal;
 
 /// Everything gemba is told.
 #[derive(Clone, Debug)]
@@ -168,6 +169,8 @@ pub struct Upstream {
     pub protocol: Protocol,
     /// gzip or none.
     pub gzip: bool,
+    /// What is sent: each once, at least one.
+    pub signals: Vec<Signal>,
     /// Extra headers; values may be secret.
     pub headers: Vec<(String, Secret)>,
     /// For one request, from connect to the last byte of the answer.
@@ -183,6 +186,7 @@ impl fmt::Debug for Upstream {
         f.debug_struct("Upstream")
             .field("protocol", &self.protocol)
             .field("gzip", &self.gzip)
+            .field("signals", &self.signals)
             .field("headers", &self.headers)
             .field("timeout", &self.timeout)
             .field("ca_file", &self.ca_file)

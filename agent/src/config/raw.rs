@@ -17,6 +17,7 @@ use super::tree::{Kind, Node};
 use super::units::{Rate, Size, Span};
 use super::words::{FilePath, Flag, Fraction, Hidden, Listen, Metric, Name, OneOf, Percent, Text, Ucum, Whole};
 use crate::model::State;
+use crate::spool::Signal;
 
 const SECOND: u64 = 1_000;
 const HOUR: u64 = 3_600 * SECOND;
@@ -73,6 +74,8 @@ section! {
         protocol: OneOf<super::Protocol> => default("http");
         /// `gzip` or `none`.
         compression: OneOf<Compression> => default("gzip");
+        /// What is sent, for an upstream that has no place for all. What is left out is not sent later either.
+        signals: Vec<At<OneOf<Signal>>> => default(Signal::ALL.map(Signal::word));
         /// Extra request headers; a value may be a secret.
         headers: Entries<Hidden> => optional;
         /// For one request, from connect to the last byte of the answer.

@@ -73,17 +73,22 @@ impl<T: Shape> At<T> {
 
     /// The default of option `key` of `section`.
     pub(super) fn default_of(section: &Node, key: &str, default: &Value, report: &mut Report) -> Option<Self> {
-        let (text, plain) = match default {
-            Value::String(text) => (text.clone(), false),
-            other => (other.to_string(), true),
-        };
-        let node = Node {
-            place: section.place.clone(),
-            path: join(&section.path, key).into(),
-            kind: Kind::Scalar(Scalar { text, template: None, plain }),
-        };
+        let node = defaulted(&section.place, join(&section.path, key), default);
         Self::read(&node, report).map(|held| Self { written: false, ..held })
     }
+}
+
+/// A default as if it were written: a single value, or a list.
+fn defaulted(place: &Place, path: String, default: &Value) -> Node {
+    let kind = match default {
+        Value::Array(items) => {
+            let item = |(index, item)| defaulted(place, format!("{path}[{index}]"), item);
+            Kind::List(items.iter().enumerate().map(item).collect())
+        }
+        Value::String(text) => Kind::Scalar(Scalar { text: text.clone(), template: None, plain: false }),
+        other => Kind::Scalar(Scalar { text: other.to_string(), template: None, plain: true }),
+    };
+    Node { place: place.clone(), path: path.into(), kind }
 }
 
 impl<T: Leaf> Shape for T {
@@ -120,7 +125,8 @@ impl<T: Shape> Shape for Vec<At<T>> {
                 // Room for all at once: ten thousand tags that grow by doubling leave their traces in the heap for good.
                 let mut all = Self::with_capacity(items.len());
                 all.extend(items.iter().filter_map(|item| At::read(item, report)));
-                Some(all)
+                // None that can be read is wrong, and has been reported; it is not the same as none.
+                (items.is_empty() || !all.is_empty()).then_some(all)
             }
             Kind::Empty => Some(Self::new()),
             Kind::Broken => None,

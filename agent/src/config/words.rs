@@ -9,6 +9,7 @@ use super::section::Leaf;
 use super::suggest::{self, did_you_mean};
 use super::tree::Scalar;
 use crate::model::State;
+use crate::spool::Signal;
 
 /// The text of `scalar`, unless YAML itself would see something else in it.
 ///
@@ -298,6 +299,15 @@ impl Word for State {
 
     fn all() -> Vec<(&'static str, Self)> {
         Self::ALL.into_iter().map(|state| (state.word(), state)).collect()
+    }
+}
+
+impl Word for Signal {
+    const WHAT: &'static str = "signal";
+    const FORM: &'static str = "`metrics`, `logs` or `traces`";
+
+    fn all() -> Vec<(&'static str, Self)> {
+        Self::ALL.into_iter().map(|signal| (signal.word(), signal)).collect()
     }
 }
 

@@ -7,6 +7,9 @@ use gemba_drivers::Time;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
 use prost::Message;
 
+use crate::spool::Signal;
+use crate::telemetry::meters::Outcome;
+
 /// Longest message of upstream that is kept.
 const MESSAGE: usize = 200;
 
@@ -61,10 +64,22 @@ impl Answer {
             | Self::Blocked { why } => Some(why),
         }
     }
+
+    /// How it is counted.
+    pub(super) fn outcome(&self) -> Outcome {
+        match self {
+            Self::Accepted { .. } => Outcome::Accepted,
+            Self::Later { .. } | Self::Failed { .. } => Outcome::Failed,
+            Self::TooLarge { .. } | Self::Refused { .. } => Outcome::Refused,
+            Self::Blocked { .. } => Outcome::Blocked,
+        }
+    }
 }
 
 /// An HTTP answer, read.
 pub(super) struct Response<'a> {
+    /// Of the request.
+    pub(super) signal: Signal,
     pub(super) status: u16,
     pub(super) content_type: Option<&'a str>,
     pub(super) retry_after: Option<&'a str>,
@@ -83,9 +98,11 @@ impl Response<'_> {
             400 | 413 | 422 => Answer::Refused { why: self.why() },
             300..=399 => Answer::Blocked { why: format!("{status}: redirects are not followed; check the endpoint") },
             401 | 403 | 407 => Answer::Blocked { why: format!("{}; check the headers", self.why()) },
-            404 | 405 => Answer::Blocked { why: format!("{}; check the endpoint", self.why()) },
-            // Not implemented: whoever that is, it is no OTLP receiver.
-            400..=499 | 501 => Answer::Blocked { why: self.why() },
+            405 => Answer::Blocked { why: format!("{}; check the endpoint", self.why()) },
+            404 | 501 => {
+                Answer::Blocked { why: format!("{}; check the endpoint; {}", self.why(), unserved(self.signal)) }
+            }
+            400..=499 => Answer::Blocked { why: self.why() },
             500..=599 => Answer::Failed { why: self.why() },
             _ => Answer::Later { why: self.why(), after: None },
         }
@@ -111,6 +128,12 @@ impl Response<'_> {
         };
         if message.is_empty() { self.status.to_string() } else { format!("{}: {message}", self.status) }
     }
+}
+
+/// What to do about an upstream that has no place for `signal`, which says the same as one with another endpoint.
+pub(super) fn unserved(signal: Signal) -> String {
+    let word = signal.word();
+    format!("if upstream takes no {word}, leave `{word}` out of upstream.otlp.signals")
 }
 
 /// What the response message of a success says; the three signals' look the same. `None` when it is none.
@@ -165,7 +188,7 @@ mod tests {
 
     fn answer(status: u16, content_type: Option<&str>, retry_after: Option<&str>, body: &[u8]) -> Answer {
         let now = "2026-11-06T08:49:30Z".parse().expect("a time");
-        Response { status, content_type, retry_after, body }.judge(now)
+        Response { signal: Signal::Logs, status, content_type, retry_after, body }.judge(now)
     }
 
     const PROTOBUF: Option<&str> = Some("application/x-protobuf");
@@ -212,6 +235,15 @@ mod tests {
             assert!(matches!(answer(status, None, None, b""), Answer::Failed { .. }), "{status}");
         }
         assert!(matches!(answer(600, None, None, b""), Answer::Later { .. }));
+    }
+
+    #[test]
+    fn a_signal_that_upstream_does_not_serve_can_be_left_out() {
+        for status in [404, 501] {
+            let Answer::Blocked { why } = answer(status, None, None, b"no such page") else { panic!("blocked") };
+            let advice = "check the endpoint; if upstream takes no logs, leave `logs` out of upstream.otlp.signals";
+            assert_eq!(why, format!("{status}: no such page; {advice}"));
+        }
     }
 
     #[test]

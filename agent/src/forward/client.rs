@@ -2,14 +2,19 @@
 
 use std::error::Error;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use opentelemetry::trace::TraceContextExt;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use reqwest::{Certificate, Url, redirect, retry};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::config::{Protocol, Secret, Upstream};
 use crate::forward::answer::{Answer, clean};
-use crate::forward::{Signal, grpc, http};
+use crate::forward::{grpc, http};
+use crate::spool::Signal;
+use crate::telemetry::meters::{Meters, Outcome};
 
 /// A body of upstream is read so far; what is longer is no OTLP.
 pub(super) const ANSWER: usize = 64 * 1024;
@@ -47,6 +52,8 @@ pub(super) struct Client {
     content: HeaderMap,
     /// It has answered as the protocol has it.
     answered: bool,
+    /// Where requests are counted.
+    pub(super) meters: Arc<Meters>,
 }
 
 impl Client {
@@ -66,12 +73,15 @@ impl Client {
             upstream: upstream.clone(),
             base,
             answered: false,
+            meters: Arc::default(),
         })
     }
 
     /// Sends `body`, once.
     pub(super) async fn send(&mut self, signal: Signal, body: &Bytes) -> Answer {
-        match self.exchange(signal, body.clone()).await {
+        let outcome = self.exchange(signal, body.clone()).await;
+        self.meters.sent(signal, outcome.as_ref().map_or(Outcome::Unanswered, Answer::outcome), body.len());
+        match outcome {
             Ok(answer) => {
                 self.answered = true;
                 self.discreet(answer)
@@ -98,10 +108,12 @@ impl Client {
             Protocol::Http => http::url(&self.base, signal),
             Protocol::Grpc => grpc::url(&self.base, signal),
         };
-        let response = self.transport.post(url).headers(self.content.clone()).body(body).send().await?;
+        let mut headers = self.content.clone();
+        headers.extend(traceparent().map(|value| (HeaderName::from_static("traceparent"), value)));
+        let response = self.transport.post(url).headers(headers).body(body).send().await?;
         match protocol {
-            Protocol::Http => http::answer(response).await,
-            Protocol::Grpc => grpc::answer(response).await,
+            Protocol::Http => http::answer(signal, response).await,
+            Protocol::Grpc => grpc::answer(signal, response).await,
         }
     }
 
@@ -134,6 +146,16 @@ impl Client {
         }
         answer
     }
+}
+
+/// The span that is open as W3C writes it, so that upstream's own work on a request takes part in its trace; `None`
+/// outside of one.
+fn traceparent() -> Option<HeaderValue> {
+    let context = tracing::Span::current().context();
+    let span = context.span();
+    let of = span.span_context();
+    let text = || format!("00-{}-{}-{:02x}", of.trace_id(), of.span_id(), of.trace_flags());
+    of.is_valid().then(|| HeaderValue::try_from(text()).expect("digits and dashes are a header's value"))
 }
 
 fn transport(upstream: &Upstream, base: &Url) -> Result<reqwest::Client, SetupError> {
@@ -219,6 +241,7 @@ mod tests {
             endpoint: endpoint.to_owned(),
             protocol: Protocol::Http,
             gzip: true,
+            signals: Signal::ALL.to_vec(),
             headers: Vec::new(),
             timeout: Duration::from_secs(1),
             ca_file: None,

@@ -24,11 +24,11 @@ use prost::Message;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TE};
 use reqwest::{Body, ClientBuilder, Url};
 
-use crate::forward::Signal;
-use crate::forward::answer::{Answer, accepted, clean};
+use crate::forward::answer::{Answer, accepted, clean, unserved};
 use crate::forward::client::ANSWER;
 use crate::forward::http;
 use crate::forward::parcel::gzip;
+use crate::spool::Signal;
 
 /// Of a frame: a flag (1: compressed) and the length of the message.
 const HEAD: usize = 5;
@@ -78,8 +78,8 @@ pub(super) fn url(base: &Url, signal: Signal) -> Url {
     url
 }
 
-/// Reads the answer.
-pub(super) async fn answer(response: reqwest::Response) -> Result<Answer, reqwest::Error> {
+/// Reads the answer to a request of `signal`.
+pub(super) async fn answer(signal: Signal, response: reqwest::Response) -> Result<Answer, reqwest::Error> {
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let mut body = Body::from(response);
     let (mut message, mut trailers) = (BytesMut::new(), HeaderMap::new());
@@ -94,10 +94,10 @@ pub(super) async fn answer(response: reqwest::Response) -> Result<Answer, reqwes
     }
     // An answer without a message has its status in the headers.
     Ok(match Status::of(&trailers).or_else(|| Status::of(&headers)) {
-        Some(status) => status.judge(&message),
+        Some(status) => status.judge(signal, &message),
         None if status == 200 => Answer::Later { why: "answered 200, but not gRPC".to_owned(), after: None },
         // Whoever that is, it is no OTLP receiver, and does not know what it refuses.
-        None => match http::judge(status, &headers, &message) {
+        None => match http::judge(signal, status, &headers, &message) {
             Answer::Refused { why } if status == 413 => Answer::TooLarge { why },
             Answer::Refused { why } => Answer::Failed { why },
             answer => answer,
@@ -132,7 +132,7 @@ impl Status {
     ///   Less may pass, and the same again never would.
     /// - `UNKNOWN` and `INTERNAL` are what a receiver says whose code failed, be it over us: as 500.
     /// - What no record can cure (no permission, no such service) blocks, rather than being lost.
-    fn judge(self, body: &[u8]) -> Answer {
+    fn judge(self, signal: Signal, body: &[u8]) -> Answer {
         let (why, after) = (self.why(), self.retry);
         match self.code {
             0 => {
@@ -145,7 +145,8 @@ impl Status {
             INVALID_ARGUMENT | ALREADY_EXISTS | FAILED_PRECONDITION => Answer::Refused { why },
             UNAUTHENTICATED | PERMISSION_DENIED => Answer::Blocked { why: format!("{why}; check the headers") },
             UNIMPLEMENTED | NOT_FOUND => {
-                Answer::Blocked { why: format!("{why}; check the endpoint and the compression") }
+                let advice = unserved(signal);
+                Answer::Blocked { why: format!("{why}; check the endpoint and the compression; {advice}") }
             }
             _ => Answer::Failed { why },
         }
@@ -267,7 +268,7 @@ mod tests {
         trailers.insert("grpc-status", HeaderValue::from(code));
         trailers.insert("grpc-message", HeaderValue::try_from(message).expect("a header"));
         trailers.insert("grpc-status-details-bin", HeaderValue::from_bytes(details).expect("a header"));
-        Status::of(&trailers).expect("a status").judge(body)
+        Status::of(&trailers).expect("a status").judge(Signal::Traces, body)
     }
 
     fn details(delay: Option<Delay>) -> String {

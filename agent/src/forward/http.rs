@@ -5,9 +5,9 @@ use gemba_drivers::Time;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{ClientBuilder, Url};
 
-use crate::forward::Signal;
 use crate::forward::answer::{Answer, Response};
 use crate::forward::client::ANSWER;
+use crate::spool::Signal;
 
 /// One connection that is kept alive.
 pub(super) fn transport(builder: ClientBuilder) -> ClientBuilder {
@@ -26,18 +26,13 @@ pub(super) fn content(gzip: bool) -> HeaderMap {
 
 /// `base` with `/v1/<signal>` after whatever path it has.
 pub(super) fn url(base: &Url, signal: Signal) -> Url {
-    let signal = match signal {
-        Signal::Metrics => "metrics",
-        Signal::Logs => "logs",
-        Signal::Traces => "traces",
-    };
     let mut url = base.clone();
-    url.set_path(&format!("{}/v1/{signal}", base.path().trim_end_matches('/')));
+    url.set_path(&format!("{}/v1/{}", base.path().trim_end_matches('/'), signal.word()));
     url
 }
 
-/// Reads the answer.
-pub(super) async fn answer(mut response: reqwest::Response) -> Result<Answer, reqwest::Error> {
+/// Reads the answer to a request of `signal`.
+pub(super) async fn answer(signal: Signal, mut response: reqwest::Response) -> Result<Answer, reqwest::Error> {
     let mut answer = BytesMut::new();
     while answer.len() <= ANSWER {
         let Some(bytes) = response.chunk().await? else { break };
@@ -47,11 +42,12 @@ pub(super) async fn answer(mut response: reqwest::Response) -> Result<Answer, re
         let why = format!("answered {}, but not OTLP", response.status().as_u16());
         return Ok(Answer::Later { why, after: None });
     }
-    Ok(judge(response.status().as_u16(), response.headers(), &answer))
+    Ok(judge(signal, response.status().as_u16(), response.headers(), &answer))
 }
 
 /// What an HTTP answer with this body means.
-pub(super) fn judge(status: u16, headers: &HeaderMap, body: &[u8]) -> Answer {
+pub(super) fn judge(signal: Signal, status: u16, headers: &HeaderMap, body: &[u8]) -> Answer {
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    Response { status, content_type: header(CONTENT_TYPE), retry_after: header(RETRY_AFTER), body }.judge(Time::now())
+    let (content_type, retry_after) = (header(CONTENT_TYPE), header(RETRY_AFTER));
+    Response { signal, status, content_type, retry_after, body }.judge(Time::now())
 }

@@ -19,7 +19,8 @@
 //!   everything is kept and tried at the longest pause, since somebody must act.
 //!
 //! A chunk can be a metrics, a logs and a traces request. What was accepted of these is not sent again: not after a failure,
-//! nor in smaller pieces.
+//! nor in smaller pieces. A signal that `upstream.otlp.signals` leaves out is not packed, and no loss: a chunk with nothing
+//! else is acknowledged.
 //!
 //! Losses are handed over *before* the acknowledgement: a crash in between tells of a loss twice rather
 //! than never. A refused frame that itself only tells of a loss of upstream is not a loss again, since
@@ -31,6 +32,7 @@ mod grpc;
 mod http;
 mod parcel;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -45,10 +47,11 @@ use crate::config::Upstream;
 use crate::forward::answer::Answer;
 use crate::forward::client::Client;
 pub use crate::forward::client::SetupError;
-use crate::forward::parcel::{Packing, Part, Pending, Sent, Signal, Span};
+use crate::forward::parcel::{Packing, Part, Pending, Sent, Span};
 use crate::otlp::{Encoder, Payload};
 use crate::snapshot::{UpstreamStatus, UpstreamView};
 use crate::spool::{self, Chunk, Seq};
+use crate::telemetry::meters::Meters;
 
 /// Readings in a request at most: 1.35 MB of protobuf, 90-140 kB gzipped.
 pub const READINGS_PER_REQUEST: usize = 10_000;
@@ -170,7 +173,7 @@ impl<B: Backlog> Forwarder<B> {
         Ok(Self {
             client: Client::new(upstream)?,
             packing: Packing { protocol: upstream.protocol, gzip: upstream.gzip },
-            encoder,
+            encoder: encoder.of(&upstream.signals),
             backlog,
             losses,
             view,
@@ -181,6 +184,13 @@ impl<B: Backlog> Forwarder<B> {
             sent: Sent::default(),
             owed: Vec::new(),
         })
+    }
+
+    /// Counts its requests in `meters`.
+    #[must_use]
+    pub fn counting_in(mut self, meters: Arc<Meters>) -> Self {
+        self.client.meters = meters;
+        self
     }
 
     /// Waits otherwise than usual; for tests.

@@ -13,7 +13,7 @@ use crate::config::Protocol;
 use crate::forward::{UPSTREAM, grpc};
 use crate::otlp::{Encoded, Payload};
 use crate::record::Record;
-use crate::spool::{Chunk, Entry, Seq};
+use crate::spool::{Chunk, Entry, Seq, Signal};
 
 /// A chunk on its way. The entries themselves are let go: an outage of days is no reason to hold them.
 pub(super) struct Pending {
@@ -34,14 +34,6 @@ pub(super) struct Part {
     pub(super) items: u64,
     pub(super) attempts: u32,
     pub(super) server_errors: u32,
-}
-
-/// Which of OTLP's endpoints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Signal {
-    Metrics,
-    Logs,
-    Traces,
 }
 
 /// How a request is made of a message.
@@ -81,7 +73,7 @@ impl Part {
             otel.kind = "client",
             otel.status_code = Empty,
             otel.status_description = Empty,
-            gemba.forward.signal = ?self.signal,
+            gemba.forward.signal = self.signal.word(),
             gemba.forward.items = self.items,
             gemba.forward.size = self.body.len(),
         )
@@ -186,7 +178,7 @@ mod tests {
 
     #[test]
     fn only_a_chunk_of_nothing_else_is_the_agents_own() {
-        use crate::spool::{Own, Signal};
+        use crate::spool::Own;
         let own = Own { signal: Signal::Logs, items: 3, time: Time(5), body: Bytes::new() };
         let own = (Seq(2), Entry::Telemetry(own));
         let tick = (Seq(1), Entry::Tick(Time(1)));

@@ -110,6 +110,7 @@ pub struct Encoder {
     scope_field: Vec<u8>,
     tags: TagGauges,
     stations: HashSet<Arc<str>>,
+    signals: Vec<Signal>,
 }
 
 /// One chunk, ready to be sent. `None` where it has nothing to say.
@@ -149,6 +150,7 @@ impl Encoder {
             scope,
             tags: TagGauges::new(Box::new(catalog)),
             stations: HashSet::new(),
+            signals: Signal::ALL.to_vec(),
         }
     }
 
@@ -160,22 +162,21 @@ impl Encoder {
         self
     }
 
-    /// `entries` as requests.
-    pub fn encode(&mut self, entries: &[(Seq, Entry)]) -> Encoded {
-        self.encode_after(None, entries)
+    /// Makes requests of these signals only.
+    #[must_use]
+    pub fn of(mut self, signals: &[Signal]) -> Self {
+        self.signals = signals.to_vec();
+        self
     }
 
-    /// As [`encode`](Self::encode), with metrics only of what comes after `metrics_sent`: upstream has
-    /// the others, and lacks their logs.
-    pub fn encode_after(&mut self, metrics_sent: Option<Seq>, entries: &[(Seq, Entry)]) -> Encoded {
-        let orphans = self.tags.meet(entries);
-        let rest = entries.partition_point(|(seq, _)| metrics_sent.is_some_and(|sent| *seq <= sent));
-        Encoded {
-            metrics: with_own(self.metrics(&entries[rest..]), Signal::Metrics, &entries[rest..]),
-            logs: with_own(self.logs(entries), Signal::Logs, entries),
-            traces: with_own(self.visits(entries), Signal::Traces, entries),
-            orphans,
-        }
+    /// `entries` as requests.
+    pub fn encode(&mut self, entries: &[(Seq, Entry)]) -> Encoded {
+        let [metrics, logs, traces] = Signal::ALL.map(|signal| self.signals.contains(&signal));
+        let orphans = if metrics { self.tags.meet(entries) } else { 0 };
+        let metrics = metrics.then(|| with_own(self.metrics(entries), Signal::Metrics, entries)).flatten();
+        let logs = logs.then(|| with_own(self.logs(entries), Signal::Logs, entries)).flatten();
+        let traces = traces.then(|| with_own(self.visits(entries), Signal::Traces, entries)).flatten();
+        Encoded { metrics, logs, traces, orphans }
     }
 
     fn metrics(&mut self, entries: &[(Seq, Entry)]) -> Option<Payload> {

@@ -252,12 +252,15 @@ fn nothing_gives_nothing() {
 }
 
 #[test]
-fn metrics_that_upstream_has_are_left_out() {
-    let mut entries = frames(vec![good(0, 1, Value::Int(1))]);
-    entries.extend([(Seq(2), of(loss("printer-1", 2, 1)).remove(0).1), (Seq(3), frames(vec![bad(0, 3)]).remove(0).1)]);
-    let encoded = encoder().encode_after(Some(Seq(2)), &entries);
-    assert_eq!(encoded.metrics.map(|of| of.items), Some(1));
-    assert_eq!(encoded.logs.map(|of| of.items), Some(1));
+fn only_what_is_wanted_is_made() {
+    let mut entries = frames(vec![good(0, 1, Value::Int(1)), good(99, 1, Value::Int(1))]);
+    entries.push((Seq(2), of(loss("printer-1", 2, 1)).remove(0).1));
+    let all = encoder().encode(&entries);
+    assert_eq!((all.metrics.is_some(), all.logs.is_some(), all.orphans), (true, true, 1));
+    let metrics = encoder().of(&[Signal::Metrics]).encode(&entries);
+    assert_eq!(metrics, Encoded { logs: None, ..all.clone() });
+    let logs = encoder().of(&[Signal::Traces, Signal::Logs]).encode(&entries);
+    assert_eq!(logs, Encoded { metrics: None, orphans: 0, ..all }, "nobody wants the readings, so none is missing");
 }
 
 fn kpi() -> KpiPoint {

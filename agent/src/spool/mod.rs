@@ -222,6 +222,21 @@ pub enum Signal {
     Traces,
 }
 
+impl Signal {
+    /// Each, in the order in which they are sent.
+    pub const ALL: [Self; 3] = [Self::Metrics, Self::Logs, Self::Traces];
+
+    /// As OTLP's paths have it, and the configuration.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Metrics => "metrics",
+            Self::Logs => "logs",
+            Self::Traces => "traces",
+        }
+    }
+}
+
 /// A reading as the spool keeps it: by series, since tags are renumbered when the configuration changes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredReading {

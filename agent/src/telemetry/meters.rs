@@ -6,12 +6,42 @@ use std::time::Duration;
 use gemba_drivers::Time;
 
 use crate::snapshot::{Intake, SpoolView};
-use crate::telemetry::metric::{Kind, Metric, Number};
+use crate::spool::Signal;
+use crate::telemetry::metric::{Kind, Metric, Number, Point};
 
 /// Upper bounds of the buckets of commit times, in seconds: from a good SSD to a flash card that hangs.
 const COMMIT_BOUNDS: [f64; 9] = [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0];
 
-/// The counters. Written by the pipeline, read by whoever wants to.
+/// How a request to upstream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Upstream has it.
+    Accepted,
+    /// Upstream failed, or wants it later.
+    Failed,
+    /// Upstream does not want it, or not that much.
+    Refused,
+    /// Upstream does not want us.
+    Blocked,
+    /// Nobody there, or no answer in time.
+    Unanswered,
+}
+
+impl Outcome {
+    const ALL: [Self; 5] = [Self::Accepted, Self::Failed, Self::Refused, Self::Blocked, Self::Unanswered];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Failed => "failed",
+            Self::Refused => "refused",
+            Self::Blocked => "blocked",
+            Self::Unanswered => "unanswered",
+        }
+    }
+}
+
+/// The counters. Written by pipeline and forwarder, read by whoever wants to.
 #[derive(Debug)]
 pub struct Meters {
     since: Time,
@@ -23,6 +53,9 @@ pub struct Meters {
     commits: [AtomicU64; COMMIT_BOUNDS.len() + 1],
     dropped: AtomicU64,
     spool: [AtomicU64; 3],
+    /// Of each signal, by outcome.
+    requests: [[AtomicU64; Outcome::ALL.len()]; Signal::ALL.len()],
+    request_bytes: AtomicU64,
 }
 
 impl Default for Meters {
@@ -36,6 +69,8 @@ impl Default for Meters {
             commits: Default::default(),
             dropped: AtomicU64::default(),
             spool: Default::default(),
+            requests: Default::default(),
+            request_bytes: AtomicU64::default(),
         }
     }
 }
@@ -75,6 +110,14 @@ impl Meters {
         }
     }
 
+    /// A request of so many bytes ended so. Without an answer nobody knows what of it went out: none is counted.
+    pub fn sent(&self, signal: Signal, outcome: Outcome, bytes: usize) {
+        self.requests[signal as usize][outcome as usize].fetch_add(1, Relaxed);
+        if outcome != Outcome::Unanswered {
+            self.request_bytes.fetch_add(bytes as u64, Relaxed);
+        }
+    }
+
     /// So much of the agent's own telemetry had to be dropped.
     pub fn drop_own(&self, items: u64) {
         self.dropped.fetch_add(items, Relaxed);
@@ -108,7 +151,30 @@ impl Meters {
             sum("gemba.commit.io", "By", "Bytes made durable.", &self.commit_bytes),
             Metric::one("gemba.commit.duration", "s", "How long commits took.", Kind::Histogram(self.since), took),
             sum("gemba.telemetry.dropped", "{item}", "Own points, log records and spans dropped.", &self.dropped),
+            sum("gemba.forward.io", "By", "Bytes in requests that upstream answered.", &self.request_bytes),
+            self.requests(),
         ]
+    }
+
+    /// Requests by signal and outcome; of what went wrong only that which did.
+    fn requests(&self) -> Metric {
+        let mut points = Vec::new();
+        for outcome in Outcome::ALL {
+            for signal in Signal::ALL {
+                let count = self.requests[signal as usize][outcome as usize].load(Relaxed);
+                let attributes = vec![
+                    ("gemba.forward.outcome", outcome.word().into()),
+                    ("gemba.forward.signal", signal.word().into()),
+                ];
+                points.extend(
+                    (count > 0 || outcome == Outcome::Accepted)
+                        .then_some(Point { attributes, value: Number::Whole(count) }),
+                );
+            }
+        }
+        let (name, unit) = ("gemba.forward.requests", "{request}");
+        let about = "Requests to upstream, each attempt counted.";
+        Metric { name, unit, about, kind: Kind::Count(self.since), points }
     }
 
     /// What a [`Snapshot`](crate::snapshot::Snapshot) tells as well: what was taken in, and how the spool stood at the last
@@ -140,6 +206,34 @@ impl Meters {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn requests_are_counted_by_signal_and_outcome() {
+        let meters = Meters::default();
+        for _ in 0..2 {
+            meters.sent(Signal::Metrics, Outcome::Accepted, 100);
+        }
+        meters.sent(Signal::Traces, Outcome::Blocked, 10);
+        meters.sent(Signal::Metrics, Outcome::Unanswered, 1000);
+        let points = meters.requests().points;
+        let said = points.iter().map(|point| {
+            let [(_, outcome), (_, signal)] = &point.attributes[..] else { panic!("{point:?}") };
+            (&**outcome, &**signal, point.value.clone())
+        });
+        let expected = [
+            ("accepted", "metrics", 2),
+            ("accepted", "logs", 0),
+            ("accepted", "traces", 0),
+            ("blocked", "traces", 1),
+            ("unanswered", "metrics", 1),
+        ];
+        assert!(
+            said.eq(expected.map(|(outcome, signal, count)| (outcome, signal, Number::Whole(count)))),
+            "{points:?}"
+        );
+        let io = meters.metrics().into_iter().find(|it| it.name == "gemba.forward.io").expect("it is told");
+        assert_eq!(io.points[0].value, Number::Whole(210));
+    }
 
     #[test]
     fn a_commit_falls_into_the_first_bucket_that_holds_it() {

@@ -7,7 +7,7 @@
 //! - What carries telemetry must not make more of it: libraries below the forwarder and the spool are never heard, whatever
 //!   the filter for stderr says.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use opentelemetry::logs::LogRecord as _;
@@ -46,15 +46,17 @@ pub struct Held {
     pub logs: Vec<SdkLogRecord>,
     /// Spans, in the order they ended.
     pub spans: Vec<SpanData>,
-    /// How many of both there was no room for.
-    pub dropped: u64,
+    /// How many log records there was no room for.
+    pub dropped_logs: u64,
+    /// How many spans.
+    pub dropped_spans: u64,
 }
 
 impl Outbox {
     /// Takes all of it out.
     #[must_use]
     pub fn take(&self) -> Held {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.lock())
     }
 
     /// What fills it: add it to the subscriber. `sample` is the share of ordinary spans, 0 to 1.
@@ -90,11 +92,8 @@ impl Outbox {
         spans.and_then(logs)
     }
 
-    fn push(&self, what: impl FnOnce(&mut Held) -> bool) {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !what(&mut held) {
-            held.dropped += 1;
-        }
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -149,13 +148,12 @@ impl SpanProcessor for Tail {
         if !is_told(&span) {
             return;
         }
-        self.0.push(|held| {
-            let room = held.spans.len() < MOST_HELD;
-            if room {
-                held.spans.push(span);
-            }
-            room
-        });
+        let mut held = self.0.lock();
+        if held.spans.len() < MOST_HELD {
+            held.spans.push(span);
+        } else {
+            held.dropped_spans += 1;
+        }
     }
 
     fn force_flush(&self) -> OTelSdkResult {
@@ -177,18 +175,17 @@ struct Lines(Outbox);
 
 impl LogProcessor for Lines {
     fn emit(&self, record: &mut SdkLogRecord, _: &InstrumentationScope) {
-        self.0.push(|held| {
-            let room = held.logs.len() < MOST_HELD;
-            if room {
-                let mut record = record.clone();
-                // The bridge says when it was observed, and leaves open when it happened.
-                if let (None, Some(observed)) = (record.timestamp(), record.observed_timestamp()) {
-                    record.set_timestamp(observed);
-                }
-                held.logs.push(record);
-            }
-            room
-        });
+        let mut held = self.0.lock();
+        if held.logs.len() >= MOST_HELD {
+            held.dropped_logs += 1;
+            return;
+        }
+        let mut record = record.clone();
+        // The bridge says when it was observed, and leaves open when it happened.
+        if let (None, Some(observed)) = (record.timestamp(), record.observed_timestamp()) {
+            record.set_timestamp(observed);
+        }
+        held.logs.push(record);
     }
 
     fn force_flush(&self) -> OTelSdkResult {
@@ -285,7 +282,7 @@ mod tests {
             debug!("not for upstream");
             trace!("nor this");
         });
-        assert_eq!((held.spans.len(), held.logs.len(), held.dropped), (0, 1, 0));
+        assert_eq!((held.spans.len(), held.logs.len(), held.dropped_logs), (0, 1, 0));
         let line = &held.logs[0];
         assert_eq!(line.body(), Some(&"connected".into()));
         assert!(line.timestamp().is_some() && line.timestamp() == line.observed_timestamp());
@@ -327,6 +324,7 @@ mod tests {
                 work(Some("ERROR"));
             }
         });
-        assert_eq!((held.logs.len(), held.spans.len(), held.dropped), (MOST_HELD, MOST_HELD, 20));
+        assert_eq!((held.logs.len(), held.dropped_logs), (MOST_HELD, 10));
+        assert_eq!((held.spans.len(), held.dropped_spans), (MOST_HELD, 10));
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::otlp::OwnEncoder;
 use crate::snapshot::UpstreamView;
-use crate::spool::Own;
+use crate::spool::{Own, Signal};
 use crate::telemetry::meters::Meters;
 use crate::telemetry::metric::{Kind, Metric, Number};
 use crate::telemetry::outbox::{Held, Outbox};
@@ -26,6 +26,8 @@ pub struct Sources {
     pub links: Vec<(Arc<str>, watch::Receiver<LinkState>)>,
     /// The way up.
     pub upstream: watch::Receiver<UpstreamView>,
+    /// What upstream is sent; nothing without one. The spool is for what somebody may yet want.
+    pub wanted: Vec<Signal>,
 }
 
 /// Tells upstream of the agent, by way of the pipeline. When its queue is full what does not fit is dropped, and counted.
@@ -46,17 +48,17 @@ impl Teller {
         Self { sources, encoder, to, losses, accounted }
     }
 
-    /// Log lines and spans since the last time.
+    /// Log lines and spans since the last time. What nobody wants to hear is forgotten, and no loss.
     pub fn tell_said(&mut self, now: Time) {
-        let Held { logs, spans, dropped } = self.sources.outbox.take();
-        self.sources.meters.drop_own(dropped);
-        let requests = self.encoder.logs(&logs, now).into_iter().chain(self.encoder.spans(spans, now));
-        self.send(requests);
-    }
-
-    /// Nobody wants to hear log lines and spans: they make room.
-    pub fn forget_said(&mut self) {
-        drop(self.sources.outbox.take());
+        let Held { logs, spans, dropped_logs, dropped_spans } = self.sources.outbox.take();
+        if self.wants(Signal::Logs) {
+            self.sources.meters.drop_own(dropped_logs);
+            self.send(self.encoder.logs(&logs, now));
+        }
+        if self.wants(Signal::Traces) {
+            self.sources.meters.drop_own(dropped_spans);
+            self.send(self.encoder.spans(spans, now));
+        }
     }
 
     /// What `/metrics` shows beside its own: `gemba.*` that nobody else counts.
@@ -75,6 +77,15 @@ impl Teller {
 
     /// All figures: those of `machine`, which hold [`Self::metrics`] already, and how links, spool and upstream are.
     pub fn tell_figures(&mut self, machine: &[Metric], now: Time) {
+        if self.wants(Signal::Metrics) {
+            self.send(self.encoder.metrics(machine, now));
+            self.send(self.encoder.metrics(&self.figures(), now));
+        }
+        self.account(now);
+    }
+
+    /// How links, spool and upstream are.
+    fn figures(&self) -> Vec<Metric> {
         let mut all = self.sources.meters.shown();
         let mut up = BTreeMap::<_, bool>::new();
         for (endpoint, link) in &self.sources.links {
@@ -91,9 +102,11 @@ impl Teller {
         all.push(Metric::one("gemba.upstream.retries", "{request}", "Requests sent again.", count, retries));
         let about = "Points, log records and spans that upstream refused for good.";
         all.push(Metric::one("gemba.upstream.rejected", "{item}", about, count, rejected));
-        let requests = self.encoder.metrics(machine, now).into_iter().chain(self.encoder.metrics(&all, now));
-        self.send(requests);
-        self.account(now);
+        all
+    }
+
+    fn wants(&self, signal: Signal) -> bool {
+        self.sources.wanted.contains(&signal)
     }
 
     fn send(&self, requests: impl IntoIterator<Item = Own>) {
@@ -128,7 +141,6 @@ mod tests {
     use super::*;
     use crate::otlp::Resource;
     use crate::snapshot::UpstreamStatus;
-    use crate::spool::Signal;
 
     fn resource() -> Resource {
         let (site, line, instance_id) = ("fab-2".into(), "smt-1".into(), "i".into());
@@ -152,6 +164,7 @@ mod tests {
             meters: Arc::default(),
             links: links.into(),
             upstream: watch::channel(upstream).1,
+            wanted: Signal::ALL.to_vec(),
         };
         let ((to, told), (losses, lost)) = (mpsc::channel(room), mpsc::channel(4));
         (Teller::new(sources, OwnEncoder::new(&resource()), to, losses), outbox, told, lost)
@@ -179,6 +192,31 @@ mod tests {
             assert_eq!(items(&tell(minute)), items(&first), "it does not grow");
         }
         assert!(lost.try_recv().is_err(), "nothing was dropped");
+    }
+
+    #[test]
+    fn what_nobody_wants_is_forgotten_and_no_loss() {
+        for wanted in [&[Signal::Metrics][..], &[Signal::Logs], &[Signal::Traces], &[]] {
+            let (mut teller, outbox, mut told, mut lost) = teller(1024);
+            teller.sources.wanted = wanted.to_vec();
+            with_default(tracing_subscriber::registry().with(outbox.layer(1.0)), || {
+                for number in 0..600 {
+                    tracing::info!(number, "more than there is room for");
+                    tracing::debug_span!("poll", otel.kind = "client").in_scope(|| ());
+                }
+            });
+            teller.tell_said(Time(1));
+            let figures = teller.metrics();
+            teller.tell_figures(&figures, Time(1));
+            let told = all(&mut told);
+            for signal in Signal::ALL {
+                let some = told.iter().any(|own| own.signal == signal);
+                assert_eq!(some, wanted.contains(&signal), "{signal:?} of {wanted:?}");
+            }
+            let overflows = wanted.iter().filter(|signal| **signal != Signal::Metrics).count();
+            assert_eq!(lost.try_recv().is_ok(), overflows > 0, "{wanted:?}");
+            assert!(outbox.take().logs.is_empty());
+        }
     }
 
     #[test]

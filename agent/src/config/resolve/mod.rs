@@ -18,9 +18,10 @@ use super::protocols::Compression;
 use super::raw::{self, Root};
 use super::section::{At, Shape};
 use super::tree::Node;
-use super::words::{Metric, Name, Ucum, is_metric_name};
+use super::words::{Metric, Name, OneOf, Ucum, is_metric_name};
 use super::{Config, Http, Protocol, Secret, Spool, Station, Tag, Upstream};
 use crate::model::ContextSpec;
+use crate::spool::Signal;
 
 /// The configuration that `document` means; `None` when anything in it is wrong, which is then reported.
 pub(super) fn resolve(document: &Node, report: &mut Report) -> Option<Config> {
@@ -87,9 +88,9 @@ fn spool(document: &Node, section: Option<At<raw::Spool>>, report: &mut Report) 
     })
 }
 
-/// Headers that say what the body is, or how long: gemba sets them.
-const OWN_HEADERS: [&str; 6] =
-    ["content-type", "content-encoding", "content-length", "host", "te", "transfer-encoding"];
+/// Headers that say what the body is, or how long, or in which span it is sent: gemba sets them.
+const OWN_HEADERS: [&str; 7] =
+    ["content-type", "content-encoding", "content-length", "host", "te", "traceparent", "transfer-encoding"];
 
 fn upstream(section: raw::Upstream, report: &mut Report) -> Option<Upstream> {
     let otlp = section.otlp?.value;
@@ -119,14 +120,30 @@ fn upstream(section: raw::Upstream, report: &mut Report) -> Option<Upstream> {
         // Not quoted: it may have been filled in from a secret.
         endpoint.wrong(report, "gRPC has no path: its endpoint ends with the port, as in `http://collector:4317`");
     }
+    let signals = signals(&otlp.signals?, report);
     Some(Upstream {
         endpoint: endpoint.value.0,
         protocol,
         gzip: otlp.compression?.0 == Compression::Gzip,
+        signals,
         headers,
         timeout: otlp.timeout?.0,
         ca_file: otlp.ca_file.map(|file| file.value.0),
     })
+}
+
+fn signals(list: &At<Vec<At<OneOf<Signal>>>>, report: &mut Report) -> Vec<Signal> {
+    if list.is_empty() {
+        list.wrong(report, "there is no signal; at least one is sent");
+    }
+    let mut signals = Vec::new();
+    for signal in &list.value {
+        if signals.contains(&signal.value.0) {
+            signal.wrong(report, format!("`{}` is already in the list", signal.shown));
+        }
+        signals.push(signal.value.0);
+    }
+    signals
 }
 
 /// What is built up station by station.
