@@ -1,4 +1,4 @@
-//! `gemba run`: the one function that wires everything, and the one file that spawns tasks.
+//! `gemba run`: the one function that wires everything, and the one file that spawns the agent's tasks.
 //!
 //! ```text
 //! drivers (a task each) ─▶ pipeline (own thread) ─▶ spool ─▶ forwarder (own thread) ─▶ upstream

@@ -97,10 +97,12 @@ pub struct KpiView {
 }
 
 impl KpiView {
-    /// What somebody should look at, if the figures show it: no machine makes parts faster than at its best.
+    /// What somebody should look at, if the figures show it: no machine makes parts faster than at its best. The first
+    /// part is not held against it: it may have been begun before the figures' time did, and counts whole.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
-        self.figures.performance.is_some_and(|performance| performance > 1.0).then_some("check the ideal cycle time")
+        let (performance, total) = (self.figures.performance?, self.total?);
+        (performance * (total - 1.0) > total).then_some("check the ideal cycle time")
     }
 }
 

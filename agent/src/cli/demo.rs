@@ -26,7 +26,8 @@ use crate::telemetry::outbox::Outbox;
 /// another product. Nothing leaves this machine, and nothing stays on its disk.
 ///
 /// Prints where the page is, then how it goes. After ctrl-C (or --duration) the machines halt, and gemba's figures are held
-/// against what the machines know to be true. A second ctrl-C ends at once, without that.
+/// against what the machines know to be true: OEE with its factors, parts and the time in each state, on the page and
+/// upstream. A second ctrl-C ends at once, without that.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Demo {
@@ -40,7 +41,7 @@ pub struct Demo {
     #[arg(long, value_name = "TIME", value_parser = duration)]
     duration: Option<Duration>,
     /// Where the page listens; 127.0.0.1:8080 unless said, or a free port if that one is taken
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = config::listen)]
     listen: Option<SocketAddr>,
     /// How log lines (on stderr) look: for people, or a JSON object each
     #[arg(long, value_enum, default_value_t, env = "GEMBA_LOG_FORMAT")]
@@ -62,7 +63,7 @@ Exit code 1 also says that figures did not agree; which of them is the last that
 /// to be so. A filter that names them still hears them.
 const HUSHED: &str = "opcua_server=off,rumqttd=off";
 
-/// Of the agent's own spans: as `traces.sample` is by default.
+/// Of the agent's own spans: as `traces.sample` is by default, which a test holds it to.
 const SAMPLE: f64 = 0.01;
 
 impl Demo {
@@ -109,7 +110,7 @@ fn say(what: &impl std::fmt::Display) -> io::Result<()> {
 fn speed(text: &str) -> Result<f64, String> {
     let range = smt::Options::SPEEDS;
     let speed: f64 = text.parse().map_err(|_| format!("`{text}` is no number"))?;
-    if range.contains(&speed) { Ok(speed) } else { Err(format!("from {} to {}", range.start(), range.end())) }
+    if range.contains(&speed) { Ok(speed) } else { Err(format!("it goes from {} to {}", range.start(), range.end())) }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -135,6 +136,21 @@ mod tests {
         for text in ["90", "2x", "", "m", "-1s", "0s"] {
             assert!(duration(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn spans_are_told_as_without_a_word_about_them() {
+        let yaml = "
+site: a
+line: b
+timezone: UTC
+stations:
+  - name: c
+    source: { type: modbus, endpoint: tcp://127.0.0.1:502 }
+    tags: [{ name: d, address: holding:0, as: u16 }]
+";
+        let config = config::Config::from_str("line.yaml", yaml).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(config.trace_sample.to_bits(), SAMPLE.to_bits());
     }
 
     #[test]

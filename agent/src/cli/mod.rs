@@ -9,6 +9,7 @@ pub mod schema;
 mod service;
 pub mod spool;
 
+use std::io;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -59,6 +60,10 @@ impl Cli {
             Command::Spool(spool) => spool.run(),
         };
         result.unwrap_or_else(|error| {
+            // Who reads us has hung up, as `| head` does: nobody is there to be told. Not 0, since not all was done.
+            if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+                return ExitCode::FAILURE;
+            }
             let wrong_input = error.is::<crate::config::ConfigError>();
             // Each line of a configuration's errors begins with its place, for editors to jump to.
             complain(&if wrong_input { error.to_string() } else { format!("error: {error:#}") });

@@ -144,6 +144,14 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     units::duration(text)
 }
 
+/// An address to listen on as the YAML writes it: `127.0.0.1:8080`.
+///
+/// # Errors
+/// What is wrong with it, in a sentence.
+pub fn listen(text: &str) -> Result<SocketAddr, String> {
+    words::listen(text)
+}
+
 /// The JSON Schema (draft 2020-12) of the YAML.
 #[must_use]
 pub fn schema() -> serde_json::Value {

@@ -319,26 +319,27 @@ impl Leaf for Listen {
     const FORM: &'static str = "an IP address with a port such as `127.0.0.1:8080`";
 
     fn parse(scalar: &Scalar) -> Result<Self, String> {
-        let text = scalar.text.as_str();
-        text.parse().map(Self).map_err(|_| {
-            let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
-            match (host, port.parse::<u16>()) {
-                ("localhost", Ok(port)) => {
-                    format!("`{text}` is no IP address with a port; did you mean `127.0.0.1:{port}`?")
-                }
-                ("" | "*", Ok(port)) => {
-                    format!(
-                        "`{text}` has no IP address; write `127.0.0.1:{port}`, or `0.0.0.0:{port}` for every interface"
-                    )
-                }
-                _ => format!("`{text}` is no IP address with a port; write it as `127.0.0.1:8080`"),
-            }
-        })
+        listen(&scalar.text).map(Self)
     }
 
     fn schema() -> Value {
         json!({ "type": "string", "pattern": "^.+:[0-9]+$" })
     }
+}
+
+pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
+        match (host, port.parse::<u16>()) {
+            ("localhost", Ok(port)) => {
+                format!("`{text}` is no IP address with a port; did you mean `127.0.0.1:{port}`?")
+            }
+            ("" | "*", Ok(port)) => {
+                format!("`{text}` has no IP address; write `127.0.0.1:{port}`, or `0.0.0.0:{port}` for every interface")
+            }
+            _ => format!("`{text}` is no IP address with a port; write it as `127.0.0.1:8080`"),
+        }
+    })
 }
 
 /// A unit of measure. UCUM has a grammar and a large table; only what surely is none is refused.

@@ -8,6 +8,7 @@
 //! ```
 //! Nothing in gemba knows that this is the demo: an ordinary configuration, made from `line.yaml`, leads it to the servers.
 
+mod news;
 mod page;
 mod receiver;
 mod setting;
@@ -28,12 +29,13 @@ use tokio::time::{Instant, interval, interval_at, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+pub use self::news::{News, Progress, StationProgress};
 use self::page::{Health, Page};
 pub use self::page::{Kpi, LossTotal};
 pub use self::receiver::{Polls, Sums};
 use self::receiver::{Received, Receiver};
-pub use self::summary::{Outcome, Progress, Readings, StationProgress, StationResult};
-pub use self::verdict::{Figure, Known, Late, judge, judge_sums};
+pub use self::summary::{Outcome, Readings, StationResult};
+pub use self::verdict::{Figure, Known, Late, judge, judge_sums, speaks_from};
 use crate::config::Config;
 use crate::http::HttpError;
 use crate::snapshot::Snapshot;
@@ -44,6 +46,8 @@ pub const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LO
 
 /// How often the demo says how it goes.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
+/// Of how many lines the first has a head.
+const HEAD_EVERY: u32 = 20;
 /// How long links may take to come up, on a busy machine.
 const START: Duration = Duration::from_secs(30);
 /// How long what the machines did last may take to reach the page, on a busy machine.
@@ -85,28 +89,6 @@ pub enum Fault {
     Swallow(u64),
 }
 
-/// What a demo has to say on its way.
-#[derive(Clone, Debug)]
-pub enum News {
-    /// Another program listens there; a free port is taken instead.
-    PortTaken(SocketAddr),
-    /// The page is up.
-    Page {
-        /// For a browser.
-        url: String,
-        /// Where the page listens.
-        address: SocketAddr,
-        /// What gemba runs.
-        configuration: PathBuf,
-    },
-    /// Every link is up and every tag has a value: the machines start.
-    Started,
-    /// How it goes.
-    Progress(Progress),
-    /// The machines have halted; the figures are compared.
-    Halted,
-}
-
 /// Runs until `stop` or for `duration`, then compares. `tell` hears the [`News`]; what gemba says
 /// of itself is in `own`.
 ///
@@ -144,6 +126,16 @@ struct Stage<'a> {
     receiver: Receiver,
     own: Outbox,
     stop: CancellationToken,
+}
+
+/// What has come in and gone out at an instant.
+#[derive(Clone, Copy)]
+struct Count {
+    at: Instant,
+    /// Taken in by gemba.
+    readings: u64,
+    /// Got by upstream.
+    points: u64,
 }
 
 /// What is known when the machines have halted and the page has caught up.
@@ -202,7 +194,8 @@ impl Stage<'_> {
             AbortOnDropHandle::new(tokio::spawn(async move { plant.run(stop).await }))
         };
         let mut beat = interval_at(began + PROGRESS_EVERY, PROGRESS_EVERY);
-        let mut said = (began, page.readings().await?);
+        let mut said = Count { at: began, readings: page.readings().await?, points: self.receiver.points() };
+        let mut lines = 0_u32..;
         loop {
             tokio::select! {
                 biased;
@@ -213,9 +206,11 @@ impl Stage<'_> {
                     bail!("the machines ended by themselves");
                 }
                 _ = beat.tick() => {
-                    let now = (Instant::now(), page.readings().await?);
-                    let progress = self.progress(&page.health().await?, began, said, now);
-                    tell(News::Progress(progress))?;
+                    let health = page.health().await?;
+                    let now =
+                        Count { at: Instant::now(), readings: page.readings().await?, points: self.receiver.points() };
+                    let headed = lines.next().is_some_and(|line| line.is_multiple_of(HEAD_EVERY));
+                    tell(News::Progress(Progress { headed, ..progress(&health, began, said, now) }))?;
                     said = now;
                 }
             }
@@ -225,23 +220,6 @@ impl Stage<'_> {
         let elapsed = began.elapsed();
         tell(News::Halted)?;
         Ok(Halt { at, health: self.caught_up(&page, at).await?, elapsed })
-    }
-
-    fn progress(&self, health: &Health, began: Instant, before: (Instant, u64), now: (Instant, u64)) -> Progress {
-        let stations = health.stations.iter().map(|station| StationProgress {
-            name: station.name.clone(),
-            state: station.state.clone().unwrap_or_default(),
-            oee: station.kpi.as_ref().and_then(|kpi| kpi.oee),
-            total: station.kpi.as_ref().and_then(|kpi| kpi.total),
-        });
-        Progress {
-            elapsed: now.0 - began,
-            stations: stations.collect(),
-            readings: now.1,
-            rate: rate(now.1.saturating_sub(before.1), now.0 - before.0),
-            points: self.receiver.points(),
-            lost: health.lost(),
-        }
     }
 
     /// The page once it shows what the machines did last; or as it is when that takes too long, to be judged as it is.
@@ -279,6 +257,7 @@ impl Stage<'_> {
     }
 
     fn compare(&self, halt: &Halt, last: &Snapshot, received: &Received) -> Outcome {
+        let started = self.plant.started().unwrap_or(halt.at);
         let stations = Station::ALL.map(|machine| {
             let name = machine.name();
             let late = match machine {
@@ -301,6 +280,8 @@ impl Stage<'_> {
                 name: name.to_owned(),
                 figures: judge(&seen, &known),
                 upstream,
+                from_the_start: speaks_from(seen.since, started),
+                told_from_the_start: sums.since <= started,
                 told_to_the_end: sums.time >= halt.at,
             }
         });
@@ -310,6 +291,7 @@ impl Stage<'_> {
             elapsed: halt.elapsed,
             stations: stations.into(),
             readings: Readings {
+                served: self.plant.served(),
                 taken: last.intake,
                 points: received.readings,
                 text_changes: received.text_changes,
@@ -327,6 +309,24 @@ impl Stage<'_> {
                     .collect(),
             },
         }
+    }
+}
+
+fn progress(health: &Health, began: Instant, before: Count, now: Count) -> Progress {
+    let stations = health.stations.iter().map(|station| StationProgress {
+        name: station.name.clone(),
+        state: station.state.clone().unwrap_or_default(),
+        oee: station.kpi.as_ref().and_then(|kpi| kpi.oee),
+        total: station.kpi.as_ref().and_then(|kpi| kpi.total),
+    });
+    let span = now.at - before.at;
+    Progress {
+        headed: false,
+        elapsed: now.at - began,
+        stations: stations.collect(),
+        readings_rate: rate(now.readings.saturating_sub(before.readings), span),
+        points_rate: rate(now.points.saturating_sub(before.points), span),
+        lost: health.lost(),
     }
 }
 

@@ -15,11 +15,16 @@
 //! state, is off by no more than the `n + 1` longest gaps between polls: [`Late`]. They are measured, at upstream, which gets
 //! every poll. From the run time's bound follow those of availability and performance.
 //!
+//! Both sides speak of one span, and gemba names it. So that it cannot leave out what it missed, the span must begin before
+//! the machines did, or with the shift ([`speaks_from`]); upstream's sums begin before the machines did, since they never
+//! restart.
+//!
 //! In the moment after a shift's change a poll may bring a part that was made before it: the printer's counts may be higher
 //! by what was made within two gaps before the span.
 
 use std::time::Duration;
 
+use gemba_drivers::Time;
 use gemba_drivers::sim::smt::{MachineState, Truth};
 
 use super::page::Kpi;
@@ -145,6 +150,14 @@ pub fn judge(seen: &Kpi, known: &Known) -> Vec<Figure> {
         figure("reject", seen.reject, Some(real(truth.reject)), (0.0, more_reject)),
         figure("coverage", seen.coverage, (planned > 0.0).then_some(1.0), even(ROUNDING)),
     ]
+}
+
+/// Whether figures since then speak of all that the machine did in the shift: a shift of the demo begins on the hour. The
+/// comparison takes the span from gemba; one that began late would leave out what gemba missed.
+#[must_use]
+pub fn speaks_from(since: Option<Time>, started: Time) -> bool {
+    const HOUR: i64 = 3_600_000_000_000;
+    since.is_some_and(|since| since <= started || since.0 % HOUR == 0)
 }
 
 /// What upstream was told of a station beside what the machine did since then: good and rejected parts, and the time in
@@ -312,6 +325,17 @@ mod tests {
         assert_eq!(wrong(&two_more, &known), ["total"]);
         let fewer = Kpi { total: Some(29.0), ..seen() };
         assert_eq!(wrong(&fewer, &known), ["total"]);
+    }
+
+    #[test]
+    fn a_span_that_begins_late_leaves_something_out() {
+        let started = Time(1_000_000_007_000_000_000);
+        let second = Duration::from_secs(1);
+        assert!(speaks_from(Some(started), started) && speaks_from(Some(started - second), started));
+        assert!(!speaks_from(Some(started + second), started), "what was before is missing");
+        assert!(!speaks_from(None, started), "all is missing");
+        let hour: Time = "2026-11-02T14:00:00Z".parse().expect("a time");
+        assert!(speaks_from(Some(hour), hour - second), "a shift began");
     }
 
     #[test]

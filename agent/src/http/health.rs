@@ -6,8 +6,9 @@ use gemba_drivers::{LinkPhase, Time, Value};
 use serde::{Serialize, Serializer};
 
 use super::View;
+use super::kpi::Kpi;
 use super::status::{Status, Verdict};
-use crate::snapshot::{GatewayView, KpiView, StationView, TagView};
+use crate::snapshot::{GatewayView, StationView, TagView};
 
 /// The body of `GET /health`. Beyond the contract: `time`, `reasons`, `losses`, `loss_totals`, `gateway`
 /// and the fields said to be so below.
@@ -46,46 +47,6 @@ struct Station<'a> {
     kpi: Option<Kpi>,
     tags: Vec<Tag<'a>>,
 }
-
-/// The figures of a period, as `/health` and `gemba replay` write them; null is "cannot be known".
-///
-/// Beyond the contract: everything after `reject`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Kpi {
-    since: Option<Time>,
-    oee: Option<f64>,
-    availability: Option<f64>,
-    performance: Option<f64>,
-    quality: Option<f64>,
-    coverage: Option<f64>,
-    total: Option<Count>,
-    good: Option<Count>,
-    reject: Option<Count>,
-    oee_bounds: Option<Bounds>,
-    target: Option<f64>,
-    unattributed: Option<Count>,
-    quality_assumed: Option<bool>,
-    /// False where planned time is 0, so that there is nothing to know.
-    scheduled: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hint: Option<&'static str>,
-    first_pass_yield: Option<f64>,
-    defect_rate: Option<f64>,
-    planned_s: Option<f64>,
-    run_s: Option<f64>,
-    unknown_s: Option<f64>,
-}
-
-/// OEE if all unknown time was down, and if it was all run at ideal speed.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-struct Bounds {
-    low: f64,
-    high: f64,
-}
-
-/// A number of parts: whole ones are written without a fraction.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Count(f64);
 
 #[derive(Serialize)]
 struct Tag<'a> {
@@ -244,39 +205,9 @@ impl<'a> Station<'a> {
             kpi: match &station.kpi {
                 Some(kpi) => Some(Kpi::from(kpi)),
                 // Outside shifts nothing is planned; before the first reading nobody knows.
-                None => {
-                    station.state.map(|_| Kpi { scheduled: station.shift.is_none().then_some(false), ..Kpi::default() })
-                }
+                None => station.state.map(|_| Kpi::unknown(station.shift.is_none().then_some(false))),
             },
             tags: station.tags.iter().map(|tag| Tag::new(tag, view.now)).collect(),
-        }
-    }
-}
-
-impl From<&KpiView> for Kpi {
-    fn from(kpi: &KpiView) -> Self {
-        let figures = &kpi.figures;
-        Self {
-            since: Some(kpi.since),
-            oee: figures.oee,
-            availability: figures.availability,
-            performance: figures.performance,
-            quality: figures.quality,
-            coverage: figures.coverage,
-            total: kpi.total.map(Count),
-            good: kpi.good.map(Count),
-            reject: kpi.reject.map(Count),
-            oee_bounds: kpi.oee_bounds.map(|(low, high)| Bounds { low, high }),
-            target: kpi.target,
-            unattributed: Some(Count(kpi.unattributed)),
-            quality_assumed: Some(kpi.quality_assumed),
-            scheduled: kpi.scheduled,
-            hint: kpi.hint(),
-            first_pass_yield: figures.first_pass_yield,
-            defect_rate: figures.defect_rate,
-            planned_s: Some(seconds(kpi.planned_ns)),
-            run_s: Some(seconds(kpi.run_ns)),
-            unknown_s: Some(seconds(kpi.unknown_ns)),
         }
     }
 }
@@ -305,17 +236,6 @@ impl<'a> Loss<'a> {
     }
 }
 
-impl Serialize for Count {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        const EXACT: f64 = 9_007_199_254_740_992.0; // 2^53: above it a double skips whole numbers
-        #[expect(clippy::cast_possible_truncation, reason = "whole, and within 2^53")]
-        match self.0 {
-            whole if whole.fract() == 0.0 && whole.abs() <= EXACT => to.serialize_i64(whole as i64),
-            other => to.serialize_f64(other),
-        }
-    }
-}
-
 impl Serialize for TagValue<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         match self.0 {
@@ -326,15 +246,6 @@ impl Serialize for TagValue<'_> {
             Value::Text(text) => to.serialize_str(text),
         }
     }
-}
-
-/// Nanoseconds as seconds.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "exact to the nanosecond for 104 days, and far below one part in 10^15 after"
-)]
-pub(super) fn seconds(nanos: i64) -> f64 {
-    nanos as f64 / 1e9
 }
 
 fn milliseconds(age: Duration) -> u64 {
@@ -441,12 +352,5 @@ mod tests {
         let mut view = well();
         snapshot(&mut view).stations[0].tags[0].source_time = Some(at("2026-11-02T12:00:05Z"));
         assert_eq!(json(&view)["stations"][0]["tags"][0]["age_ms"], 0);
-    }
-
-    #[test]
-    fn parts_are_whole_unless_they_are_not() {
-        for (count, text) in [(0.0, "0"), (-0.0, "0"), (19271.0, "19271"), (0.5, "0.5"), (1e300, "1e+300")] {
-            assert_eq!(serde_json::to_string(&Count(count)).expect("JSON"), text);
-        }
     }
 }

@@ -9,7 +9,7 @@ use std::fmt::Write;
 use gemba_drivers::{LinkPhase, Time};
 
 use super::View;
-use super::health::seconds;
+use super::kpi::seconds;
 use crate::record::{CycleHistogram, Figures};
 use crate::snapshot::UpstreamStatus;
 use crate::telemetry::metric::{self, Metric, Number};

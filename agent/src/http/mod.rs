@@ -13,6 +13,7 @@ mod events;
 #[cfg(test)]
 mod fixture;
 mod health;
+mod kpi;
 mod metrics;
 mod page;
 #[cfg(test)]
@@ -43,7 +44,7 @@ use tokio::time::Instant;
 use crate::snapshot::{GatewayView, Snapshot, UpstreamView};
 
 pub use events::MOST_LISTENERS;
-pub use health::Kpi;
+pub use kpi::Kpi;
 pub use status::Status;
 
 /// A pipeline that leaves a request for a snapshot unanswered for so long is stuck.

@@ -41,7 +41,9 @@ impl Page {
         self.put(format_args!("\n<footer>"));
         self.part("p", format_args!("s{place}-link"), |page| page.link(station, view));
         let doubtful = station.tags.iter().filter(|tag| tag.validity.status().is_some()).count();
-        self.put(format_args!("<p><a href=\"#t{place}\">{} tags</a>", station.tags.len()));
+        let tags = station.tags.len();
+        let plural = if tags == 1 { "" } else { "s" };
+        self.put(format_args!("<p><a href=\"#t{place}\">{tags} tag{plural}</a>"));
         self.part("span", format_args!("s{place}-tags"), |page| match (doubtful, status) {
             (0, _) => page.put(format_args!(", all good")),
             (_, Status::Unknown) => page.put(format_args!(", {doubtful} not known yet")),

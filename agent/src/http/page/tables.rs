@@ -86,6 +86,9 @@ impl Page {
             "div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"Newest losses\"",
             format_args!("losses"),
             |page| {
+                if losses.is_empty() {
+                    return page.put(format_args!("<p>None is held.</p>"));
+                }
                 page.head_of_table(&["Source", "Reason", "Count", "From", "To"]);
                 for Loss { source, from, to, count, reason } in losses {
                     page.put(format_args!(
