@@ -1,5 +1,10 @@
 //! What the benches share. Each bin in `src/bin` prints figures; none of them asserts a time.
 
+pub mod demo;
+pub mod gemba;
+pub mod process;
+pub mod served;
+pub mod telegraf;
 pub mod upstream;
 mod usage;
 

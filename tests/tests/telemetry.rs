@@ -113,7 +113,7 @@ async fn what_the_agent_says_of_itself_survives_an_outage() {
     for family in [
         "system_memory_usage_bytes{",
         "process_uptime_seconds ",
-        "gemba_readings_total ",
+        "gemba_readings_total{",
         "gemba_commit_duration_seconds_bucket{",
     ] {
         assert!(metrics.contains(&format!("\n{family}")), "{family} in {metrics}");

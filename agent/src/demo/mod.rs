@@ -70,6 +70,12 @@ pub struct Options {
     pub fault: Option<Fault>,
 }
 
+/// The configuration that leads gemba to the machines of `plant`; for those who run it otherwise, as the benches do.
+#[must_use]
+pub fn configuration(plant: &Plant, listen: SocketAddr, upstream: &str, spool: &Path) -> String {
+    setting::yaml(plant, listen, upstream, spool, 1)
+}
+
 /// Something that the comparison must find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {

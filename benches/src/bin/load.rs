@@ -1,29 +1,30 @@
 //! What `gemba run` costs, as a process of its own, against servers in this one.
 //!
 //! ```text
-//! cargo build --release -p gemba
+//! cargo build --release -p gemba --no-default-features
 //! cargo run --release -p gemba-benches --bin load -- line
+//! cargo run --release -p gemba-benches --bin load -- demo
 //! cargo run --release -p gemba-benches --bin load -- opcua
 //! cargo run --release -p gemba-benches --bin load -- modbus
+//! cargo run --release -p gemba-benches --bin load -- modbus --telegraf "$(benches/telegraf/build)"
 //! ```
-//! Build gemba first and alone: together with this package it would carry the simulators.
+//! Build gemba first, alone and without its demo: it must not carry the simulators.
 
 use std::fmt::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 use clap::{Parser, ValueEnum};
-use gemba_benches::upstream::{Upstream, number};
-use gemba_benches::{Usage, against, mib};
-use gemba_drivers::sim::modbus::ModbusServer;
-use gemba_drivers::sim::opcua::OpcuaServer;
-use gemba_drivers::{Time, Value};
+use gemba_benches::process::Running;
+use gemba_benches::served::{self, NAMESPACE, Rounds, round_of};
+use gemba_benches::upstream::{Beat, Upstream};
+use gemba_benches::{against, demo, gemba, mib, telegraf};
+use gemba_drivers::Time;
 use gemba_tests::line::{Line, OVEN};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{interval, sleep};
 
 /// What `gemba run` costs a gateway: CPU, memory, disk and traffic
 ///
@@ -38,7 +39,7 @@ What the figures mean:
   written          bytes that went to the disk, for each reading
   sent             bytes of gzipped OTLP, for each reading
 
-Build gemba first, and alone: `cargo build --release -p gemba`.
+Build gemba first, as a gateway has it: `cargo build --release -p gemba --no-default-features`.
 Absolute figures depend on the machine; compare only what ran on the same one, and close the browser.")]
 struct Args {
     /// What is read
@@ -56,6 +57,12 @@ struct Args {
     /// The binary
     #[arg(long, default_value = "target/release/gemba")]
     gemba: PathBuf,
+    /// Telegraf instead of gemba: its binary (benches/telegraf/build makes one)
+    #[arg(long, value_name = "BINARY")]
+    telegraf: Option<PathBuf>,
+    /// How gemba speaks to upstream (opcua, modbus)
+    #[arg(long, default_value = "http", value_parser = ["http", "grpc"])]
+    protocol: String,
     /// Where the spool lies; a temporary folder if not said. What a commit costs is up to this disk
     #[arg(long)]
     folder: Option<PathBuf>,
@@ -65,6 +72,8 @@ struct Args {
 enum Load {
     /// The reference line: three stations over three protocols, eleven tags
     Line,
+    /// The line of `gemba demo`: the same protocols, 22 tags, polled ten times a second or told as they change
+    Demo,
     /// One OPC UA server, all of whose nodes change each second
     Opcua,
     /// One Modbus server whose registers are polled each second
@@ -75,7 +84,7 @@ impl Load {
     /// Microseconds of CPU a reading: a tenth of what Telegraf takes for the same, without a spool.
     fn aim(self) -> Option<f64> {
         match self {
-            Self::Line => None,
+            Self::Line | Self::Demo => None,
             Self::Opcua => Some(1.3),
             Self::Modbus => Some(0.8),
         }
@@ -83,62 +92,47 @@ impl Load {
 
     /// MiB.
     fn room(self) -> f64 {
-        if self == Self::Line { 15.0 } else { 20.0 }
+        if matches!(self, Self::Line | Self::Demo) { 15.0 } else { 20.0 }
     }
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    ensure!(args.gemba.exists(), "no {}: build it first with `cargo build --release -p gemba`", args.gemba.display());
+    let agent = args.telegraf.as_ref().unwrap_or(&args.gemba);
+    ensure!(agent.exists(), "no {}: build it first", agent.display());
     let temporary = tempfile::tempdir()?;
     let folder = args.folder.as_deref().unwrap_or(temporary.path());
     let rounds = Arc::new(Rounds::default());
-    let first_poll = OnceLock::new();
-    let (upstream, endpoint) = Upstream::start(match args.load {
-        Load::Line => None,
-        Load::Opcua => Some(Box::new(|point| round_of(number(point)))),
-        // Polls are a second apart, give or take what the machine is late.
-        Load::Modbus => Some(Box::new(move |point| {
-            let first = *first_poll.get_or_init(|| point.time_unix_nano - 500_000_000);
-            point.time_unix_nano.saturating_sub(first) / 1_000_000_000 + 1
-        })),
-    })
-    .await?;
-    let head = format!(
-        "site: bench\nline: load\ntimezone: UTC\nhttp: {{ listen: \"127.0.0.1:0\" }}\n\
-         upstream: {{ otlp: {{ endpoint: \"{endpoint}\" }} }}\nspool: {{ path: {} }}\nstations:\n",
-        folder.join("spool").display()
-    );
-    let yaml = match args.load {
-        Load::Line => reference_line(folder, &endpoint).await,
-        Load::Opcua => head + &opcua(args.tags, rounds.clone()).await?,
-        Load::Modbus => head + &modbus(args.tags).await?,
-    };
-    let file = folder.join("line.yaml");
-    std::fs::write(&file, yaml)?;
-    let mut gemba = Running::start(&args.gemba, &file)?;
+    let (upstream, endpoint) = upstream(&args).await?;
+    let mut running = Running::start(match &args.telegraf {
+        Some(telegraf) => telegraf::command(telegraf, &telegraf_config(&args, folder, &endpoint, &rounds).await?),
+        None => gemba::command(&args.gemba, &gemba_config(&args, folder, &endpoint, &rounds).await?),
+    })?;
 
     sleep(Duration::from_secs(args.warm_up)).await;
-    let (before, had, since) = (gemba.usage()?, upstream.seen(), Instant::now());
+    let (before, had, since) = (running.usage()?, upstream.seen(), Instant::now());
     sleep(Duration::from_secs(args.seconds)).await;
-    let (after, has, took) = (gemba.usage()?, upstream.seen(), since.elapsed().as_secs_f64());
+    let (after, has, took) = (running.usage()?, upstream.seen(), since.elapsed().as_secs_f64());
 
     // Nothing new from here on; then what is under way must arrive.
-    rounds.over.store(true, Ordering::Relaxed);
+    rounds.end();
     sleep(Duration::from_secs(2)).await;
-    gemba.stop()?;
+    running.stop()?;
     let all = upstream.seen();
     ensure!(has.readings > had.readings, "nothing came upstream");
     ensure!(all.losses == 0, "the agent says that it lost something");
-    if args.load != Load::Line {
+    if matches!(args.load, Load::Opcua | Load::Modbus) {
         ensure!(all.tags() == usize::from(args.tags), "only {} of {} tags came upstream", all.tags(), args.tags);
         ensure!(all.bad == 0, "{} readings are bad", all.bad);
-        ensure!(all.missing == 0, "{} readings never came", all.missing);
-        ensure!(all.repeated == 0, "{} readings came twice", all.repeated);
+        // Telegraf tells Modbus times by the second, which moves a reading into the round of its neighbour.
+        if args.telegraf.is_none() {
+            ensure!(all.missing == 0, "{} readings never came", all.missing);
+            ensure!(all.repeated == 0, "{} readings came twice", all.repeated);
+        }
     }
-    if args.load == Load::Opcua {
-        let given = rounds.given.load(Ordering::Relaxed);
+    if args.load == Load::Opcua && args.telegraf.is_none() {
+        let given = rounds.given();
         ensure!(all.behind() == Some(given), "of {given} rounds came {:?}", all.behind());
     }
 
@@ -147,58 +141,103 @@ async fn main() -> anyhow::Result<()> {
     let cpu = (after.cpu - before.cpu).as_secs_f64();
     let micros = cpu * 1e6 * each(0, 1);
     let readings = has.readings - had.readings;
-    println!("readings         {readings} upstream in {took:.1} s, {:.0} /s, none lost", 1.0 / each(0, 1) / took);
+    let aim = |figure: f64, aim: Option<f64>| match aim.filter(|_| args.telegraf.is_none()) {
+        Some(aim) => format!(" ({})", against(figure, aim)),
+        None => String::new(),
+    };
+    println!("readings         {readings} upstream in {took:.1} s, {:.0} /s", 1.0 / each(0, 1) / took);
+    match args.telegraf {
+        None => println!("lost             none"),
+        Some(_) => println!("lost             {} left out or moved, {} repeated", all.missing, all.repeated),
+    }
     println!(
         "CPU              {:.2} % of a core, {micros:.2} us a reading{}",
         cpu / took * 100.0,
-        args.load.aim().map(|aim| format!(" ({})", against(micros, aim))).unwrap_or_default()
+        aim(micros, args.load.aim())
     );
     let resident = mib(after.resident);
     println!(
-        "resident memory  {resident:.1} MiB ({}), {:.1} MiB of it its own, {:.1} MiB at most",
-        against(resident, args.load.room()),
+        "resident memory  {resident:.1} MiB{}, {:.1} MiB of it its own, {:.1} MiB at most",
+        aim(resident, Some(args.load.room())),
         mib(after.own),
         mib(after.peak)
     );
     println!("written          {:.1} B a reading", each(before.written, after.written));
-    println!(
-        "sent             {:.1} B a reading, {:.1} requests/s",
-        each(had.wire, has.wire),
-        each(had.requests, has.requests) / each(0, 1) / took
-    );
+    if args.telegraf.is_none() {
+        println!(
+            "sent             {:.1} B a reading, {:.1} requests/s",
+            each(had.wire, has.wire),
+            each(had.requests, has.requests) / each(0, 1) / took
+        );
+    }
     Ok(())
 }
 
-/// The agent. Killed at the end, if it was not stopped.
-struct Running(Child);
-
-impl Running {
-    fn start(gemba: &Path, config: &Path) -> anyhow::Result<Self> {
-        let child = Command::new(gemba).arg("run").arg("--config").arg(config).stderr(Stdio::inherit()).spawn();
-        Ok(Self(child.with_context(|| gemba.display().to_string())?))
-    }
-
-    fn usage(&mut self) -> anyhow::Result<Usage> {
-        if let Some(status) = self.0.try_wait()? {
-            bail!("gemba ended: {status}");
-        }
-        Usage::of(self.0.id())
-    }
-
-    /// Ends it as the system does, so that it sends what it has.
-    fn stop(&mut self) -> anyhow::Result<()> {
-        Command::new("kill").arg("-TERM").arg(self.0.id().to_string()).status()?;
-        let status = self.0.wait()?;
-        ensure!(status.success(), "gemba ended: {status}");
-        Ok(())
-    }
+/// The receiver, and its URL. Telegraf knows only gRPC.
+async fn upstream(args: &Args) -> anyhow::Result<(Upstream, String)> {
+    let first_poll = OnceLock::new();
+    let beat: Option<Beat> = match args.load {
+        Load::Line | Load::Demo => None,
+        Load::Opcua => Some(Box::new(round_of)),
+        // Polls are a second apart, give or take what the machine is late.
+        Load::Modbus => Some(Box::new(move |point| {
+            let first = *first_poll.get_or_init(|| point.time_unix_nano - 500_000_000);
+            point.time_unix_nano.saturating_sub(first) / 1_000_000_000 + 1
+        })),
+    };
+    let tags = match (&args.telegraf, args.load) {
+        (None, _) | (_, Load::Line | Load::Demo) => "factory.tag.",
+        (_, Load::Opcua) => telegraf::OPCUA_METRICS,
+        (_, Load::Modbus) => telegraf::MODBUS_METRICS,
+    };
+    Upstream::start(tags, beat).await
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+async fn gemba_config(args: &Args, folder: &Path, upstream: &str, rounds: &Arc<Rounds>) -> anyhow::Result<PathBuf> {
+    let file = folder.join("line.yaml");
+    let (source, place): (_, fn(u16) -> String) = match args.load {
+        Load::Line => {
+            std::fs::write(&file, reference_line(folder, upstream).await)?;
+            return Ok(file);
+        }
+        Load::Demo => {
+            demo::line(folder, upstream, SocketAddr::from(([127, 0, 0, 1], 0))).await?.forever();
+            return Ok(file);
+        }
+        Load::Opcua => {
+            let endpoint = served::opcua(args.tags, rounds.clone()).await?;
+            let source = format!("type: opcua, endpoint: \"{endpoint}\", security: none, publish: 1s");
+            (source, |tag| format!("node: \"nsu={NAMESPACE};s=Tag{tag}\""))
+        }
+        Load::Modbus => {
+            let endpoint = served::modbus(args.tags).await?;
+            let source = format!("type: modbus, endpoint: \"{endpoint}\", unit: 1, poll: 1s");
+            (source, |tag| format!("address: \"holding:{tag}\", as: u16"))
+        }
+    };
+    let mut yaml = format!(
+        "site: bench\nline: load\ntimezone: UTC\nhttp: {{ listen: \"127.0.0.1:0\" }}\n\
+         upstream: {{ otlp: {{ endpoint: \"{upstream}\", protocol: {} }} }}\nspool: {{ path: {} }}\nstations:\n  \
+         - name: many\n    source: {{ {source} }}\n    tags:\n",
+        args.protocol,
+        folder.join("spool").display()
+    );
+    for tag in 0..args.tags {
+        writeln!(yaml, "      - {{ name: Tag{tag}, {}, unit: Cel }}", place(tag))?;
     }
+    std::fs::write(&file, yaml)?;
+    Ok(file)
+}
+
+async fn telegraf_config(args: &Args, folder: &Path, upstream: &str, rounds: &Arc<Rounds>) -> anyhow::Result<PathBuf> {
+    let toml = match args.load {
+        Load::Line | Load::Demo => bail!("Telegraf computes no line: compare `opcua` or `modbus`"),
+        Load::Opcua => telegraf::opcua(&served::opcua(args.tags, rounds.clone()).await?, args.tags, upstream),
+        Load::Modbus => telegraf::modbus(&served::modbus(args.tags).await?, args.tags, upstream),
+    };
+    let file = folder.join("telegraf.conf");
+    std::fs::write(&file, toml)?;
+    Ok(file)
 }
 
 async fn reference_line(folder: &Path, upstream: &str) -> String {
@@ -218,70 +257,4 @@ async fn reference_line(folder: &Path, upstream: &str) -> String {
         }
     });
     yaml
-}
-
-/// The rounds of values that the OPC UA server was given.
-#[derive(Default)]
-struct Rounds {
-    given: AtomicU64,
-    /// There shall be no more.
-    over: AtomicBool,
-}
-
-/// Each node's value says which round it is of, and which node it is: rounds are `STEP` apart.
-const STEP: f64 = 65_536.0;
-
-/// The round that a value is of.
-fn round_of(value: f64) -> u64 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small count")]
-    let round = (value / STEP) as u64;
-    round
-}
-
-async fn opcua(tags: u16, rounds: Arc<Rounds>) -> anyhow::Result<String> {
-    let nodes = (0..tags).map(|tag| (format!("Tag{tag}"), f64::from(tag)));
-    let server = OpcuaServer::start("urn:bench", nodes).await?;
-    let mut yaml = format!(
-        "  - name: many\n    source: {{ type: opcua, endpoint: \"{}\", security: none, publish: 1s }}\n    tags:\n",
-        server.endpoint()
-    );
-    for tag in 0..tags {
-        writeln!(yaml, "      - {{ name: Tag{tag}, node: \"nsu=urn:bench;s=Tag{tag}\", unit: Cel }}")?;
-    }
-    tokio::spawn(async move {
-        let mut seconds = interval(Duration::from_secs(1));
-        seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        for round in 1u32.. {
-            seconds.tick().await;
-            if rounds.over.load(Ordering::Relaxed) {
-                return std::future::pending().await; // the server stays
-            }
-            let value = |tag: u16| (usize::from(tag), Value::Float(f64::from(round) * STEP + f64::from(tag)));
-            server.set_values((0..tags).map(value), Time::now());
-            rounds.given.store(round.into(), Ordering::Relaxed);
-        }
-    });
-    Ok(yaml)
-}
-
-async fn modbus(tags: u16) -> anyhow::Result<String> {
-    let server = ModbusServer::start().await.context("a Modbus server")?;
-    let fill = move |round: u16| (0..tags).map(|tag| tag.wrapping_add(round)).collect::<Vec<_>>();
-    server.set_holding(1, 0, &fill(0));
-    let mut yaml = format!(
-        "  - name: many\n    source: {{ type: modbus, endpoint: \"{}\", unit: 1, poll: 1s }}\n    tags:\n",
-        server.endpoint()
-    );
-    for tag in 0..tags {
-        writeln!(yaml, "      - {{ name: Tag{tag}, address: \"holding:{tag}\", as: u16, unit: Cel }}")?;
-    }
-    tokio::spawn(async move {
-        let mut seconds = interval(Duration::from_secs(1));
-        seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        for round in 0u16.. {
-            seconds.tick().await;
-            server.set_holding(1, 0, &fill(round));
-        }
-    });
-    Ok(yaml)
 }
