@@ -77,6 +77,15 @@ build_tools() {
     export "$cc=${!cc:-$tools-gcc}" "$ar=${!ar:-$tools-ar}"
 }
 
+# Messages name a library's source without where this machine keeps it: smaller, and the same from every machine.
+short_paths() {
+    local flags=CARGO_TARGET_${target//-/_} folder
+    flags=${flags^^}_RUSTFLAGS
+    for folder in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/; do
+        export "$flags=${!flags:-} --remap-path-prefix=$folder="
+    done
+}
+
 # qemu-user, static or not: sets emulator to the command that runs a program of the target, without binfmt_misc.
 emulate() {
     command -v "$emulator" >/dev/null || command -v "$emulator-static" >/dev/null || debian qemu-user
