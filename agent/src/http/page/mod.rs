@@ -85,7 +85,7 @@ impl Page {
         self.part("p role=\"status\"", format_args!("status"), |page| {
             let (class, word) = (class(verdict.status), verdict.status.word());
             // Of the way from the stations to upstream: a machine may be down while all that is told of it is sound.
-            page.put(format_args!("<small>data</small> <strong class=\"mark {class}\">{word}</strong>"));
+            page.put(format_args!("<strong class=\"mark {class}\"><small>data</small> {word}</strong>"));
         });
         self.put(format_args!("\n"));
         self.part("p", format_args!("asof"), |page| page.as_of(view));
