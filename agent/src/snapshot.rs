@@ -97,12 +97,10 @@ pub struct KpiView {
 }
 
 impl KpiView {
-    /// What somebody should look at, if the figures show it: no machine makes parts faster than at its best. The first
-    /// part is not held against it: it may have been begun before the figures' time did, and counts whole.
+    /// What somebody should look at, if the figures show it: no machine makes parts faster than at its best.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
-        let (performance, total) = (self.figures.performance?, self.total?);
-        (performance * (total - 1.0) > total).then_some("check the ideal cycle time")
+        self.figures.performance.is_some_and(|performance| performance > 1.0).then_some("check the ideal cycle time")
     }
 }
 

@@ -211,6 +211,19 @@ fn a_signal_in_the_middle_ends_it_with_a_summary() {
     }
 }
 
+/// As `gemba demo | head -1` does. Nothing was compared, so it is no success.
+#[test]
+fn a_reader_that_hangs_up_ends_it_without_a_word() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = gemba(&["--duration", "1min", "--listen", "127.0.0.1:0"]);
+    command.env("TMPDIR", folder.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("it starts");
+    drop(child.stdout.take());
+    let Output { status, stderr, .. } = child.wait_with_output().expect("a child");
+    assert_eq!((status.code(), text(&stderr).as_str()), (Some(1), ""));
+    assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0, "nothing stays on the disk");
+}
+
 #[test]
 fn wrong_usage_is_told_from_failure() {
     for args in [

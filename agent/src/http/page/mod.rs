@@ -84,7 +84,8 @@ impl Page {
         self.put(format_args!("\n</head>\n<body>\n<header class=\"line\">\n<h1>{line} <small>{site}</small></h1>\n"));
         self.part("p role=\"status\"", format_args!("status"), |page| {
             let (class, word) = (class(verdict.status), verdict.status.word());
-            page.put(format_args!("<strong class=\"mark {class}\">{word}</strong>"));
+            // Of the way from the stations to upstream: a machine may be down while all that is told of it is sound.
+            page.put(format_args!("<strong class=\"mark {class}\"><small>data</small> {word}</strong>"));
         });
         self.put(format_args!("\n"));
         self.part("p", format_args!("asof"), |page| page.as_of(view));

@@ -101,7 +101,7 @@ fn a_line_that_is_well_is_calm() {
         assert!(quiet || loud == "unknown", "{loud}: {whole}");
     }
     assert_eq!(whole.matches("class=\"unknown\"").count(), 1, "the gateway has no thermometer");
-    assert!(whole.contains("<strong class=\"mark calm\">healthy</strong>"));
+    assert!(whole.contains("<strong class=\"mark calm\"><small>data</small> healthy</strong>"));
 }
 
 #[test]
@@ -162,7 +162,10 @@ fn a_stuck_pipeline_says_so_first() {
     let mut view = well();
     view.pipeline = Pipeline::Stuck;
     let whole = html(&view);
-    assert!(whole.contains("<strong class=\"mark bad\">unhealthy</strong>") && whole.contains(status::STUCK));
+    assert!(
+        whole.contains("<strong class=\"mark bad\"><small>data</small> unhealthy</strong>")
+            && whole.contains(status::STUCK)
+    );
 }
 
 /// Ids of the parts that are told from one view to the next.
