@@ -6,7 +6,9 @@ use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
 
-use crate::served::NAMESPACE;
+/// Of [`crate::served::NAMESPACE`] in the server: behind OPC UA's own and the server's. (By its URI this version finds no node:
+/// it looks before it is connected.)
+const NAMESPACE_INDEX: u16 = 2;
 
 /// Names of its metrics begin so: `<measurement>_<field>`.
 pub const OPCUA_METRICS: &str = "opcua_Tag";
@@ -25,7 +27,7 @@ pub fn opcua(endpoint: &str, tags: u16, upstream: &str) -> String {
     for tag in 0..tags {
         let _ = writeln!(
             toml,
-            "    {{ name = \"Tag{tag}\", namespace_uri = \"{NAMESPACE}\", identifier_type = \"s\", identifier = \"Tag{tag}\" }},"
+            "    {{ name = \"Tag{tag}\", namespace = \"{NAMESPACE_INDEX}\", identifier_type = \"s\", identifier = \"Tag{tag}\" }},"
         );
     }
     toml + "  ]\n"

@@ -217,9 +217,10 @@ async fn gemba_config(args: &Args, folder: &Path, upstream: &str, rounds: &Arc<R
     };
     let mut yaml = format!(
         "site: bench\nline: load\ntimezone: UTC\nhttp: {{ listen: \"127.0.0.1:0\" }}\n\
-         upstream: {{ otlp: {{ endpoint: \"{upstream}\", protocol: {} }} }}\nspool: {{ path: {} }}\nstations:\n  \
+         upstream: {{ otlp: {{ endpoint: \"{upstream}\", protocol: {}{} }} }}\nspool: {{ path: {} }}\nstations:\n  \
          - name: many\n    source: {{ {source} }}\n    tags:\n",
         args.protocol,
+        if args.protocol == "grpc" { ", signals: [metrics]" } else { "" }, // the receiver knows no other service
         folder.join("spool").display()
     );
     for tag in 0..args.tags {

@@ -76,7 +76,8 @@ async fn main() -> anyhow::Result<()> {
 
     let (mut without, mut with) = (Vec::new(), Vec::new());
     for round in 1..=args.rounds {
-        eprintln!("round {round} of {}: {} s without a page, {0} s with {}", args.rounds, args.seconds, args.pages);
+        let Args { pages, rounds, seconds, .. } = args;
+        eprintln!("round {round} of {rounds}: {seconds} s without a page, {seconds} s with {pages}");
         without.push(measure(&args, 0, &page, &mut agent, &polls).await?);
         with.push(measure(&args, args.pages, &page, &mut agent, &polls).await?);
     }
