@@ -20,7 +20,7 @@ use gemba_drivers::{AnyDriver, LinkState, Loss, Outlet, Reading, TagId, Time, mo
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinHandle, JoinSet, spawn_blocking};
-use tokio::time::{Instant, MissedTickBehavior, timeout};
+use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
@@ -48,8 +48,8 @@ const LOSSES: usize = 64;
 const OWN: usize = 64;
 /// How often the agent's log lines and spans are handed over.
 const WORDS_EVERY: Duration = Duration::from_secs(1);
-/// How often its figures, and the machine's, are.
-const FIGURES_EVERY: Duration = Duration::from_secs(29); // with every third look
+/// Its figures, and the machine's, are with one in so many looks at the machine.
+const LOOKS_A_TELLING: u32 = 3;
 /// How long a stop may take in all, from the signal to the end.
 pub const DRAIN: Duration = Duration::from_secs(10);
 /// What of it is left for sending.
@@ -387,17 +387,17 @@ async fn watch_host(mut host: Host, gateways: watch::Sender<GatewayView>, mut te
         ticks
     };
     let (mut looks, mut words) = (every(host::EVERY), every(WORDS_EVERY));
-    let mut figures_due = Instant::now();
+    let mut looked: u32 = 0;
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             _ = looks.tick() => {
                 let mut view = host.look(Time::now());
                 view.metrics = view.metrics.iter().cloned().chain(teller.metrics()).collect();
-                if figures_due <= Instant::now() {
+                if looked.is_multiple_of(LOOKS_A_TELLING) {
                     teller.tell_figures(&view.metrics, Time::now());
-                    figures_due = Instant::now() + FIGURES_EVERY;
                 }
+                looked = looked.wrapping_add(1);
                 gateways.send_replace(view);
             }
             _ = words.tick() => teller.tell_said(Time::now()),

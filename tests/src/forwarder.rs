@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::receiver::{DEADLINE, Received, Receiver};
+use crate::receiver::{DEADLINE, Received, Receiver, Reply};
 
 /// The metric of every reading.
 pub const METRIC: &str = "factory.tag.count";
@@ -208,6 +208,26 @@ fn encoder() -> Encoder {
             text: false,
         })
     })
+}
+
+/// Whatever of `failures` upstream answers, the same bytes are sent again, and nothing is lost or let go too early.
+///
+/// # Panics
+/// If it is otherwise.
+pub async fn tries_again(receiver: &Receiver, failures: &[Reply]) {
+    receiver.script(failures.iter().cloned());
+    let line = Line::start(receiver);
+    line.spool.commit([reading(1), reading(2)]);
+    line.acknowledged(2).await;
+
+    let received = receiver.received();
+    assert_eq!(received.len(), failures.len() + 1, "{:#?}", receiver.summary());
+    assert!(received.iter().all(|request| request.raw == received[0].raw), "byte-identical");
+    assert_eq!(values(receiver), [1, 2]);
+    let view = line.view();
+    assert_eq!((view.status, view.retries), (UpstreamStatus::Connected, failures.len() as u64));
+    assert_eq!(line.spool.acknowledgements(), [Seq(2)], "only when upstream had it");
+    assert!(line.losses().is_empty());
 }
 
 /// Pauses that no test waits for.

@@ -13,7 +13,7 @@ use gemba::spool::{Entry, Seq, SeriesId, Signal, StoredReading};
 use gemba::telemetry::outbox::Outbox;
 use gemba_drivers::Loss;
 use gemba_tests::forwarder::{
-    Line, METRIC, RESOURCE, Spool, changed, holds, hourly, reading, stored, time, values, visit,
+    Line, METRIC, RESOURCE, Spool, changed, holds, hourly, reading, stored, time, tries_again, values, visit,
 };
 use gemba_tests::receiver::{Content, DEADLINE, Received, Receiver, Reply, attributes};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
@@ -99,20 +99,7 @@ async fn whatever_may_pass_is_tried_again_with_the_same_bytes() {
         Reply::Garbage,
         Reply::Drop,
     ];
-    let receiver = Receiver::start();
-    receiver.script(failures.clone());
-    let line = Line::start(&receiver);
-    line.spool.commit([reading(1), reading(2)]);
-    line.acknowledged(2).await;
-
-    let received = receiver.received();
-    assert_eq!(received.len(), failures.len() + 1, "{:#?}", receiver.summary());
-    assert!(received.iter().all(|request| request.raw == received[0].raw), "byte-identical");
-    assert_eq!(values(&receiver), [1, 2]);
-    let view = line.view();
-    assert_eq!((view.status, view.retries), (UpstreamStatus::Connected, failures.len() as u64));
-    assert_eq!(line.spool.acknowledgements(), [Seq(2)], "only when upstream had it");
-    assert!(line.losses().is_empty());
+    tries_again(&Receiver::start(), &failures).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

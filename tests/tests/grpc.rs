@@ -6,7 +6,7 @@ use std::time::Duration;
 use gemba::config::Secret;
 use gemba::snapshot::UpstreamStatus;
 use gemba_drivers::Loss;
-use gemba_tests::forwarder::{Line, Spool, changed, hourly, reading, stored, time, values};
+use gemba_tests::forwarder::{Line, Spool, changed, hourly, reading, stored, time, tries_again, values};
 use gemba_tests::receiver::{Content, Receiver, Reply, attributes};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use prost::Message;
@@ -101,18 +101,7 @@ async fn whatever_may_pass_is_tried_again_with_the_same_bytes() {
         Reply::Garbage,
         Reply::Drop,
     ];
-    let receiver = Receiver::start_grpc();
-    receiver.script(failures.clone());
-    let line = Line::start(&receiver);
-    line.spool.commit([reading(1), reading(2)]);
-    line.acknowledged(2).await;
-
-    let received = receiver.received();
-    assert_eq!(received.len(), failures.len() + 1, "{:#?}", receiver.summary());
-    assert!(received.iter().all(|request| request.raw == received[0].raw), "byte-identical");
-    assert_eq!(values(&receiver), [1, 2]);
-    assert_eq!((line.view().status, line.view().retries), (UpstreamStatus::Connected, failures.len() as u64));
-    assert!(line.losses().is_empty());
+    tries_again(&Receiver::start_grpc(), &failures).await;
 }
 
 /// The usual pause is an hour, so only `RetryInfo` can bring the second request before the deadline.
