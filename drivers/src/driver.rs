@@ -41,17 +41,18 @@ macro_rules! each {
     ($self:ident, $driver:ident => $do:expr) => {
         match $self {
             #[cfg(feature = "opcua")]
-            AnyDriver::Opcua($driver) => $do,
+            $crate::AnyDriver::Opcua($driver) => $do,
             #[cfg(feature = "modbus")]
-            AnyDriver::Modbus($driver) => $do,
+            $crate::AnyDriver::Modbus($driver) => $do,
             #[cfg(feature = "mqtt")]
-            AnyDriver::Mqtt($driver) => $do,
+            $crate::AnyDriver::Mqtt($driver) => $do,
             // Without a protocol there is no driver to be.
             #[cfg(not(any(feature = "opcua", feature = "modbus", feature = "mqtt")))]
             _ => unreachable!("no driver was built in"),
         }
     };
 }
+pub(crate) use each;
 
 impl Driver for AnyDriver {
     fn tags(&self) -> Vec<TagId> {
@@ -214,6 +215,26 @@ impl LinkState {
 #[error("the agent is stopping")]
 pub struct Stopped;
 
+/// How far silence is answered. A tag is silent when it has a `max_age` and nothing came for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rung {
+    /// Half its age: ask the device for it, if it can be asked.
+    Look,
+    /// Its whole age, and it is bad by now: make anew what brings it, over the same connection.
+    Renew,
+    /// Twice its age: give the connection up.
+    Reconnect,
+}
+
+/// Tags that are silent though the link stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stale {
+    /// Which.
+    pub tags: Vec<TagId>,
+    /// What is to be done about it.
+    pub rung: Rung,
+}
+
 /// Where a driver puts what it reads.
 #[derive(Clone, Debug)]
 pub struct Outlet {
@@ -249,6 +270,18 @@ impl Outlet {
             state.alive = Some(at);
             false // readers look when they need it; nobody is woken for it
         });
+    }
+
+    /// Waits until tags have been silent for too long. A driver that can do something about it listens while it waits for
+    /// the device; each rung is told once, until something comes.
+    pub async fn stale(&self) -> Stale {
+        std::future::pending().await
+    }
+
+    /// The device vouched at `at` that these tags stand as they were last told: they are not silent.
+    pub fn confirm(&self, tags: &[TagId], at: Time) {
+        let _ = tags;
+        self.alive(at);
     }
 
     /// Changes the link's state and wakes its watchers.

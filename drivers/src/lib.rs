@@ -18,11 +18,14 @@ pub mod reading;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod supervisor;
+pub mod survey;
 pub mod time;
 mod trace;
 
 pub use delivery::{Deliveries, Delivery};
-pub use driver::{AnyDriver, Batch, Driver, LinkError, LinkPhase, LinkState, Loss, Outlet, Receipt, Stopped};
+pub use driver::{
+    AnyDriver, Batch, Driver, LinkError, LinkPhase, LinkState, Loss, Outlet, Receipt, Rung, Stale, Stopped,
+};
 pub use reading::{OwnStatus, Reading, Status, TagId, Validity, Value};
 pub use time::Time;
 

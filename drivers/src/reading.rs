@@ -140,6 +140,20 @@ pub enum OwnStatus {
     Refused = 10,
     /// The device behind the link does not answer, while others on the link do.
     NoAnswer = 11,
+    /// Nothing came for longer than the tag's `max_age`, though the link stands.
+    Stale = 12,
+    /// The source's clock is further from the gateway's than `max_clock_skew`: the time received counts.
+    ClockSkew = 13,
+    /// The gateway's own clock was not synchronised yet.
+    ClockUnsynchronised = 14,
+    /// The value lay outside `clamp`, and is its nearer end.
+    Clamped = 15,
+    /// The tag's expression could not be evaluated.
+    ExpressionFailed = 16,
+    /// The publisher said that it, or its device, is gone (Sparkplug NDEATH, DDEATH).
+    Dead = 17,
+    /// The bytes do not hold what the tag's type asks for: digits that are no BCD, text that is no text.
+    Undecodable = 18,
 }
 
 impl Status {
@@ -209,7 +223,7 @@ const MODBUS: [(u8, &str); 9] = [
 const MODBUS_OTHER: &str = "Exception";
 
 impl OwnStatus {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 18] = [
         Self::LinkLost,
         Self::AgentDown,
         Self::PathNotFound,
@@ -221,6 +235,13 @@ impl OwnStatus {
         Self::NoSourceTime,
         Self::Refused,
         Self::NoAnswer,
+        Self::Stale,
+        Self::ClockSkew,
+        Self::ClockUnsynchronised,
+        Self::Clamped,
+        Self::ExpressionFailed,
+        Self::Dead,
+        Self::Undecodable,
     ];
 
     fn name(self) -> &'static str {
@@ -236,6 +257,13 @@ impl OwnStatus {
             Self::NoSourceTime => "NoSourceTime",
             Self::Refused => "Refused",
             Self::NoAnswer => "NoAnswer",
+            Self::Stale => "Stale",
+            Self::ClockSkew => "ClockSkew",
+            Self::ClockUnsynchronised => "ClockUnsynchronised",
+            Self::Clamped => "Clamped",
+            Self::ExpressionFailed => "ExpressionFailed",
+            Self::Dead => "Dead",
+            Self::Undecodable => "Undecodable",
         }
     }
 }

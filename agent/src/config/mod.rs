@@ -6,6 +6,7 @@
 
 mod calendar;
 mod error;
+mod otlp;
 mod protocols;
 mod raw;
 mod resolve;

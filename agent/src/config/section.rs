@@ -36,6 +36,18 @@ pub(super) trait Leaf: Sized {
     fn schema() -> Value;
 }
 
+/// A [`Shape`] with a fixed list of keys, which may share its map with others.
+pub(super) trait Section: std::fmt::Debug + Sized {
+    /// Every key.
+    const KEYS: &'static [&'static str];
+
+    /// What `node` says under these keys; what else it says is somebody else's.
+    fn read_keys(node: &Node, report: &mut Report) -> Option<Self>;
+
+    /// Its JSON Schema.
+    fn describe() -> Value;
+}
+
 /// A value that remembers where it was written.
 #[derive(Clone, Debug)]
 pub(super) struct At<T> {
@@ -179,6 +191,9 @@ pub(super) fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
+/// How many allowed keys a message lists: more are no help.
+const MOST_LISTED: usize = 5;
+
 /// Reports each key of `node` that is not among `allowed`; `hint` may know where it belongs.
 pub(super) fn refuse_unknown(
     node: &Node,
@@ -196,8 +211,10 @@ pub(super) fn refuse_unknown(
             format!("; {hint}")
         } else if let Some(known) = suggest::nearest(word, allowed.iter().copied()) {
             format!("; did you mean `{known}`?")
-        } else {
+        } else if allowed.len() <= MOST_LISTED {
             format!("; allowed here: {}", suggest::list(allowed.iter().copied()))
+        } else {
+            "; nothing like it is allowed here (`gemba schema` lists what is)".to_owned()
         };
         report.add(&key.place, &value.path, format!("unknown key{help}"));
     }
@@ -217,29 +234,24 @@ pub(super) fn expect_map(node: &Node, report: &mut Report) -> Option<()> {
 
 /// Declares a section: a struct of allowed keys, each `required`, `optional`, or with a default.
 macro_rules! section {
-    ($(#[doc = $doc:literal])+ $name:ident {
+    ($(#[doc = $doc:literal])+ $name:ident $(<$param:ident: $bound:path>)? {
         $($(#[doc = $field_doc:literal])+ $field:ident: $shape:ty => $need:ident $(($default:expr))?;)+
     }) => {
         $(#[doc = $doc])+
         #[derive(Debug)]
-        pub(in crate::config) struct $name {
+        pub(in crate::config) struct $name $(<$param: $bound>)? {
             $($(#[doc = $field_doc])+ pub(in crate::config) $field: Option<$crate::config::section::At<$shape>>,)+
         }
 
-        impl $name {
-            /// Every key.
-            pub(in crate::config) const KEYS: &'static [&'static str] =
-                &[$($crate::config::section::key_name(stringify!($field))),+];
+        impl $(<$param: $bound>)? $crate::config::section::Section for $name $(<$param>)? {
+            const KEYS: &'static [&'static str] = &[$($crate::config::section::key_name(stringify!($field))),+];
 
-            /// What `node` says; `hint` may know where an unknown key belongs.
-            pub(in crate::config) fn read_with(
+            fn read_keys(
                 node: &$crate::config::tree::Node,
-                hint: &dyn Fn(&str) -> Option<String>,
                 report: &mut $crate::config::error::Report,
             ) -> Option<Self> {
                 use $crate::config::section::*;
                 expect_map(node, report)?;
-                refuse_unknown(node, Self::KEYS, hint, report);
                 Some(Self { $($field: {
                     let key = key_name(stringify!($field));
                     match node.get(key) {
@@ -248,17 +260,8 @@ macro_rules! section {
                     }
                 },)+ })
             }
-        }
 
-        impl $crate::config::section::Shape for $name {
-            fn read(
-                node: &$crate::config::tree::Node,
-                report: &mut $crate::config::error::Report,
-            ) -> Option<Self> {
-                Self::read_with(node, &|_| None, report)
-            }
-
-            fn schema() -> serde_json::Value {
+            fn describe() -> serde_json::Value {
                 use $crate::config::section::*;
                 let mut properties = serde_json::Map::new();
                 let mut required: Vec<Option<&str>> = Vec::new();
@@ -278,6 +281,22 @@ macro_rules! section {
                     "required": required,
                     "additionalProperties": false,
                 })
+            }
+        }
+
+        impl $(<$param: $bound>)? $crate::config::section::Shape for $name $(<$param>)? {
+            fn read(
+                node: &$crate::config::tree::Node,
+                report: &mut $crate::config::error::Report,
+            ) -> Option<Self> {
+                use $crate::config::section::*;
+                expect_map(node, report)?;
+                refuse_unknown(node, Self::KEYS, &|_| None, report);
+                Self::read_keys(node, report)
+            }
+
+            fn schema() -> serde_json::Value {
+                <Self as $crate::config::section::Section>::describe()
             }
         }
     };

@@ -8,6 +8,14 @@ use super::section::Leaf;
 use super::suggest;
 use super::tree::Scalar;
 
+/// Bounds of spans are written in milliseconds.
+pub(super) const SECOND: u64 = 1_000;
+pub(super) const HOUR: u64 = 3_600 * SECOND;
+pub(super) const DAY: u64 = 24 * HOUR;
+/// Bounds of sizes in bytes.
+pub(super) const MIB: u64 = 1 << 20;
+pub(super) const PIB: u64 = 1 << 50;
+
 /// A unit, what it is worth, and how else people write it.
 struct Unit {
     name: &'static str,

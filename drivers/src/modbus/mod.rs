@@ -15,6 +15,7 @@
 mod config;
 mod decode;
 mod plan;
+mod survey;
 mod wire;
 
 use std::time::Duration;

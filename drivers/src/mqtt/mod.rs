@@ -12,6 +12,7 @@ mod config;
 mod payload;
 mod pick;
 mod session;
+mod survey;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -12,6 +12,7 @@ mod convert;
 mod dial;
 mod endpoint;
 mod link;
+mod survey;
 
 pub use config::{Config, Identifier, Identity, Namespace, Node, Security, Station, Tag};
 

@@ -4,7 +4,6 @@ mod context;
 mod links;
 mod oee;
 mod shifts;
-mod tags;
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -12,13 +11,14 @@ use std::sync::Arc;
 
 use gemba_drivers::{TagId, modbus};
 
-use self::links::Links;
+pub(super) use self::links::{Agreed, Links};
 use super::error::{Place, Report};
-use super::protocols::Compression;
+use super::otlp::Compression;
+use super::protocols::{Speaks, Tag as RawTag};
 use super::raw::{self, Root};
 use super::section::{At, Shape};
 use super::tree::Node;
-use super::words::{Metric, Name, OneOf, Ucum, is_metric_name};
+use super::words::{Name, OneOf, is_metric_name};
 use super::{Config, Http, Protocol, Secret, Spool, Station, Tag, Upstream};
 use crate::model::ContextSpec;
 use crate::spool::Signal;
@@ -172,79 +172,74 @@ impl Names {
 }
 
 /// Which station something belongs to.
-struct Who {
-    index: usize,
-    name: Arc<str>,
+pub(super) struct Who {
+    pub(super) index: usize,
+    pub(super) name: Arc<str>,
     /// For people.
-    shown: Rc<str>,
+    pub(super) shown: Rc<str>,
 }
 
 /// What is known of a tag beside its protocol.
-struct TagFacts {
-    id: TagId,
-    name: String,
+pub(super) struct TagFacts {
+    pub(super) id: TagId,
+    pub(super) name: String,
     /// For people.
-    shown: Rc<str>,
+    pub(super) shown: Rc<str>,
     /// Only Modbus says.
-    data_type: Option<modbus::DataType>,
+    pub(super) data_type: Option<modbus::DataType>,
+}
+
+/// What is known of a station before its protocol has its say.
+pub(super) struct Told<'a> {
+    pub(super) who: &'a Who,
+    /// In the order of its tags.
+    pub(super) facts: &'a [TagFacts],
+    pub(super) oee: &'a oee::Resolved,
+    /// The line's name.
+    pub(super) line: Option<&'a str>,
 }
 
 impl Plant {
     fn station(&mut self, station: &At<raw::Station>, report: &mut Report) {
         match &station.value {
-            raw::Station::Modbus(raw) => {
-                let (who, facts) =
-                    self.begin(&raw.name, raw.tags.as_ref().map(|tags| Common::of(tags, |tag| &tag.0)), report);
-                let oee = oee::resolve(raw.oee.as_ref(), &facts, report);
-                let link = self.links.modbus(&who, raw, &facts, report);
-                let context = context::resolve(raw.context.as_ref(), &facts, report);
-                self.end(who, &facts, oee, context, link);
-            }
-            raw::Station::Opcua(raw) => {
-                let (who, facts) =
-                    self.begin(&raw.name, raw.tags.as_ref().map(|tags| Common::of(tags, |tag| &tag.0)), report);
-                let oee = oee::resolve(raw.oee.as_ref(), &facts, report);
-                let link = self.links.opcua(&who, raw, &facts, report);
-                let context = context::resolve(raw.context.as_ref(), &facts, report);
-                self.end(who, &facts, oee, context, link);
-            }
-            raw::Station::Mqtt(raw) => {
-                let (who, facts) =
-                    self.begin(&raw.name, raw.tags.as_ref().map(|tags| Common::of(tags, |tag| &tag.0)), report);
-                let oee = oee::resolve(raw.oee.as_ref(), &facts, report);
-                let link = self.links.mqtt(&who, raw, &facts, &oee, self.line.as_deref(), report);
-                let context = context::resolve(raw.context.as_ref(), &facts, report);
-                self.end(who, &facts, oee, context, link);
-            }
+            raw::Station::Modbus(raw) => self.station_of(raw, report),
+            raw::Station::Opcua(raw) => self.station_of(raw, report),
+            raw::Station::Mqtt(raw) => self.station_of(raw, report),
         }
     }
 
+    fn station_of<P: Speaks>(&mut self, raw: &raw::StationOf<P>, report: &mut Report) {
+        let (who, facts) = self.begin(raw, report);
+        let oee = oee::resolve(raw.oee.as_ref(), &facts, report);
+        let told = Told { who: &who, facts: &facts, oee: &oee, line: self.line.as_deref() };
+        let link = P::join(&mut self.links, raw, &told, report);
+        let context = context::resolve(raw.context.as_ref(), &facts, report);
+        self.end(who, &facts, oee, context, link);
+    }
+
     /// Takes the station's name and its tags' names; numbers the tags.
-    fn begin(
-        &mut self,
-        name: &Option<At<Name>>,
-        tags: Option<Common<'_>>,
-        report: &mut Report,
-    ) -> (Who, Vec<TagFacts>) {
+    fn begin<P: Speaks>(&mut self, station: &raw::StationOf<P>, report: &mut Report) -> (Who, Vec<TagFacts>) {
         let index = self.stations.len();
-        if let Some(name) = name {
+        if let Some(name) = &station.name {
             self.names.take(&name.value.0, name, "a station", report);
         }
-        let shown = name.as_ref().map_or_else(|| "".into(), |name| Rc::clone(&name.shown));
-        let who = Who { index, name: name.as_ref().map_or("", |name| name.value.0.as_str()).into(), shown };
-        let Some(Common { list_place, list_path, tags }) = tags else { return (who, Vec::new()) };
+        let shown = station.name.as_ref().map_or_else(|| "".into(), |name| Rc::clone(&name.shown));
+        let name = station.name.as_ref().map_or("", |name| name.value.0.as_str()).into();
+        let who = Who { index, name, shown };
+        let Some(tags) = &station.tags else { return (who, Vec::new()) };
         if tags.is_empty() {
-            report.add(list_place, list_path, "there is no tag; a station has at least one");
+            tags.wrong(report, "there is no tag; a station has at least one");
         }
         let mut names = Names::default();
         let mut metrics = Names::default();
         let mut facts = Vec::with_capacity(tags.len());
-        for tag in tags {
+        for tag in &tags.value {
+            let RawTag { common: tag, own } = &tag.value;
             let id = TagId(u32::try_from(self.tags.len()).unwrap_or(u32::MAX));
-            if let Some(name) = tag.name {
+            if let Some(name) = &tag.name {
                 names.take(&name.value.0, name, "a tag of this station", report);
             }
-            match (tag.name, tag.metric) {
+            match (&tag.name, &tag.metric) {
                 (_, Some(metric)) => metrics.take(&metric.value.0, metric, "a metric of this station", report),
                 (Some(name), None) if !is_metric_name(&format!("factory.tag.{}", name.value.0)) => {
                     let fitting: String = name
@@ -262,15 +257,15 @@ impl Plant {
                 }
                 _ => {}
             }
-            let name = tag.name.map_or("", |name| name.value.0.as_str());
-            let shown = tag.name.map_or_else(|| "".into(), |name| Rc::clone(&name.shown));
-            facts.push(TagFacts { id, name: name.to_owned(), shown, data_type: tag.data_type });
+            let name = tag.name.as_ref().map_or("", |name: &At<Name>| name.value.0.as_str());
+            let shown = tag.name.as_ref().map_or_else(|| "".into(), |name| Rc::clone(&name.shown));
+            facts.push(TagFacts { id, name: name.to_owned(), shown, data_type: P::data_type(own) });
             self.tags.push(Tag {
                 id,
                 station: index,
                 name: name.into(),
-                unit: tag.unit.map(|unit| unit.value.0.as_str().into()),
-                metric: tag.metric.map(|metric| metric.value.0.as_str().into()),
+                unit: tag.unit.as_ref().map(|unit| unit.value.0.as_str().into()),
+                metric: tag.metric.as_ref().map(|metric| metric.value.0.as_str().into()),
                 text: false,
             });
         }
@@ -291,56 +286,5 @@ impl Plant {
             oee: oee.spec,
             context,
         });
-    }
-}
-
-/// The tags of a station, without what only its protocol knows.
-struct Common<'a> {
-    list_place: &'a Place,
-    list_path: &'a str,
-    tags: Vec<CommonTag<'a>>,
-}
-
-struct CommonTag<'a> {
-    name: Option<&'a At<Name>>,
-    unit: Option<&'a At<Ucum>>,
-    metric: Option<&'a At<Metric>>,
-    data_type: Option<modbus::DataType>,
-}
-
-trait AnyTag {
-    fn common(&self) -> CommonTag<'_>;
-}
-
-impl AnyTag for raw::ModbusTagOptions {
-    fn common(&self) -> CommonTag<'_> {
-        CommonTag {
-            name: self.name.as_ref(),
-            unit: self.unit.as_ref(),
-            metric: self.metric.as_ref(),
-            data_type: tags::data_type(self),
-        }
-    }
-}
-
-impl AnyTag for raw::OpcuaTagOptions {
-    fn common(&self) -> CommonTag<'_> {
-        CommonTag { name: self.name.as_ref(), unit: self.unit.as_ref(), metric: self.metric.as_ref(), data_type: None }
-    }
-}
-
-impl AnyTag for raw::MqttTagOptions {
-    fn common(&self) -> CommonTag<'_> {
-        CommonTag { name: self.name.as_ref(), unit: self.unit.as_ref(), metric: self.metric.as_ref(), data_type: None }
-    }
-}
-
-impl<'a> Common<'a> {
-    fn of<T, O: AnyTag + 'a>(list: &'a At<Vec<At<T>>>, options: fn(&'a T) -> &'a O) -> Self {
-        Self {
-            list_place: &list.place,
-            list_path: &list.path,
-            tags: list.value.iter().map(|tag| options(&tag.value).common()).collect(),
-        }
     }
 }

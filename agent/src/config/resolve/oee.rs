@@ -12,7 +12,7 @@ use crate::model::{CounterSpec, OeeSpec, StateSpec};
 
 /// What became of `oee:`.
 #[derive(Default)]
-pub(super) struct Resolved {
+pub(in crate::config) struct Resolved {
     /// `None` when there is nothing to compute, or something was wrong.
     pub(super) spec: Option<OeeSpec>,
     /// The tag whose values are text.
@@ -21,7 +21,7 @@ pub(super) struct Resolved {
 
 impl Resolved {
     /// Whether `tag` counts, so that text is a wrong type for it.
-    pub(super) fn counts(&self, tag: TagId) -> bool {
+    pub(in crate::config) fn counts(&self, tag: TagId) -> bool {
         let Some(spec) = &self.spec else { return false };
         [&spec.total, &spec.good, &spec.reject].into_iter().flatten().any(|counter| counter.tag == tag)
     }
