@@ -54,6 +54,25 @@ fn mqtt(link: &Link) -> &mqtt::Config {
     config
 }
 
+#[test]
+fn a_draft_may_lack_tags_and_nothing_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("line.yaml");
+    let draft = |text: &str| {
+        std::fs::write(&file, text).expect("written");
+        Config::draft(&file).map_err(|error| error.to_string())
+    };
+    let head = "site: s\nline: l\ntimezone: UTC\nstations:\n";
+    let bare = "  - { name: a, source: { type: opcua, endpoint: \"opc.tcp://plc\" } }\n";
+    let empty = "  - { name: b, source: { type: modbus, endpoint: \"tcp://plc\" }, tags: [] }\n";
+    let config = draft(&format!("{head}{bare}{empty}")).expect("it loads");
+    assert_eq!((config.stations.len(), config.tags.len(), config.links.len()), (2, 0, 2));
+    let whole = Config::load(&file).expect_err("not to be run").to_string();
+    assert!(whole.contains("the key `tags` is missing") && whole.contains("a station has at least one"), "{whole}");
+    let wrong = draft(&format!("{head}  - {{ name: a, source: {{ type: opcua, endpoit: x }} }}\n")).expect_err("wrong");
+    assert!(wrong.contains("did you mean `endpoint`?") && !wrong.contains("tags"), "{wrong}");
+}
+
 /// Each file in tests/config/bad ends with the messages it must give, all of them, each after `#! `.
 #[test]
 fn every_mistake_is_told_in_full() {

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use comfy_table::{Table, presets};
 
+use super::probe;
 use crate::config::{Config, Protocol};
 use crate::model::OeeSpec;
 
@@ -14,15 +15,20 @@ use crate::model::OeeSpec;
 ///
 /// Says what it comes to, or everything that is wrong with it, each with file, line, column and path.
 #[derive(clap::Args, Clone, Debug)]
-#[command(after_help = "Example:\n  gemba check --config line.yaml")]
+#[command(after_help = "Examples:\n  gemba check --config line.yaml\n  gemba check --config line.yaml --probe")]
 pub struct Check {
     /// YAML file, or a folder whose *.yaml files are merged
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
+    /// Connect as well, read each tag once, and say what came: value, validity, time and round trip, and for Modbus
+    /// what other orders of the bytes would give
+    #[arg(long)]
+    pub probe: bool,
 }
 
 impl Check {
-    /// Prints a summary on standard output, or everything that is wrong on standard error; then the exit code is 2.
+    /// Prints a summary on standard output, or everything that is wrong on standard error; then the exit code is 2. It is 1
+    /// if a probe did not get a value for every tag.
     ///
     /// # Errors
     /// When neither can be written to.
@@ -31,7 +37,8 @@ impl Check {
             Ok(config) => {
                 let summary = summary(&self.config.display().to_string(), &config);
                 io::stdout().lock().write_all(summary.as_bytes())?;
-                Ok(ExitCode::SUCCESS)
+                let fine = !self.probe || probe::probe(&config)?;
+                Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
             }
             Err(error) => {
                 writeln!(io::stderr().lock(), "{error}")?;
@@ -162,7 +169,7 @@ mod tests {
         let run = |name: &str, text: &str| {
             let path = folder.path().join(name);
             std::fs::write(&path, text).expect("written");
-            format!("{:?}", Check { config: path }.run().expect("it ran"))
+            format!("{:?}", Check { config: path, probe: false }.run().expect("it ran"))
         };
         assert_eq!(run("good.yaml", include_str!("../../../config/line.yaml")), format!("{:?}", ExitCode::SUCCESS));
         assert_eq!(run("bad.yaml", "site: [}"), format!("{:?}", ExitCode::from(2)));

@@ -1,8 +1,10 @@
 //! The command line. One file for each command.
 
+pub mod browse;
 pub mod check;
 #[cfg(feature = "demo")]
 pub mod demo;
+mod probe;
 pub mod replay;
 pub mod run;
 pub mod schema;
@@ -31,6 +33,7 @@ enum Command {
     #[cfg(feature = "demo")]
     Demo(demo::Demo),
     Check(check::Check),
+    Browse(browse::Browse),
     Replay(replay::Replay),
     Schema(schema::Schema),
     Spool(spool::Spool),
@@ -55,6 +58,7 @@ impl Cli {
             #[cfg(feature = "demo")]
             Command::Demo(demo) => demo.run(),
             Command::Check(check) => check.run(),
+            Command::Browse(browse) => browse.run(),
             Command::Replay(replay) => replay.run(),
             Command::Schema(schema) => schema.run(),
             Command::Spool(spool) => spool.run(),

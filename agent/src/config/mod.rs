@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gemba_drivers::{TagId, modbus, mqtt, opcua};
+use gemba_drivers::{AnyDriver, TagId, modbus, mqtt, opcua};
 
 use self::error::Report;
 pub use self::error::{ConfigError, Finding};
@@ -65,6 +65,18 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with it, each with its place.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::load_at(Stage::Whole, path)
+    }
+
+    /// As [`Config::load`], for a line in the making: its stations may have no tags yet.
+    ///
+    /// # Errors
+    /// Everything else that is wrong with it, each with its place.
+    pub fn draft(path: &Path) -> Result<Self, ConfigError> {
+        Self::load_at(Stage::Draft, path)
+    }
+
+    fn load_at(stage: Stage, path: &Path) -> Result<Self, ConfigError> {
         let mut report = Report::default();
         let mut texts = Vec::new();
         for file in files(path, &mut report) {
@@ -74,7 +86,7 @@ impl Config {
                 Err(error) => report.about(&name, format!("cannot be read: {error}")),
             }
         }
-        Self::read(texts.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())), report)
+        Self::read(stage, texts.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())), report)
     }
 
     /// The configuration in `text`, which errors call `name`.
@@ -82,10 +94,14 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with it, each with its place.
     pub fn from_str(name: &str, text: &str) -> Result<Self, ConfigError> {
-        Self::read(std::iter::once((name, text.as_bytes())), Report::default())
+        Self::read(Stage::Whole, std::iter::once((name, text.as_bytes())), Report::default())
     }
 
-    fn read<'a>(files: impl Iterator<Item = (&'a str, &'a [u8])>, mut report: Report) -> Result<Self, ConfigError> {
+    fn read<'a>(
+        stage: Stage,
+        files: impl Iterator<Item = (&'a str, &'a [u8])>,
+        mut report: Report,
+    ) -> Result<Self, ConfigError> {
         let mut document: Option<tree::Node> = None;
         let mut whole = true;
         for (name, bytes) in files {
@@ -98,9 +114,18 @@ impl Config {
             }
         }
         // With a file missing, nobody can tell what is missing from the rest.
-        let config = document.filter(|_| whole).and_then(|document| resolve::resolve(&document, &mut report));
+        let config = document.filter(|_| whole).and_then(|document| resolve::resolve(document, stage, &mut report));
         report.close(config)
     }
+}
+
+/// How far a configuration must have come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// To be run.
+    Whole,
+    /// Its stations may have no tags yet.
+    Draft,
 }
 
 /// The file, or every `*.yaml` in the folder, in order of name.
@@ -135,6 +160,12 @@ fn utf8<'a>(name: &str, bytes: &'a [u8], report: &mut Report) -> Option<&'a str>
             report.add(&place, "", "not UTF-8 text");
         })
         .ok()
+}
+
+/// `; did you mean …` for a name that should be one of `names`, or the list of them.
+#[must_use]
+pub fn one_of_names<'a>(text: &str, names: impl Iterator<Item = &'a str> + Clone) -> String {
+    words::one_of_names(text, names)
 }
 
 /// A duration as the YAML writes it: `250ms`, `1.2s`, `5min`, `12h`.
@@ -282,6 +313,16 @@ pub enum Source {
 }
 
 impl Source {
+    /// The driver that speaks it; nothing is connected yet.
+    #[must_use]
+    pub fn driver(self) -> AnyDriver {
+        match self {
+            Self::Opcua(config) => AnyDriver::Opcua(Box::new(opcua::Client::new(config))),
+            Self::Modbus(config) => AnyDriver::Modbus(Box::new(modbus::Client::new(config))),
+            Self::Mqtt(config) => AnyDriver::Mqtt(Box::new(mqtt::Client::new(config))),
+        }
+    }
+
     /// The protocol's name, as people write it.
     #[must_use]
     pub fn protocol(&self) -> &'static str {

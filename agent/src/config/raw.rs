@@ -263,6 +263,17 @@ section! {
     }
 }
 
+/// Gives each station that says nothing of tags an empty list of them.
+pub(super) fn have_tags(root: &mut Node) {
+    let Some(Kind::List(stations)) = root.get_mut("stations").map(|stations| &mut stations.kind) else { return };
+    for station in stations {
+        if station.get("tags").is_none() {
+            let none = Node { kind: Kind::List(Vec::new()), ..absent(station, "tags") };
+            station.put("tags", none);
+        }
+    }
+}
+
 /// An empty section in place of one that was left out, so that its defaults apply.
 pub(super) fn absent(root: &Node, key: &str) -> Node {
     Node { place: root.place.clone(), path: key.into(), kind: Kind::Map(Vec::new()) }

@@ -78,6 +78,19 @@ impl Node {
         entries.iter().find(|(held, _)| held.scalar.text == key).map(|(_, value)| value)
     }
 
+    /// Likewise, to change it.
+    pub(super) fn get_mut(&mut self, key: &str) -> Option<&mut Node> {
+        let Kind::Map(entries) = &mut self.kind else { return None };
+        entries.iter_mut().find(|(held, _)| held.scalar.text == key).map(|(_, value)| value)
+    }
+
+    /// Adds what nobody wrote, if this is a map.
+    pub(super) fn put(&mut self, key: &str, value: Node) {
+        let Kind::Map(entries) = &mut self.kind else { return };
+        let scalar = Scalar { text: key.to_owned(), template: None, plain: true };
+        entries.push((Key { place: value.place.clone(), scalar }, value));
+    }
+
     /// What it is, for people.
     pub(super) fn what(&self) -> &'static str {
         match self.kind {

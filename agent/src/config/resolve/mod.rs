@@ -19,12 +19,16 @@ use super::raw::{self, Root};
 use super::section::{At, Shape};
 use super::tree::Node;
 use super::words::{Name, OneOf, is_metric_name};
-use super::{Config, Http, Protocol, Secret, Spool, Station, Tag, Upstream};
+use super::{Config, Http, Protocol, Secret, Spool, Stage, Station, Tag, Upstream};
 use crate::model::ContextSpec;
 use crate::spool::Signal;
 
 /// The configuration that `document` means; `None` when anything in it is wrong, which is then reported.
-pub(super) fn resolve(document: &Node, report: &mut Report) -> Option<Config> {
+pub(super) fn resolve(mut document: Node, stage: Stage, report: &mut Report) -> Option<Config> {
+    if stage == Stage::Draft {
+        raw::have_tags(&mut document);
+    }
+    let document = &document;
     let root = Root::read(document, report)?;
     let http = http(document, root.http, report);
     let upstream = root.upstream.and_then(|section| upstream(section.value, report));
@@ -33,7 +37,7 @@ pub(super) fn resolve(document: &Node, report: &mut Report) -> Option<Config> {
     let shifts = root.shifts.map(|list| shifts::resolve(&list.value, report)).unwrap_or_default();
 
     let line = root.line.map(|name| name.value.0);
-    let mut plant = Plant { line: line.clone(), ..Plant::default() };
+    let mut plant = Plant { line: line.clone(), draft: stage == Stage::Draft, ..Plant::default() };
     let stations = root.stations?;
     if stations.is_empty() {
         stations.wrong(report, "there is no station; a line has at least one");
@@ -150,6 +154,8 @@ fn signals(list: &At<Vec<At<OneOf<Signal>>>>, report: &mut Report) -> Vec<Signal
 #[derive(Default)]
 struct Plant {
     line: Option<String>,
+    /// Stations may have no tags.
+    draft: bool,
     stations: Vec<Station>,
     tags: Vec<Tag>,
     links: Links,
@@ -227,7 +233,7 @@ impl Plant {
         let name = station.name.as_ref().map_or("", |name| name.value.0.as_str()).into();
         let who = Who { index, name, shown };
         let Some(tags) = &station.tags else { return (who, Vec::new()) };
-        if tags.is_empty() {
+        if tags.is_empty() && !self.draft {
             tags.wrong(report, "there is no tag; a station has at least one");
         }
         let mut names = Names::default();
