@@ -1,4 +1,4 @@
-//! Many tags, served over one protocol, each of which has a new value once a second.
+//! Many tags, served over one protocol, each of which has a new value at each beat.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -47,19 +47,19 @@ pub fn round_of(point: &NumberDataPoint) -> u64 {
     round
 }
 
-/// An OPC UA server with so many nodes; returns its endpoint.
+/// An OPC UA server with so many nodes, which change so often; returns its endpoint.
 ///
 /// # Errors
 /// If it does not start.
-pub async fn opcua(tags: u16, rounds: Arc<Rounds>) -> anyhow::Result<String> {
+pub async fn opcua(tags: u16, every: Duration, rounds: Arc<Rounds>) -> anyhow::Result<String> {
     let nodes = (0..tags).map(|tag| (format!("Tag{tag}"), f64::from(tag)));
     let server = OpcuaServer::start(NAMESPACE, nodes).await?;
     let endpoint = server.endpoint();
     tokio::spawn(async move {
-        let mut seconds = interval(Duration::from_secs(1));
-        seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut beats = interval(every);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Skip);
         for round in 1u32.. {
-            seconds.tick().await;
+            beats.tick().await;
             if rounds.over.load(Ordering::Relaxed) {
                 return std::future::pending().await; // the server stays
             }
@@ -71,20 +71,20 @@ pub async fn opcua(tags: u16, rounds: Arc<Rounds>) -> anyhow::Result<String> {
     Ok(endpoint)
 }
 
-/// A Modbus server with so many holding registers from 0 on, of unit 1; returns its endpoint.
+/// A Modbus server with so many holding registers from 0 on, of unit 1, which change so often; returns its endpoint.
 ///
 /// # Errors
 /// If it does not start.
-pub async fn modbus(tags: u16) -> anyhow::Result<String> {
+pub async fn modbus(tags: u16, every: Duration) -> anyhow::Result<String> {
     let server = ModbusServer::start().await.context("a Modbus server")?;
     let fill = move |round: u16| (0..tags).map(|tag| tag.wrapping_add(round)).collect::<Vec<_>>();
     server.set_holding(1, 0, &fill(0));
     let endpoint = server.endpoint().to_string();
     tokio::spawn(async move {
-        let mut seconds = interval(Duration::from_secs(1));
-        seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut beats = interval(every);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Skip);
         for round in 0u16.. {
-            seconds.tick().await;
+            beats.tick().await;
             server.set_holding(1, 0, &fill(round));
         }
     });

@@ -5,6 +5,7 @@
 //! cargo run --release -p gemba-benches --bin load -- line
 //! cargo run --release -p gemba-benches --bin load -- demo
 //! cargo run --release -p gemba-benches --bin load -- opcua
+//! cargo run --release -p gemba-benches --bin load -- opcua --tags 5000 --every 250ms
 //! cargo run --release -p gemba-benches --bin load -- modbus
 //! cargo run --release -p gemba-benches --bin load -- modbus --telegraf "$(benches/telegraf/build)"
 //! ```
@@ -45,9 +46,12 @@ struct Args {
     /// What is read
     #[arg(value_enum)]
     load: Load,
-    /// Tags, each read once a second (opcua, modbus)
+    /// Tags (opcua, modbus)
     #[arg(long, default_value_t = 10_000)]
     tags: u16,
+    /// How often each tag changes and is read (opcua, modbus); gemba only
+    #[arg(long, default_value = "1s", value_parser = ::gemba::config::duration)]
+    every: Duration,
     /// How long to look, after the warm-up
     #[arg(long, default_value_t = 60)]
     seconds: u64,
@@ -74,9 +78,9 @@ enum Load {
     Line,
     /// The line of `gemba demo`: the same protocols, 22 tags, polled ten times a second or told as they change
     Demo,
-    /// One OPC UA server, all of whose nodes change each second
+    /// One OPC UA server, all of whose nodes change as often as is said
     Opcua,
-    /// One Modbus server whose registers are polled each second
+    /// One Modbus server whose registers are polled so often
     Modbus,
 }
 
@@ -101,6 +105,8 @@ async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let agent = args.telegraf.as_ref().unwrap_or(&args.gemba);
     ensure!(agent.exists(), "no {}: build it first", agent.display());
+    let second = args.every == Duration::from_secs(1);
+    ensure!(second || args.telegraf.is_none(), "Telegraf is compared at one reading a second");
     let temporary = tempfile::tempdir()?;
     let folder = args.folder.as_deref().unwrap_or(temporary.path());
     let rounds = Arc::new(Rounds::default());
@@ -179,11 +185,14 @@ async fn upstream(args: &Args) -> anyhow::Result<(Upstream, String)> {
     let beat: Option<Beat> = match args.load {
         Load::Line | Load::Demo => None,
         Load::Opcua => Some(Box::new(round_of)),
-        // Polls are a second apart, give or take what the machine is late.
-        Load::Modbus => Some(Box::new(move |point| {
-            let first = *first_poll.get_or_init(|| point.time_unix_nano - 500_000_000);
-            point.time_unix_nano.saturating_sub(first) / 1_000_000_000 + 1
-        })),
+        // Polls are so far apart, give or take what the machine is late.
+        Load::Modbus => {
+            let apart = u64::try_from(args.every.as_nanos())?;
+            Some(Box::new(move |point| {
+                let first = *first_poll.get_or_init(|| point.time_unix_nano - apart / 2);
+                point.time_unix_nano.saturating_sub(first) / apart + 1
+            }))
+        }
     };
     let tags = match (&args.telegraf, args.load) {
         (None, _) | (_, Load::Line | Load::Demo) => "factory.tag.",
@@ -195,6 +204,7 @@ async fn upstream(args: &Args) -> anyhow::Result<(Upstream, String)> {
 
 async fn gemba_config(args: &Args, folder: &Path, upstream: &str, rounds: &Arc<Rounds>) -> anyhow::Result<PathBuf> {
     let file = folder.join("line.yaml");
+    let every = format!("{}ms", args.every.as_millis());
     let (source, place): (_, fn(u16) -> String) = match args.load {
         Load::Line => {
             std::fs::write(&file, reference_line(folder, upstream).await)?;
@@ -205,13 +215,13 @@ async fn gemba_config(args: &Args, folder: &Path, upstream: &str, rounds: &Arc<R
             return Ok(file);
         }
         Load::Opcua => {
-            let endpoint = served::opcua(args.tags, rounds.clone()).await?;
-            let source = format!("type: opcua, endpoint: \"{endpoint}\", security: none, publish: 1s");
+            let endpoint = served::opcua(args.tags, args.every, rounds.clone()).await?;
+            let source = format!("type: opcua, endpoint: \"{endpoint}\", security: none, publish: {every}");
             (source, |tag| format!("node: \"nsu={NAMESPACE};s=Tag{tag}\""))
         }
         Load::Modbus => {
-            let endpoint = served::modbus(args.tags).await?;
-            let source = format!("type: modbus, endpoint: \"{endpoint}\", unit: 1, poll: 1s");
+            let endpoint = served::modbus(args.tags, args.every).await?;
+            let source = format!("type: modbus, endpoint: \"{endpoint}\", unit: 1, poll: {every}");
             (source, |tag| format!("address: \"holding:{tag}\", as: u16"))
         }
     };
@@ -233,8 +243,10 @@ async fn gemba_config(args: &Args, folder: &Path, upstream: &str, rounds: &Arc<R
 async fn telegraf_config(args: &Args, folder: &Path, upstream: &str, rounds: &Arc<Rounds>) -> anyhow::Result<PathBuf> {
     let toml = match args.load {
         Load::Line | Load::Demo => bail!("Telegraf computes no line: compare `opcua` or `modbus`"),
-        Load::Opcua => telegraf::opcua(&served::opcua(args.tags, rounds.clone()).await?, args.tags, upstream),
-        Load::Modbus => telegraf::modbus(&served::modbus(args.tags).await?, args.tags, upstream),
+        Load::Opcua => {
+            telegraf::opcua(&served::opcua(args.tags, args.every, rounds.clone()).await?, args.tags, upstream)
+        }
+        Load::Modbus => telegraf::modbus(&served::modbus(args.tags, args.every).await?, args.tags, upstream),
     };
     let file = folder.join("telegraf.conf");
     std::fs::write(&file, toml)?;
