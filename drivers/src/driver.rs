@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+use crate::breaker::{BreakerView, Durations};
 use crate::{Delivery, Reading, TagId, Time};
 
 /// One link to one device, broker or server. Owned by exactly one [`supervisor`](crate::supervisor) task.
@@ -200,13 +201,52 @@ pub struct LinkState {
     pub alive: Option<Time>,
     /// How often it has been up.
     pub connects: u64,
+    /// How often it was tried to bring it up.
+    pub attempts: u64,
+    /// How long these attempts took, those that failed among them.
+    pub connecting: Durations,
+    /// The pauses between attempts, as a breaker: closed while it is up, open in a pause, half open while it is tried again.
+    pub breaker: BreakerView,
+    /// Of the devices behind it that can fail each for itself, such as the units of a Modbus bus.
+    pub devices: Vec<DeviceState>,
+}
+
+/// What is known of one device behind a link.
+#[derive(Clone, Debug)]
+pub struct DeviceState {
+    /// What the protocol calls it: `unit 3`.
+    pub name: Arc<str>,
+    /// The stations that it is.
+    pub stations: Vec<Arc<str>>,
+    /// Whether it is asked.
+    pub breaker: BreakerView,
+    /// Requests so far.
+    pub requests: u64,
+    /// Requests that had no answer.
+    pub unanswered: u64,
+    /// Requests made again: at once after a garbled answer, or to see whether it is back.
+    pub retries: u64,
+    /// How long these took, to the answer or until they were given up.
+    pub retrying: Durations,
+    /// Frames that were discarded while it was asked, by kind.
+    pub discarded: Vec<(&'static str, u64)>,
 }
 
 impl LinkState {
     /// A link that nobody has tried yet.
     #[must_use]
     pub fn new(now: Time) -> Self {
-        Self { phase: LinkPhase::Connecting, since: now, last_error: None, alive: None, connects: 0 }
+        Self {
+            phase: LinkPhase::Connecting,
+            since: now,
+            last_error: None,
+            alive: None,
+            connects: 0,
+            attempts: 0,
+            connecting: Durations::default(),
+            breaker: BreakerView::new(now),
+            devices: Vec::new(),
+        }
     }
 }
 
@@ -282,6 +322,11 @@ impl Outlet {
     pub fn confirm(&self, tags: &[TagId], at: Time) {
         let _ = tags;
         self.alive(at);
+    }
+
+    /// Changes the link's state; wakes its watchers only if `change` says that it is news, and not for counters.
+    pub(crate) fn note(&self, change: impl FnOnce(&mut LinkState) -> bool) {
+        self.state.send_if_modified(change);
     }
 
     /// Changes the link's state and wakes its watchers.

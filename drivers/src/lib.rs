@@ -6,6 +6,7 @@
 //!
 //! No driver can write to a device: there is no write call in this crate.
 
+pub mod breaker;
 pub mod delivery;
 pub mod driver;
 #[cfg(feature = "modbus")]
@@ -22,9 +23,10 @@ pub mod survey;
 pub mod time;
 mod trace;
 
+pub use breaker::{Breaker, BreakerState, BreakerView, Durations};
 pub use delivery::{Deliveries, Delivery};
 pub use driver::{
-    AnyDriver, Batch, Driver, LinkError, LinkPhase, LinkState, Loss, Outlet, Receipt, Rung, Stale, Stopped,
+    AnyDriver, Batch, DeviceState, Driver, LinkError, LinkPhase, LinkState, Loss, Outlet, Receipt, Rung, Stale, Stopped,
 };
 pub use reading::{OwnStatus, Reading, Status, TagId, Validity, Value};
 pub use time::Time;

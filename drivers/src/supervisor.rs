@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
-use crate::{Batch, Driver, LinkError, LinkPhase, Outlet, OwnStatus, Reading, Status, TagId, Time, trace};
+use crate::{Batch, BreakerState, Driver, LinkError, LinkPhase, Outlet, OwnStatus, Reading, Status, TagId, Time, trace};
 
 /// The shortest pause between two attempts.
 pub const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -55,10 +55,21 @@ pub async fn supervise(mut driver: impl Driver, name: String, outlet: Outlet, st
 async fn keep_up(driver: &mut impl Driver, name: &str, outlet: &Outlet) {
     let mut waits = pauses();
     loop {
-        let error = match connect(driver, name).await {
+        outlet.note(|link| {
+            link.attempts += 1;
+            link.breaker.state == BreakerState::Open && link.breaker.turn(BreakerState::HalfOpen, Time::now())
+        });
+        let began = Instant::now();
+        let connected = connect(driver, name).await;
+        outlet.note(|link| {
+            link.connecting.add(began.elapsed());
+            false
+        });
+        let error = match connected {
             Ok(()) => {
                 let now = Time::now();
                 outlet.update(|link| {
+                    link.breaker.turn(BreakerState::Closed, now);
                     link.phase = LinkPhase::Connected;
                     link.since = now;
                     link.alive = Some(now);
@@ -125,6 +136,7 @@ fn note_failure(outlet: &Outlet, error: &LinkError, pause: Duration) {
             link.since = Time::now();
         }
         link.phase = LinkPhase::Disconnected;
+        link.breaker.turn(BreakerState::Open, Time::now());
         link.last_error = Some(message);
     });
 }
@@ -177,7 +189,11 @@ mod tests {
                 && link.last_error.as_deref().is_some_and(|error| error.contains("index"))
         };
         watched.wait_for(down).await.expect("told why");
-        watched.wait_for(|link| link.phase == LinkPhase::Connected && link.connects == 2).await.expect("again");
+        let again = |link: &LinkState| link.phase == LinkPhase::Connected && link.connects == 2;
+        let up = watched.wait_for(again).await.expect("again").clone();
+        // Up, down, tried again, up: its breaker opened, half opened and closed once each.
+        assert_eq!((up.attempts, up.breaker.state, up.breaker.turns), (2, BreakerState::Closed, [1, 1, 1]));
+        assert_eq!(up.connecting.counts.iter().sum::<u64>(), 2);
         stop.cancel();
         link.await.expect("it ends well");
     }

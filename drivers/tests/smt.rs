@@ -101,15 +101,16 @@ async fn printer(plant: &Plant) -> Reader {
     ];
     let tags: Vec<_> = (0..)
         .zip(tags)
-        .map(|(id, (address, data_type))| modbus::Tag {
-            id: TagId(id),
-            address: address.parse().expect("an address"),
-            data_type: data_type.parse().expect("a data type"),
+        .map(|(id, (address, data_type))| {
+            let data_type = data_type.parse().expect("a data type");
+            modbus::Tag::new(TagId(id), address.parse().expect("an address"), data_type)
         })
         .collect();
-    let group = modbus::Group { station: "printer-1".into(), unit: 1, poll: Duration::from_millis(20), tags };
+    let (poll, timeout) = (Duration::from_millis(20), Duration::from_secs(10));
+    let limits = modbus::Limits::default();
+    let group = modbus::Group { station: "printer-1".into(), unit: 1, poll, timeout, limits, tags };
     let endpoint = plant.modbus().parse().expect("an endpoint");
-    let config = modbus::Config { endpoint, timeout: Duration::from_secs(10), groups: vec![group] };
+    let config = modbus::Config { endpoint, timeout, pause: Duration::ZERO, groups: vec![group] };
     Reader::start(modbus::Client::new(config)).await
 }
 

@@ -1,21 +1,25 @@
-//! Modbus TCP client: polls holding and input registers, coils and discrete inputs.
+//! Modbus client: polls holding and input registers, coils and discrete inputs, over TCP, a serial line, or RTU over TCP.
 //!
-//! One connection an endpoint, one request in flight. Each group (a station: one unit, one interval) is read
-//! with as few requests as the protocol allows, and all that one poll brings goes out as one batch.
+//! One owner an endpoint, one request in flight. Each group (a station's tags of one interval) is read with as few requests
+//! as the protocol allows, and all that one poll brings goes out as one batch. Only function codes 1 to 4 are ever sent:
+//! there is nothing here that could encode another.
 //!
 //! A Modbus exception is an answer, and the link is fine. Where it may be about an address, the read is split
 //! until only the guilty tags are refused; those rest a while, so that they cost the good ones nothing, and
-//! when one is answered again the reads are joined again. Anything else that is not an answer (a timeout, a
-//! closed connection, an answer to another question) ends the connection, since a late answer would be taken for
-//! the next one.
+//! when one is answered again the reads are joined again. A frame that is not the answer is discarded and counted
+//! (`frame.rs`), and the answer is waited for until the timeout.
 //!
-//! Behind a gateway one unit may be dead while others live. So a unit that does not answer in time is bad by itself
-//! and rests, and the others go on over a new connection; the link is lost when no unit answers any more.
+//! One unit may be dead while others live. So a unit that does not answer in time is bad by itself, and a breaker keeps it
+//! from taking more than a tenth of the bus's time (`unit.rs`). Over TCP the others go on over a new connection, since many a
+//! gateway is stuck with the question; the link is lost when no unit answers any more. A serial line is not lost by silence.
 
 mod config;
 mod decode;
+mod endpoint;
+mod frame;
 mod plan;
 mod survey;
+mod unit;
 mod wire;
 
 use std::time::Duration;
@@ -23,18 +27,24 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tracing::{Instrument, warn};
 
-pub use config::{Address, Config, DataType, Endpoint, Group, Table, Tag};
+pub use config::{Address, Config, DataType, First, Group, Limits, Order, Table, Tag};
+pub use endpoint::{Endpoint, Line, Parity};
+pub use frame::Oddity;
+#[cfg(feature = "sim")]
+pub(crate) use frame::crc;
 
+use self::frame::Answer;
 use self::plan::Plan;
-use self::wire::{Answer, Wire};
-use crate::{Batch, Driver, LinkError, Loss, Outlet, OwnStatus, Reading, Status, Stopped, TagId, Time, Value, trace};
+use self::unit::{Bus, Unit};
+use self::wire::{Failure, Wire};
+use crate::{
+    Batch, Driver, LinkError, Loss, Outlet, OwnStatus, Reading, Rung, Stale, Status, Stopped, TagId, Time, Value, trace,
+};
 
 /// How many reads one poll may split. The tags of those it leaves for the next poll are bad until then.
 const SPLITS_A_POLL: usize = 32;
 /// How many refused tags one poll may ask for again.
 const RETRIES_A_POLL: usize = 16;
-/// How long a unit that did not answer is left alone: each try costs the others a timeout, 2 s unless said.
-const SILENT_REST: Duration = Duration::from_secs(30);
 /// A group that was not read for so long beyond its turn has missed polls, which are a loss. Less is jitter, of the
 /// device or of us.
 const LATE: Duration = Duration::from_secs(2);
@@ -43,7 +53,10 @@ const LATE: Duration = Duration::from_secs(2);
 pub struct Client {
     endpoint: Endpoint,
     timeout: Duration,
+    pause: Duration,
     plans: Vec<Plan>,
+    units: Vec<Unit>,
+    bus: Bus,
     wire: Option<Wire>,
 }
 
@@ -51,8 +64,68 @@ impl Client {
     /// A driver for `config`; nothing is connected yet.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        let Config { endpoint, timeout, groups } = config;
-        Self { endpoint, timeout, plans: groups.into_iter().map(Plan::new).collect(), wire: None }
+        let Config { endpoint, timeout, pause, groups } = config;
+        let mut ids: Vec<u8> = groups.iter().map(|group| group.unit).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let unit = |id| {
+            let of_unit = || groups.iter().filter(move |group| group.unit == id);
+            let mut stations: Vec<_> = of_unit().map(|group| group.station.clone()).collect();
+            stations.dedup();
+            Unit::new(id, of_unit().map(|group| group.timeout).max().unwrap_or(timeout), stations)
+        };
+        let units = ids.into_iter().map(unit).collect();
+        let plans = groups.into_iter().map(Plan::new).collect();
+        Self { endpoint, timeout, pause, plans, units, bus: Bus::default(), wire: None }
+    }
+
+    /// A driver for `config` whose serial line is `stream`, already open. It is the caller's to run it.
+    #[cfg(feature = "sim")]
+    #[must_use]
+    pub fn over(
+        config: Config,
+        stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+    ) -> Self {
+        let mut client = Self::new(config);
+        let line = if let Endpoint::Rtu { line, .. } = &client.endpoint { Some(*line) } else { None };
+        let framing = if matches!(client.endpoint, Endpoint::Tcp { .. }) { frame::Framing::Tcp } else { frame::Framing::Rtu };
+        client.wire = Some(Wire::over(Box::new(stream), framing, line, client.pause));
+        client
+    }
+
+    fn unit(&self, id: u8) -> usize {
+        self.units.iter().position(|unit| unit.id == id).expect("every plan has its unit")
+    }
+
+    /// The plan whose turn comes first, and when.
+    fn next(&self, due: &[Instant]) -> Option<(usize, Instant)> {
+        let turn = |at: usize| {
+            let ready = self.units[self.unit(self.plans[at].unit)].ready(self.bus.calm);
+            ready.map_or(due[at], |ready| ready.max(due[at]))
+        };
+        (0..due.len()).map(|at| (at, turn(at))).min_by_key(|(_, turn)| *turn)
+    }
+
+    /// Does what the ladder of silence asks for. `Err` gives the link up.
+    fn treat(&mut self, stale: &Stale, due: &mut [Instant]) -> Result<(), LinkError> {
+        if stale.rung == Rung::Reconnect {
+            return Err(LinkError::Silent(self.timeout));
+        }
+        let now = Instant::now();
+        for (plan, due) in self.plans.iter_mut().zip(due) {
+            if plan.slots.iter().any(|slot| stale.tags.contains(&slot.id)) {
+                *due = now.min(*due);
+                if stale.rung == Rung::Renew {
+                    plan.reset();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the link is lost when no unit answers. A serial line is there as long as it can be written to.
+    fn lives_by_answers(&self) -> bool {
+        !matches!(self.endpoint, Endpoint::Rtu { .. })
     }
 }
 
@@ -63,48 +136,77 @@ impl Driver for Client {
 
     async fn connect(&mut self) -> Result<(), LinkError> {
         self.close().await;
-        self.wire = Some(Wire::connect(&self.endpoint, self.timeout).await?);
+        self.wire = Some(Wire::connect(&self.endpoint, self.timeout, self.pause).await?);
         self.plans.iter_mut().for_each(Plan::begin);
+        self.units.iter_mut().for_each(|unit| unit.begin(Instant::now()));
+        self.bus.calm = None;
         Ok(())
     }
 
     async fn run(&mut self, outlet: &Outlet) -> LinkError {
         let mut due = vec![Instant::now(); self.plans.len()];
+        outlet.update(|link| link.devices = self.units.iter().map(|unit| unit.told().clone()).collect());
         loop {
-            let Some(next) = (0..due.len()).min_by_key(|&at| due[at]) else {
+            let Some((next, turn)) = self.next(&due) else {
                 return std::future::pending().await; // nothing to read: the link just stands
             };
-            sleep_until(due[next]).await;
-            let Some(wire) = &mut self.wire else {
+            // Only while nothing is in flight: a question is waited for to its end.
+            tokio::select! {
+                biased;
+                stale = outlet.stale() => match self.treat(&stale, &mut due) {
+                    Ok(()) => continue,
+                    Err(error) => return error,
+                },
+                () = sleep_until(turn) => {}
+            }
+            let at = self.unit(self.plans[next].unit);
+            let (Some(wire), unit) = (&mut self.wire, &mut self.units[at]) else {
                 return LinkError::Broken("not connected".to_owned());
             };
             let plan = &mut self.plans[next];
+            if !unit.admits(Instant::now()) {
+                continue;
+            }
             let span = trace::client!("poll", factory.station = %plan.station, modbus.unit = plan.unit);
-            let polled = poll(wire, plan).instrument(span.clone()).await;
-            let readings = match polled.inspect_err(|error| trace::failed(&span, error)) {
+            let polled = poll(wire, unit, &mut self.bus, plan).instrument(span.clone()).await;
+            tell(outlet, at, unit);
+            let readings = match polled {
                 Ok(readings) => readings,
-                Err(error @ LinkError::Silent(_)) => {
-                    let unit = plan.unit;
-                    let Some(bad) = fall_silent(&mut self.plans, unit, Time::now()) else { return error };
-                    let rested = Instant::now() + SILENT_REST;
-                    let of_unit = self.plans.iter().zip(&mut due).filter(|(plan, _)| plan.unit == unit);
-                    of_unit.for_each(|(_, due)| *due = rested);
+                Err(Failure::Unanswered(odd)) => {
+                    let limit = plan.timeout;
+                    let error = odd.map_or(LinkError::Silent(limit), |odd| LinkError::Broken(odd.hint().to_owned()));
+                    trace::failed(&span, &error);
+                    let id = plan.unit;
+                    let bad = fall_silent(&mut self.plans, id, odd, Time::now());
+                    if self.lives_by_answers() && self.plans.iter().all(|plan| plan.silent) {
+                        return error;
+                    }
+                    let now = Instant::now();
+                    let of_unit = self.plans.iter().zip(&mut due).filter(|(plan, _)| plan.unit == id);
+                    of_unit.for_each(|(plan, due)| *due = next_turn(*due, plan.poll, now).0);
                     // No sign of life of the link, so it is not `deliver`.
                     if outlet.announce(Batch { readings: bad, ..Batch::default() }).await.is_err() {
                         return LinkError::Broken(Stopped.to_string());
                     }
-                    self.close().await;
-                    self.wire = match Wire::connect(&self.endpoint, self.timeout).await {
-                        Ok(wire) => Some(wire),
-                        Err(error) => return LinkError::Broken(format!("unit {unit} fell silent, then: {error}")),
-                    };
+                    if matches!(self.endpoint, Endpoint::Tcp { .. }) {
+                        self.close().await;
+                        self.wire = match Wire::connect(&self.endpoint, self.timeout, self.pause).await {
+                            Ok(wire) => Some(wire),
+                            Err(error) => return LinkError::Broken(format!("unit {id} fell silent, then: {error}")),
+                        };
+                    }
                     continue;
                 }
-                Err(error) => return error,
+                Err(Failure::Link(error)) => {
+                    trace::failed(&span, &error);
+                    return error;
+                }
             };
+            let (turn, missed) = next_turn(due[next], plan.poll, Instant::now());
+            // Polls of a unit that was away are no loss of their own: its tags were bad.
+            let missed = missed.filter(|_| !plan.silent);
             plan.heard = Some(Time::now());
             plan.silent = false;
-            let (turn, missed) = next_turn(due[next], plan.poll, Instant::now());
             let losses = missed.map(|missed| missed_polls(plan, missed)).into_iter().collect::<Vec<_>>();
             due[next] = turn;
             if readings.is_empty() && losses.is_empty() {
@@ -123,21 +225,27 @@ impl Driver for Client {
     }
 }
 
-/// `unit` does not answer: its tags are bad from its last answer on, and it rests. `None` when no unit answers any
-/// more, and the link is lost.
-fn fall_silent(plans: &mut [Plan], unit: u8, now: Time) -> Option<Vec<Reading>> {
+/// Tells how the unit stands; watchers are woken when its breaker turned.
+fn tell(outlet: &Outlet, at: usize, unit: &Unit) {
+    outlet.note(|link| link.devices.get_mut(at).is_some_and(|device| unit.tell(device)));
+}
+
+/// `unit` does not answer: its tags are bad from its last answer on.
+fn fall_silent(plans: &mut [Plan], unit: u8, odd: Option<Oddity>, now: Time) -> Vec<Reading> {
     let mut bad = Vec::new();
     for plan in plans.iter_mut().filter(|plan| plan.unit == unit) {
         if !plan.silent {
-            warn!(station = %plan.station, unit, "the unit does not answer; the others go on");
+            let why = odd.map_or("nothing came", Oddity::hint);
+            warn!(station = %plan.station, unit, why, "the unit does not answer; the others go on");
         }
         // Said again, it is from now on: what was said of the time before stands.
         let since = if plan.silent { now } else { plan.heard.unwrap_or(now) };
         plan.silent = true;
+        plan.wake();
         let status = Status::Own(OwnStatus::NoAnswer);
         bad.extend(plan.slots.iter().map(|slot| Reading::bad(slot.id, status, since, now)));
     }
-    plans.iter().any(|plan| !plan.silent).then_some(bad)
+    bad
 }
 
 /// Polls that were not made.
@@ -172,7 +280,7 @@ fn missed_polls(plan: &Plan, Missed { polls, span }: Missed) -> Loss {
 
 /// Reads everything of one group once. All readings carry the instant at which the last answer was in:
 /// Modbus has no time of its own.
-async fn poll(wire: &mut Wire, plan: &mut Plan) -> Result<Vec<Reading>, LinkError> {
+async fn poll(wire: &mut Wire, unit: &mut Unit, bus: &mut Bus, plan: &mut Plan) -> Result<Vec<Reading>, Failure> {
     let unread = Time::default();
     let mut readings = Vec::with_capacity(plan.slots.len());
     let (mut splits, mut retries) = (SPLITS_A_POLL, RETRIES_A_POLL);
@@ -187,7 +295,14 @@ async fn poll(wire: &mut Wire, plan: &mut Plan) -> Result<Vec<Reading>, LinkErro
             }
             retries -= 1;
         }
-        let answer = wire.ask(plan.unit, read).await?;
+        let answer = unit.ask(wire, read, bus).await?;
+        if let Answer::Refused(code) = answer
+            && unit::is_away(code)
+        {
+            let rest = &plan.slots[read.slots.start..];
+            readings.extend(rest.iter().map(|slot| Reading::bad(slot.id, Status::Modbus(code), unread, unread)));
+            break; // the gateway would try each of them, for as long again
+        }
         if let Answer::Refused(code) = answer
             && may_blame_address(code)
         {
@@ -206,7 +321,10 @@ async fn poll(wire: &mut Wire, plan: &mut Plan) -> Result<Vec<Reading>, LinkErro
         match answer {
             Answer::Words(words) => readings.extend(slots.iter().map(|slot| {
                 let words = &words[usize::from(slot.address.offset - read.offset)..];
-                Reading::good(slot.id, decode::decode(slot.data_type, words), unread, unread)
+                match decode::decode(slot, words) {
+                    Ok(value) => Reading::good(slot.id, value, unread, unread),
+                    Err(why) => Reading::bad(slot.id, Status::Own(why), unread, unread),
+                }
             })),
             Answer::Bits(bits) => readings.extend(slots.iter().map(|slot| {
                 let bit = bits[usize::from(slot.address.offset - read.offset)];
@@ -269,22 +387,16 @@ mod tests {
     fn a_silent_unit_is_bad_from_its_last_answer_on() {
         let mut plans = [Plan::new(group(1, &["holding:0"])), Plan::new(group(2, &["holding:0", "holding:1"]))];
         plans[1].heard = Some(Time(5));
-        let since =
-            |bad: Option<Vec<Reading>>| bad.map(|bad| bad.iter().map(|each| each.source_time.0).collect::<Vec<_>>());
-        assert_eq!(since(fall_silent(&mut plans, 2, Time(9))), Some(vec![5, 5]));
-        assert_eq!(since(fall_silent(&mut plans, 2, Time(12))), Some(vec![12, 12]));
-        assert_eq!(since(fall_silent(&mut plans, 1, Time(13))), None, "nobody is left");
-        plans[1].silent = false;
-        assert_eq!(since(fall_silent(&mut plans, 1, Time(14))), Some(vec![14]));
+        let since = |bad: Vec<Reading>| bad.iter().map(|each| each.source_time.0).collect::<Vec<_>>();
+        assert_eq!(since(fall_silent(&mut plans, 2, None, Time(9))), [5, 5]);
+        assert_eq!(since(fall_silent(&mut plans, 2, None, Time(12))), [12, 12]);
+        assert_eq!((plans[0].silent, plans[1].silent), (false, true));
     }
 
     fn group(unit: u8, addresses: &[&str]) -> Group {
-        let tag = |(address, id): (&&str, u32)| Tag {
-            id: TagId(id),
-            address: address.parse().expect("an address"),
-            data_type: DataType::U16,
-        };
+        let tag = |(address, id): (&&str, u32)| Tag::new(TagId(id), address.parse().expect("an address"), DataType::U16);
         let tags = addresses.iter().zip(0..).map(tag).collect();
-        Group { station: format!("press-{unit}").into(), unit, poll: Duration::from_secs(1), tags }
+        let (poll, timeout, limits) = (Duration::from_secs(1), Duration::from_secs(1), Limits::default());
+        Group { station: format!("press-{unit}").into(), unit, poll, timeout, limits, tags }
     }
 }

@@ -6,19 +6,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::config::{Address, DataType, Group, Table};
-use crate::{Status, TagId, Time};
+use super::config::{Group, Limits, Table, Tag};
+use crate::{Status, Time};
 
 /// The most registers one request may ask for (Modbus Application Protocol V1.1b3, 6.3).
 pub(super) const MOST_REGISTERS: u16 = 125;
 /// The most bits one request may ask for (6.1).
 pub(super) const MOST_BITS: u16 = 2000;
-/// How many registers nobody asked for are read along rather than made into a second request. They cost
-/// 2 bytes each; a request costs 24 bytes of headers and, above all, a turn of the device's own
-/// cycle, often 1 to 10 ms. A device that has no registers in the gap refuses, and the read is split.
-pub(super) const GAP_REGISTERS: u16 = 16;
-/// The same for bits, 8 to the byte.
-pub(super) const GAP_BITS: u16 = 256;
+/// Bits that take as many bytes as a register.
+const BITS: u16 = 16;
 /// How long a tag that the device refused is left alone before it is asked for again: soon enough
 /// for whoever is mending the device, seldom enough to cost the good tags nothing.
 pub(super) const REST: Duration = Duration::from_secs(10);
@@ -31,22 +27,17 @@ pub(super) struct Plan {
     pub(super) unit: u8,
     /// How often.
     pub(super) poll: Duration,
+    /// How long the unit may take.
+    pub(super) timeout: Duration,
+    limits: Limits,
     /// Every tag, by table and offset.
-    pub(super) slots: Vec<Slot>,
+    pub(super) slots: Vec<Tag>,
     /// What is asked for, in order; together they cover each slot once.
     pub(super) reads: Vec<Read>,
     /// Its last answer over this link.
     pub(super) heard: Option<Time>,
     /// The unit did not answer in time, and not since.
     pub(super) silent: bool,
-}
-
-/// One tag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Slot {
-    pub(super) id: TagId,
-    pub(super) address: Address,
-    pub(super) data_type: DataType,
 }
 
 /// One request.
@@ -63,25 +54,27 @@ pub(super) struct Read {
 
 impl Plan {
     pub(super) fn new(group: Group) -> Self {
-        let mut slots: Vec<_> = group
-            .tags
-            .into_iter()
-            .map(|tag| Slot { id: tag.id, address: tag.address, data_type: tag.data_type })
-            .collect();
+        let Group { station, unit, poll, timeout, limits, tags: mut slots } = group;
         slots.sort_by_key(|slot| (slot.address, slot.width()));
-        let reads = coalesce(&slots);
-        Self { station: group.station, unit: group.unit, poll: group.poll, slots, reads, heard: None, silent: false }
+        let reads = coalesce(&slots, limits);
+        Self { station, unit, poll, timeout, limits, slots, reads, heard: None, silent: false }
     }
 
-    /// Forgets all that was seen: another link may mean another device, or a mended one.
+    /// Over a new link nothing has been heard yet, and what was refused is asked for again: somebody may have mended it. How
+    /// the reads are split is remembered, since the registers of a device seldom change.
     pub(super) fn begin(&mut self) {
-        self.reset();
+        self.wake();
         (self.heard, self.silent) = (None, false);
+    }
+
+    /// Asks again for what rests.
+    pub(super) fn wake(&mut self) {
+        self.reads.iter_mut().for_each(|read| read.rests_until = read.rests_until.map(|_| Instant::now()));
     }
 
     /// Forgets what was refused.
     pub(super) fn reset(&mut self) {
-        self.reads = coalesce(&self.slots);
+        self.reads = coalesce(&self.slots, self.limits);
     }
 
     /// Asks for the two halves of read `at` separately from now on. `false` when there is only one tag in it.
@@ -108,45 +101,43 @@ impl Plan {
 }
 
 impl Read {
+    /// A read that is in no plan.
+    pub(super) fn of(table: Table, offset: u16, quantity: u16) -> Self {
+        Self { table, offset, quantity, slots: 0..0, rests_until: None }
+    }
+
     /// The read that just covers `slots[range]`, which is not empty.
-    fn spanning(slots: &[Slot], range: Range<usize>) -> Self {
+    fn spanning(slots: &[Tag], range: Range<usize>) -> Self {
         let first = slots[range.start].address;
-        let end = slots[range.clone()].iter().map(Slot::end).max().unwrap_or_default();
+        let end = slots[range.clone()].iter().map(end).max().unwrap_or_default();
         let quantity = u16::try_from(end - u32::from(first.offset)).expect("a read is within its limit");
         Self { table: first.table, offset: first.offset, quantity, slots: range, rests_until: None }
     }
 }
 
-impl Slot {
-    /// How many registers or bits it takes.
-    pub(super) fn width(&self) -> u16 {
-        if self.address.table.is_bits() { 1 } else { self.data_type.width() }
-    }
-
-    /// One past its last register or bit.
-    fn end(&self) -> u32 {
-        u32::from(self.address.offset) + u32::from(self.width())
-    }
+/// One past its last register or bit.
+fn end(slot: &Tag) -> u32 {
+    u32::from(slot.address.offset) + u32::from(slot.width())
 }
 
 /// As few reads as cover `slots`, which are sorted. A tag that runs over the table's end is asked for
 /// alone, so that it alone is refused.
-fn coalesce(slots: &[Slot]) -> Vec<Read> {
+fn coalesce(slots: &[Tag], limits: Limits) -> Vec<Read> {
     let mut reads = Vec::new();
     let mut start = 0;
-    let mut end = 0; // of the registers read so far, exclusive
+    let mut stop = 0; // of the registers read so far, exclusive
     for (at, slot) in slots.iter().enumerate() {
         let first = slots[start].address;
-        let (most, gap) = if first.table.is_bits() { (MOST_BITS, GAP_BITS) } else { (MOST_REGISTERS, GAP_REGISTERS) };
+        let (most, gap) = reach(first.table, limits);
         let joins = slot.address.table == first.table
-            && u32::from(slot.address.offset) <= end + u32::from(gap)
-            && end.max(slot.end()) - u32::from(first.offset) <= u32::from(most)
-            && end.max(slot.end()) <= 1 << 16;
+            && u32::from(slot.address.offset) <= stop + u32::from(gap)
+            && stop.max(end(slot)) - u32::from(first.offset) <= u32::from(most)
+            && stop.max(end(slot)) <= 1 << 16;
         if at > start && !joins {
             reads.push(Read::spanning(slots, start..at));
-            (start, end) = (at, 0);
+            (start, stop) = (at, 0);
         }
-        end = end.max(slot.end());
+        stop = stop.max(end(slot));
     }
     if start < slots.len() {
         reads.push(Read::spanning(slots, start..slots.len()));
@@ -154,24 +145,38 @@ fn coalesce(slots: &[Slot]) -> Vec<Read> {
     reads
 }
 
+/// The most that one read takes in, and the widest gap in it, in registers or bits.
+fn reach(table: Table, limits: Limits) -> (u16, u16) {
+    let most = limits.max_registers.clamp(1, MOST_REGISTERS);
+    if table.is_bits() {
+        return (most.saturating_mul(BITS).min(MOST_BITS), limits.max_gap.saturating_mul(BITS));
+    }
+    (most, limits.max_gap)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::modbus::Tag;
+    use crate::TagId;
+    use crate::modbus::{Address, DataType};
 
     fn plan(tags: &[(&str, &str)]) -> Plan {
         let tags = tags
             .iter()
             .zip(0..)
-            .map(|((address, data_type), id)| Tag {
-                id: TagId(id),
-                address: address.parse().expect("an address"),
-                data_type: data_type.parse().expect("a data type"),
+            .map(|((address, data_type), id)| {
+                let data_type = data_type.parse().expect("a data type");
+                Tag::new(TagId(id), address.parse().expect("an address"), data_type)
             })
             .collect();
-        Plan::new(Group { station: "press-1".into(), unit: 1, poll: Duration::from_secs(1), tags })
+        Plan::new(group(tags, Limits::default()))
+    }
+
+    fn group(tags: Vec<Tag>, limits: Limits) -> Group {
+        let second = Duration::from_secs(1);
+        Group { station: "press-1".into(), unit: 1, poll: second, timeout: second, limits, tags }
     }
 
     fn spans(plan: &Plan) -> Vec<(Table, u16, u16, usize)> {
@@ -196,9 +201,10 @@ mod tests {
 
     #[test]
     fn a_small_gap_is_read_along_and_a_large_one_is_not() {
-        let near = format!("holding:{}", 1 + GAP_REGISTERS);
+        let gap = Limits::default().max_gap;
+        let near = format!("holding:{}", 1 + gap);
         assert_eq!(spans(&plan(&[("holding:0", "u16"), (&near, "u16")])), [(Table::Holding, 0, 18, 2)]);
-        let far = format!("holding:{}", 2 + GAP_REGISTERS);
+        let far = format!("holding:{}", 2 + gap);
         let far = plan(&[("holding:0", "u16"), (&far, "u16")]);
         assert_eq!(spans(&far), [(Table::Holding, 0, 1, 1), (Table::Holding, 18, 1, 1)]);
     }
@@ -228,24 +234,52 @@ mod tests {
         assert_eq!(spans(&plan), [(Table::Holding, 0, 10, 3)]);
     }
 
+    #[test]
+    fn fewer_registers_and_other_gaps_where_a_device_wants_them() {
+        let tags = |addresses: &[&str]| {
+            let tag = |(address, id): (&&str, u32)| {
+                Tag::new(TagId(id), address.parse().expect("an address"), DataType::U16)
+            };
+            addresses.iter().zip(0..).map(tag).collect::<Vec<_>>()
+        };
+        let some = tags(&["holding:0", "holding:1", "holding:2", "holding:3", "holding:9"]);
+        let planned = |max_gap, max_registers| {
+            spans(&Plan::new(group(some.clone(), Limits { max_gap, max_registers })))
+                .into_iter()
+                .map(|(_, offset, quantity, _)| (offset, quantity))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(planned(16, 125), [(0, 10)]);
+        assert_eq!(planned(4, 125), [(0, 4), (9, 1)]);
+        assert_eq!(planned(16, 3), [(0, 3), (3, 1), (9, 1)]);
+        assert_eq!(planned(0, 1), [(0, 1), (1, 1), (2, 1), (3, 1), (9, 1)]);
+    }
+
+    #[test]
+    fn a_new_link_asks_again_for_what_was_refused_and_remembers_how_to_ask() {
+        let mut plan = plan(&[("holding:0", "u16"), ("holding:9", "u16")]);
+        assert!(plan.split(0));
+        plan.rest(1, Status::Modbus(2));
+        plan.begin();
+        assert_eq!(plan.reads.len(), 2);
+        assert!(plan.reads[1].rests_until.is_some_and(|until| until <= Instant::now()));
+    }
+
     fn any_group() -> impl Strategy<Value = Group> {
         let table = prop_oneof![Just(Table::Coil), Just(Table::Discrete), Just(Table::Holding), Just(Table::Input)];
         let offset = prop_oneof![0..400u16, 65_500..=u16::MAX, any::<u16>()];
         let data_type = proptest::sample::select(DataType::NAMES.as_slice());
-        proptest::collection::vec((table, offset, data_type), 0..300).prop_map(|tags| Group {
-            station: "any".into(),
-            unit: 1,
-            poll: Duration::from_secs(1),
-            tags: tags
-                .into_iter()
-                .zip(0..)
-                .map(|((table, offset, data_type), id)| Tag {
-                    id: TagId(id),
-                    address: Address { table, offset },
-                    data_type: data_type.parse().expect("a data type"),
-                })
-                .collect(),
-        })
+        let limits = (0..40_u16, 4..126_u16);
+        (proptest::collection::vec((table, offset, data_type, 0..9_u16), 0..300), limits).prop_map(
+            |(tags, (max_gap, max_registers))| {
+                let tag = |((table, offset, data_type, length), id): ((_, _, &str, _), _)| {
+                    let address = Address { table, offset, bit: None };
+                    let data_type = data_type.parse().expect("a data type");
+                    Tag { length, ..Tag::new(TagId(id), address, data_type) }
+                };
+                group(tags.into_iter().zip(0..).map(tag).collect(), Limits { max_gap, max_registers })
+            },
+        )
     }
 
     fn assert_covers(plan: &Plan, tags: usize) {
@@ -253,13 +287,13 @@ mod tests {
         for read in &plan.reads {
             assert_eq!(read.slots.start, covered, "each slot once, in order");
             covered = read.slots.end;
-            let most = if read.table.is_bits() { MOST_BITS } else { MOST_REGISTERS };
+            let most = reach(read.table, plan.limits).0;
             assert!((1..=most).contains(&read.quantity), "{read:?}");
             for slot in &plan.slots[read.slots.clone()] {
                 assert_eq!(slot.address.table, read.table);
                 assert!(slot.address.offset >= read.offset);
-                assert!(slot.end() <= u32::from(read.offset) + u32::from(read.quantity), "{slot:?} in {read:?}");
-                assert!(slot.end() <= 1 << 16 || read.slots.len() == 1, "over the end only alone");
+                assert!(end(slot) <= u32::from(read.offset) + u32::from(read.quantity), "{slot:?} in {read:?}");
+                assert!(end(slot) <= 1 << 16 || read.slots.len() == 1, "over the end only alone");
             }
         }
         assert_eq!(covered, tags);

@@ -1,125 +1,287 @@
-//! One request, one answer, over TCP.
+//! One request, one answer, over whatever carries them.
 
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use futures::FutureExt as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
-use tokio_modbus::client::{self, Client as _};
-use tokio_modbus::slave::SlaveContext as _;
-use tokio_modbus::{Error, ProtocolError, Request, Response, Slave};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio_serial::{DataBits, SerialPortBuilderExt as _, StopBits};
+use tracing::debug;
 
-use super::config::{Endpoint, Table};
+use super::endpoint::{Endpoint, Line, Parity};
+use super::frame::{Answer, Asked, Found, Framing, Oddity, Stray};
 use super::plan::Read;
 use crate::LinkError;
 
-/// A connection. One request is in flight at a time.
+/// A frame that is all there and wrong is followed by nothing when the line has been quiet for so long; drivers and USB
+/// converters hand bytes on in pieces, some every 16 ms.
+const QUIET: Duration = Duration::from_millis(100);
+/// How often a line that is never silent is waited for before a question.
+const SILENCES: usize = 10;
+/// The most that is kept of what came; a frame has at most 260 bytes.
+const MOST_HELD: usize = 4096;
+/// How many questions that were given up are remembered, to know a late answer from a wrong one.
+const MOST_OWED: usize = 64;
+
+/// What carries bytes.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// A connection or a serial line. One request is in flight at a time.
 pub(super) struct Wire {
-    context: client::Context,
-    limit: Duration,
+    stream: Box<dyn Stream>,
+    framing: Framing,
+    /// The serial line's settings, where it is ours.
+    line: Option<Line>,
+    pause: Duration,
+    held: Vec<u8>,
+    /// When the last byte came or went.
+    busy: Option<Instant>,
+    transaction: u16,
+    /// Transaction (always 0 over RTU) and unit of questions that were given up.
+    owed: Vec<(u16, u8)>,
+    discarded: [u64; Oddity::ALL.len()],
 }
 
-/// What the device said.
+/// Why there is no answer.
 #[derive(Debug)]
-pub(super) enum Answer {
-    /// As many registers as were asked for.
-    Words(Vec<u16>),
-    /// At least as many bits as were asked for.
-    Bits(Vec<bool>),
-    /// Another number than was asked for: nobody knows which is which.
-    WrongLength,
-    /// An exception, by its code (Modbus Application Protocol V1.1b3, section 7). The link is fine.
-    Refused(u8),
+pub(super) enum Failure {
+    /// Nothing in time that could be believed; the last thing that could not.
+    Unanswered(Option<Oddity>),
+    /// The link is of no use any more.
+    Link(LinkError),
 }
 
 impl Wire {
-    /// Connects within `limit`, which also holds for each request.
-    pub(super) async fn connect(endpoint: &Endpoint, limit: Duration) -> Result<Self, LinkError> {
-        let Endpoint::Tcp { host, port } = endpoint;
-        let stream = match timeout(limit, TcpStream::connect((host.as_str(), *port))).await {
-            Err(_) => return Err(LinkError::Unreachable(format!("no answer within {limit:?}"))),
-            Ok(Err(error)) => return Err(LinkError::Unreachable(error.to_string())),
-            Ok(Ok(stream)) => stream,
+    /// Connects within `limit`, or opens the line.
+    pub(super) async fn connect(endpoint: &Endpoint, limit: Duration, pause: Duration) -> Result<Self, LinkError> {
+        let (stream, framing, line): (Box<dyn Stream>, _, _) = match endpoint {
+            Endpoint::Tcp { host, port } => (Box::new(dial(host, *port, limit).await?), Framing::Tcp, None),
+            Endpoint::RtuOverTcp { host, port } => (Box::new(dial(host, *port, limit).await?), Framing::Rtu, None),
+            Endpoint::Rtu { path, line } => (Box::new(open(path, *line)?), Framing::Rtu, Some(*line)),
         };
-        stream.set_nodelay(true).map_err(|error| LinkError::Unreachable(error.to_string()))?;
-        Ok(Self { context: client::tcp::attach(Ended(stream)), limit })
+        Ok(Self::over(stream, framing, line, pause))
     }
 
-    /// Asks `unit` for `read`. After an error the connection is of no use: a late answer would be taken for
-    /// the next one.
-    pub(super) async fn ask(&mut self, unit: u8, read: &Read) -> Result<Answer, LinkError> {
-        let request = match read.table {
-            Table::Coil => Request::ReadCoils(read.offset, read.quantity),
-            Table::Discrete => Request::ReadDiscreteInputs(read.offset, read.quantity),
-            Table::Holding => Request::ReadHoldingRegisters(read.offset, read.quantity),
-            Table::Input => Request::ReadInputRegisters(read.offset, read.quantity),
+    /// Over something that is there already.
+    pub(super) fn over(stream: Box<dyn Stream>, framing: Framing, line: Option<Line>, pause: Duration) -> Self {
+        let (held, owed) = (Vec::new(), Vec::new());
+        let discarded = [0; Oddity::ALL.len()];
+        Self { stream, framing, line, pause, held, busy: None, transaction: 0, owed, discarded }
+    }
+
+    /// How many frames were discarded since this was last asked, by kind.
+    pub(super) fn take_discarded(&mut self) -> [u64; Oddity::ALL.len()] {
+        std::mem::take(&mut self.discarded)
+    }
+
+    /// Whether an answer cannot be told from that of another question by its number.
+    pub(super) fn is_rtu(&self) -> bool {
+        self.framing == Framing::Rtu
+    }
+
+    /// Asks `unit` for `read` and waits `limit` for the answer, on a serial line beside the time that the bytes take.
+    /// Whatever else comes meanwhile is discarded and counted. A question that was given up is never answered by what comes
+    /// late: over TCP its number is not used again soon, over RTU see [`Wire::settle`].
+    pub(super) async fn ask(&mut self, unit: u8, read: &Read, limit: Duration) -> Result<Answer, Failure> {
+        self.settle().await?;
+        self.transaction = self.transaction.wrapping_add(1);
+        let (table, offset, quantity) = (read.table, read.offset, read.quantity);
+        let asked = Asked { transaction: self.transaction, unit, table, offset, quantity };
+        let frame = asked.encode(self.framing);
+        let deadline = Instant::now() + limit + self.on_air(frame.len() + asked.rtu_length());
+        let sent = timeout_at(deadline, self.stream.write_all(&frame)).await;
+        self.busy = Some(Instant::now());
+        match sent {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(broken(&error)),
+            // What was half sent makes no sense of what is sent next.
+            Err(_) => return Err(Failure::Link(LinkError::Silent(limit))),
+        }
+        let mut last = None;
+        let heard = loop {
+            if let Some(answer) = self.find(&asked, &mut last)? {
+                return Ok(answer);
+            }
+            let until = if self.has_wrong(&asked) { deadline.min(Instant::now() + QUIET) } else { deadline };
+            let mut some = [0; 512];
+            match timeout_at(until, self.stream.read(&mut some)).await {
+                Ok(Ok(0)) => return Err(closed()),
+                Ok(Ok(count)) => {
+                    self.busy = Some(Instant::now());
+                    self.held.extend(&some[..count]);
+                }
+                Ok(Err(error)) => return Err(broken(&error)),
+                Err(_) => break std::mem::take(&mut self.held),
+            }
+            if self.held.len() > MOST_HELD {
+                break std::mem::take(&mut self.held);
+            }
         };
-        self.context.set_slave(Slave(unit));
-        let answer =
-            timeout(self.limit, self.context.call(request)).await.map_err(|_| LinkError::Silent(self.limit))?;
-        let quantity = usize::from(read.quantity);
-        Ok(match answer.map_err(|error| broken(&error))? {
-            Err(exception) => Answer::Refused(exception.into()),
-            Ok(Response::ReadHoldingRegisters(words) | Response::ReadInputRegisters(words)) => {
-                if words.len() == quantity { Answer::Words(words) } else { Answer::WrongLength }
+        if !self.is_rtu() {
+            self.held = heard; // the beginning of a frame: its rest comes, and is discarded as a whole
+        } else {
+            let strays = asked.sweep(&heard);
+            strays.iter().for_each(|stray| last = Some(self.discard_stray(*stray)));
+            // A device that always says too much or too little is there, and its tags should say what is wrong.
+            if strays.contains(&Stray { oddity: Oddity::Length, unit: Some(unit) }) {
+                return Ok(Answer::WrongLength);
             }
-            // Bits come in whole bytes.
-            Ok(Response::ReadCoils(bits) | Response::ReadDiscreteInputs(bits)) => {
-                if bits.len() == quantity.next_multiple_of(8) { Answer::Bits(bits) } else { Answer::WrongLength }
-            }
-            Ok(_) => return Err(LinkError::Broken("the device answered another question".to_owned())),
-        })
+        }
+        if self.owed.len() == MOST_OWED {
+            self.owed.remove(0);
+        }
+        self.owed.push((asked.transaction, unit));
+        Err(Failure::Unanswered(last))
     }
 
     /// Says goodbye; the peer may be gone already.
     pub(super) async fn close(mut self) {
-        let _ = timeout(self.limit.min(Duration::from_secs(1)), self.context.disconnect()).await;
+        let _ = timeout(Duration::from_secs(1), self.stream.shutdown()).await;
     }
-}
 
-fn broken(error: &Error) -> LinkError {
-    LinkError::Broken(match error {
-        Error::Protocol(ProtocolError::HeaderMismatch { .. } | ProtocolError::FunctionCodeMismatch { .. }) => {
-            "the device answered another question".to_owned()
+    /// The answer in what came, if it is there. Over TCP frames before it are discarded at once.
+    fn find(&mut self, asked: &Asked, last: &mut Option<Oddity>) -> Result<Option<Answer>, Failure> {
+        if self.is_rtu() {
+            let Some((answer, range)) = asked.find_rtu(&self.held) else { return Ok(None) };
+            let before: Vec<u8> = self.held.drain(..range.end).take(range.start).collect();
+            for stray in asked.sweep(&before) {
+                self.discard_stray(stray);
+            }
+            return Ok(Some(answer));
         }
-        Error::Transport(error) => match error.kind() {
-            io::ErrorKind::UnexpectedEof => "the device closed the connection".to_owned(),
-            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => "the device reset the connection".to_owned(),
-            io::ErrorKind::InvalidData => format!("the device does not speak Modbus TCP: {error}"),
-            _ => error.to_string(),
-        },
-    })
-}
-
-/// A stream whose end is an error that says so. tokio-modbus takes the end for whatever error the operating
-/// system had last.
-#[derive(Debug)]
-struct Ended(TcpStream);
-
-impl AsyncRead for Ended {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = into.filled().len();
-        ready!(Pin::new(&mut self.0).poll_read(cx, into))?;
-        if into.filled().len() == before && into.remaining() > 0 {
-            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        loop {
+            match asked.find_tcp(&self.held) {
+                Found::Partial => return Ok(None),
+                Found::Garbage => {
+                    return Err(Failure::Link(LinkError::Broken("the device does not speak Modbus TCP".to_owned())));
+                }
+                Found::Answer(answer, length) => {
+                    self.held.drain(..length);
+                    if answer == Answer::WrongLength {
+                        self.discarded[Oddity::Length as usize] += 1;
+                    }
+                    return Ok(Some(answer));
+                }
+                Found::Odd(oddity, transaction, length) => {
+                    self.held.drain(..length);
+                    let late = self.pay(|(owed, _)| owed == transaction);
+                    *last = Some(self.discard(if late { Oddity::Late } else { oddity }));
+                }
+            }
         }
-        Poll::Ready(Ok(()))
+    }
+
+    /// Waits until the line has been silent for long enough, and clears what came meanwhile: nobody asked for it. Over TCP
+    /// only the pause is kept, since an answer has its number.
+    async fn settle(&mut self) -> Result<(), Failure> {
+        let silence = self.line.map_or(Duration::ZERO, |line| line.silence());
+        for _ in 0..SILENCES {
+            if let Some(busy) = self.busy {
+                sleep_until(busy + silence + self.pause).await;
+            }
+            if !self.is_rtu() || !self.clear()? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what is there without waiting. Whether there was something.
+    fn clear(&mut self) -> Result<bool, Failure> {
+        let mut some = [0; 512];
+        while let Some(read) = self.stream.read(&mut some).now_or_never() {
+            match read {
+                Ok(0) => return Err(closed()),
+                Ok(count) => {
+                    self.busy = Some(Instant::now());
+                    self.held.extend(&some[..count]);
+                }
+                Err(error) => return Err(broken(&error)),
+            }
+            if self.held.len() > MOST_HELD {
+                break;
+            }
+        }
+        let came = !self.held.is_empty();
+        if came {
+            self.held.clear();
+            self.owed.clear();
+            self.discard(Oddity::Late);
+        }
+        Ok(came)
+    }
+
+    /// Whether what came over RTU has been wrong: a whole frame of the unit that is not the answer, or as much noise as the
+    /// answer has bytes. Others may talk as they like.
+    fn has_wrong(&self, asked: &Asked) -> bool {
+        let whole = self.is_rtu() && self.held.len() >= 5;
+        whole
+            && asked.sweep(&self.held).iter().any(|stray| match stray.unit {
+                Some(unit) => unit == asked.unit,
+                None => stray.oddity == Oddity::Crc && self.held.len() >= asked.rtu_length(),
+            })
+    }
+
+    fn discard_stray(&mut self, stray: Stray) -> Oddity {
+        let late = stray.unit.is_some_and(|unit| self.pay(|(_, owed)| owed == unit));
+        self.discard(if late { Oddity::Late } else { stray.oddity })
+    }
+
+    fn discard(&mut self, oddity: Oddity) -> Oddity {
+        debug!(kind = oddity.word(), "a frame was discarded");
+        self.discarded[oddity as usize] += 1;
+        oddity
+    }
+
+    /// Whether a question was given up that this answers. It is answered by now.
+    fn pay(&mut self, answers: impl Fn((u16, u8)) -> bool) -> bool {
+        let place = self.owed.iter().position(|owed| answers(*owed));
+        place.map(|place| self.owed.remove(place)).is_some()
+    }
+
+    /// How long so many bytes take on the line: 11 bits each.
+    fn on_air(&self, bytes: usize) -> Duration {
+        self.line.map_or(Duration::ZERO, |line| Duration::from_secs_f64(11.0 * bytes as f64 / f64::from(line.baud)))
     }
 }
 
-impl AsyncWrite for Ended {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, from)
-    }
+async fn dial(host: &str, port: u16, limit: Duration) -> Result<TcpStream, LinkError> {
+    let stream = match timeout(limit, TcpStream::connect((host, port))).await {
+        Err(_) => return Err(LinkError::Unreachable(format!("no answer within {limit:?}"))),
+        Ok(Err(error)) => return Err(LinkError::Unreachable(error.to_string())),
+        Ok(Ok(stream)) => stream,
+    };
+    stream.set_nodelay(true).map_err(|error| LinkError::Unreachable(error.to_string()))?;
+    Ok(stream)
+}
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
+/// Opens the line for us alone: two who ask take each other's answers.
+fn open(path: &str, line: Line) -> Result<tokio_serial::SerialStream, LinkError> {
+    let parity = match line.parity {
+        Parity::Even => tokio_serial::Parity::Even,
+        Parity::Odd => tokio_serial::Parity::Odd,
+        Parity::None => tokio_serial::Parity::None,
+    };
+    let stop_bits = if line.stop_bits == 2 { StopBits::Two } else { StopBits::One };
+    tokio_serial::new(path, line.baud)
+        .data_bits(DataBits::Eight)
+        .parity(parity)
+        .stop_bits(stop_bits)
+        .open_native_async()
+        .map_err(|error| LinkError::Unreachable(format!("{path} ({line}): {error}")))
+}
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
+fn closed() -> Failure {
+    Failure::Link(LinkError::Broken("the device closed the connection".to_owned()))
+}
+
+fn broken(error: &io::Error) -> Failure {
+    Failure::Link(LinkError::Broken(match error.kind() {
+        io::ErrorKind::UnexpectedEof => "the device closed the connection".to_owned(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => "the device reset the connection".to_owned(),
+        _ => error.to_string(),
+    }))
 }

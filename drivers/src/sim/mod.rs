@@ -5,4 +5,5 @@ pub mod modbus;
 pub mod mqtt;
 pub mod opcua;
 pub mod proxy;
+pub mod rtu;
 pub mod smt;

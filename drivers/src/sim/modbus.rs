@@ -46,7 +46,7 @@ struct Running {
     cut: mpsc::Sender<()>,
 }
 
-struct Device {
+pub(super) struct Device {
     units: Mutex<HashMap<u8, Unit>>,
     asked: Mutex<VecDeque<Asked>>,
     reads: AtomicU64,
@@ -70,14 +70,7 @@ impl ModbusServer {
     pub async fn start() -> io::Result<Self> {
         let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
         let addr = listener.local_addr()?;
-        let device = Arc::new(Device {
-            units: Mutex::default(),
-            asked: Mutex::default(),
-            reads: AtomicU64::new(0),
-            hanging: watch::Sender::new(false),
-            dead: watch::Sender::new(None),
-            short: watch::Sender::new(false),
-        });
+        let device = Arc::new(Device::default());
         let running = Some(Running::start(listener, Arc::clone(&device)));
         Ok(Self { addr, device, running })
     }
@@ -116,12 +109,7 @@ impl ModbusServer {
 
     /// Answers each read that touches this address with exception `code`; `None` makes it well again.
     pub fn refuse(&self, unit: u8, table: Table, offset: u16, code: Option<u8>) {
-        let mut units = lock(&self.device.units);
-        let refused = &mut units.entry(unit).or_default().refused;
-        match code {
-            Some(code) => refused.insert((table, offset), code),
-            None => refused.remove(&(table, offset)),
-        };
+        self.device.refuse(unit, table, offset, code);
     }
 
     /// Leaves requests without an answer while `on`; they are answered afterwards.
@@ -141,7 +129,7 @@ impl ModbusServer {
 
     /// What was asked, oldest first: the last 1,000 requests since this was last called.
     pub fn take_asked(&self) -> Vec<Asked> {
-        lock(&self.device.asked).drain(..).collect()
+        self.device.take_asked()
     }
 
     /// How many read requests it has had since its start.
@@ -176,13 +164,9 @@ impl ModbusServer {
         Ok(())
     }
 
-    fn set(&self, unit: u8, table: Table, offset: u16, words: impl IntoIterator<Item = u16>) {
-        let mut units = lock(&self.device.units);
-        let cells =
-            units.entry(unit).or_default().cells.entry(table).or_insert_with(|| vec![None; usize::from(u16::MAX) + 1]);
-        for (cell, word) in cells[usize::from(offset)..].iter_mut().zip(words) {
-            *cell = Some(word);
-        }
+    /// Sets registers or bits of any table.
+    pub fn set(&self, unit: u8, table: Table, offset: u16, words: impl IntoIterator<Item = u16>) {
+        self.device.set(unit, table, offset, words);
     }
 }
 
@@ -236,8 +220,43 @@ impl Service for Answering {
     }
 }
 
+impl Default for Device {
+    fn default() -> Self {
+        Self {
+            units: Mutex::default(),
+            asked: Mutex::default(),
+            reads: AtomicU64::new(0),
+            hanging: watch::Sender::new(false),
+            dead: watch::Sender::new(None),
+            short: watch::Sender::new(false),
+        }
+    }
+}
+
 impl Device {
-    fn answer(&self, unit: u8, request: &Request<'_>) -> Result<Response, ExceptionCode> {
+    pub(super) fn take_asked(&self) -> Vec<Asked> {
+        lock(&self.asked).drain(..).collect()
+    }
+
+    pub(super) fn refuse(&self, unit: u8, table: Table, offset: u16, code: Option<u8>) {
+        let mut units = lock(&self.units);
+        let refused = &mut units.entry(unit).or_default().refused;
+        match code {
+            Some(code) => refused.insert((table, offset), code),
+            None => refused.remove(&(table, offset)),
+        };
+    }
+
+    pub(super) fn set(&self, unit: u8, table: Table, offset: u16, words: impl IntoIterator<Item = u16>) {
+        let mut units = lock(&self.units);
+        let cells =
+            units.entry(unit).or_default().cells.entry(table).or_insert_with(|| vec![None; usize::from(u16::MAX) + 1]);
+        for (cell, word) in cells[usize::from(offset)..].iter_mut().zip(words) {
+            *cell = Some(word);
+        }
+    }
+
+    pub(super) fn answer(&self, unit: u8, request: &Request<'_>) -> Result<Response, ExceptionCode> {
         let (table, offset, quantity) = match *request {
             Request::ReadCoils(offset, quantity) => (Table::Coil, offset, quantity),
             Request::ReadDiscreteInputs(offset, quantity) => (Table::Discrete, offset, quantity),

@@ -61,6 +61,11 @@ pub(super) trait Speaks: std::fmt::Debug + Sized {
         None
     }
 
+    /// How many tags this one stands for, if it is an array; they are named `name.0`, `name.1` and so on.
+    fn parts(_: &Self::Tag) -> Option<u32> {
+        None
+    }
+
     /// Puts the station's tags on its link; the link's index.
     fn join(links: &mut Links, station: &StationOf<Self>, told: &Told<'_>, report: &mut Report) -> Option<usize>;
 }

@@ -111,10 +111,11 @@ impl<'a> Roles<'a> {
     fn counter(&mut self, role: &'static str, raw: &raw::Counter, report: &mut Report) -> Option<CounterSpec> {
         let name = raw.tag.as_ref()?;
         let tag = self.tag(role, name, report)?;
-        if tag.data_type == Some(modbus::DataType::Bool) {
+        if let Some(of @ (modbus::DataType::Bool | modbus::DataType::Text)) = tag.data_type {
+            let of = of.name();
             name.wrong(
                 report,
-                format!("`{}` is a `bool`, which cannot count; read it as a number, such as `u32`", name.shown),
+                format!("`{}` is a `{of}`, which cannot count; read it as a number, such as `u32`", name.shown),
             );
         }
         Some(CounterSpec {
@@ -170,6 +171,9 @@ fn device_value(key: &Key) -> Result<(String, KeyKind), String> {
 /// Why a Modbus tag of type `of` can never have this value, if so.
 fn never_comes(of: modbus::DataType, value: &str, kind: KeyKind) -> Option<String> {
     use modbus::DataType;
+    if of == DataType::Text {
+        return None;
+    }
     if of == DataType::Bool {
         return (kind != KeyKind::Truth)
             .then(|| format!("`{value}` never comes from a `bool`; write `true` or `false`"));
@@ -185,8 +189,10 @@ fn never_comes(of: modbus::DataType, value: &str, kind: KeyKind) -> Option<Strin
         DataType::I32 => whole.is_ok_and(|value| i32::try_from(value).is_ok()),
         DataType::I64 => whole.is_ok(),
         DataType::U64 => !value.starts_with('-'),
-        DataType::F32 | DataType::F64 | DataType::Bool => true,
+        DataType::Bcd16 | DataType::Bcd32 => {
+            whole.is_ok_and(|value| (0..=i64::from(of.bcd_most().unwrap_or_default())).contains(&value))
+        }
+        DataType::F32 | DataType::F64 | DataType::Bool | DataType::Text => true,
     };
-    let name = DataType::NAMES.into_iter().find(|name| name.parse() == Ok(of)).unwrap_or_default();
-    (!fits).then(|| format!("`{value}` never comes from a Modbus `{name}`"))
+    (!fits).then(|| format!("`{value}` never comes from a Modbus `{}`", of.name()))
 }

@@ -1,0 +1,378 @@
+//! The Modbus driver on a serial bus: slaves that are late, garbled or gone, and what their neighbours notice of it.
+
+mod fieldbus;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fieldbus::{Link, all_good, of};
+use gemba_drivers::modbus::{Client, Config, DataType, Endpoint, Group, Limits, Line, Order, Table, Tag};
+use gemba_drivers::sim::rtu::{Mood, RtuBus};
+use gemba_drivers::survey::{Probed, Survey as _};
+use gemba_drivers::{
+    Batch, BreakerState, DeviceState, Driver as _, LinkError, LinkState, Outlet, OwnStatus, Reading, Status, TagId, Time,
+    Validity, Value,
+};
+use proptest::prelude::*;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_serial::{SerialPort as _, SerialStream};
+
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+fn endpoint() -> Endpoint {
+    Endpoint::Rtu { path: "/dev/ttyS0".to_owned(), line: Line::default() }
+}
+
+/// Holding registers 0 and 1 of a unit, ten a second.
+fn two(unit: u8, first_id: u32) -> Group {
+    let tag = |at: u16| {
+        let address = format!("holding:{at}").parse().expect("an address");
+        Tag::new(TagId(first_id + u32::from(at)), address, DataType::U16)
+    };
+    Group {
+        station: format!("press-{unit}").into(),
+        unit,
+        poll: Duration::from_millis(100),
+        timeout: TIMEOUT,
+        limits: Limits::default(),
+        tags: (0..2).map(tag).collect(),
+    }
+}
+
+fn config(endpoint: Endpoint, groups: Vec<Group>) -> Config {
+    Config { endpoint, timeout: TIMEOUT, pause: Duration::ZERO, groups }
+}
+
+/// A driver at one end of a line and slaves at the other, run without a supervisor.
+struct Rig {
+    bus: RtuBus,
+    batches: mpsc::Receiver<Batch>,
+    state: Arc<watch::Sender<LinkState>>,
+    task: JoinHandle<LinkError>,
+}
+
+impl Rig {
+    fn start(groups: Vec<Group>) -> Self {
+        let (ours, theirs) = tokio::io::duplex(1024);
+        let bus = RtuBus::on(theirs);
+        for group in &groups {
+            bus.set(group.unit, Table::Holding, 0, &[u16::from(group.unit) * 10, u16::from(group.unit) * 10 + 1]);
+        }
+        Self::over(Client::over(config(endpoint(), groups), ours), bus)
+    }
+
+    fn over(mut client: Client, bus: RtuBus) -> Self {
+        let (sender, batches) = mpsc::channel(64);
+        let state = Arc::new(watch::Sender::new(LinkState::new(Time::now())));
+        let outlet = Outlet::new(sender, Arc::clone(&state));
+        let task = tokio::spawn(async move { client.run(&outlet).await });
+        Self { bus, batches, state, task }
+    }
+
+    async fn next(&mut self) -> Batch {
+        tokio::time::timeout(Duration::from_secs(600), self.batches.recv()).await.expect("in time").expect("it runs")
+    }
+
+    /// The first batch of the unit whose first tag is `first` that is `wanted`.
+    async fn until(&mut self, first: u32, wanted: impl Fn(&Batch) -> bool) -> Batch {
+        loop {
+            let batch = self.next().await;
+            if batch.readings[0].tag == TagId(first) && wanted(&batch) {
+                return batch;
+            }
+        }
+    }
+
+    fn device(&self, at: usize) -> DeviceState {
+        self.state.borrow().devices[at].clone()
+    }
+
+    fn discarded(&self, at: usize, kind: &str) -> u64 {
+        let device = self.device(at);
+        device.discarded.iter().find(|(known, _)| *known == kind).expect("a kind").1
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What every good reading must say: nothing else is ever believed.
+fn assert_own(batch: &Batch) {
+    for reading in &batch.readings {
+        let (unit, at) = (reading.tag.0 / 2 + 1, reading.tag.0 % 2);
+        if !reading.validity.is_bad() {
+            assert_eq!(reading.value, Value::Int(i64::from(unit * 10 + at)), "{batch:?}");
+        }
+    }
+}
+
+const NO_ANSWER: Validity = Validity::Bad(Status::Own(OwnStatus::NoAnswer));
+
+#[tokio::test(start_paused = true)]
+async fn units_share_a_line_and_each_is_read() {
+    let mut rig = Rig::start(vec![two(1, 0), two(2, 2), two(3, 4)]);
+    for first in [0, 2, 4, 0, 2, 4] {
+        let batch = rig.until(first, all_good).await;
+        assert_own(&batch);
+    }
+    assert_eq!(rig.bus.functions(), [3]);
+    assert_eq!(rig.device(1).name.as_ref(), "unit 2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_comes_late_is_taken_for_no_other() {
+    let mut rig = Rig::start(vec![two(1, 0), two(2, 2)]);
+    rig.until(0, all_good).await;
+    // From now on unit 1 says other things, and its answer of before comes when another question is out.
+    for by in [1010, 1100, 1500, 1990] {
+        rig.bus.next(Mood::Late(Duration::from_millis(by)));
+        let missed = rig.next().await;
+        let late = missed.readings[0].tag.0;
+        for _ in 0..30 {
+            assert_own(&rig.next().await);
+        }
+        rig.until(late, all_good).await;
+    }
+    let late: u64 = (0..2).map(|at| rig.discarded(at, "late") + rig.discarded(at, "unit")).sum();
+    assert_eq!(late, 4, "each is counted once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_of_the_same_shape_does_not_answer_the_next_question() {
+    let mut rig = Rig::start(vec![two(1, 0)]);
+    rig.until(0, all_good).await;
+    rig.bus.next(Mood::Late(Duration::from_millis(1800)));
+    let bad = rig.until(0, |batch| batch.readings[0].validity == NO_ANSWER).await;
+    assert_eq!(bad.readings.len(), 2);
+    // What it said then is not what it says now.
+    rig.bus.set(1, Table::Holding, 0, &[500, 501]);
+    let next = rig.until(0, all_good).await;
+    assert_eq!(of(&next, 0).value, Value::Int(500));
+    assert_eq!(rig.discarded(0, "late"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_garbled_is_discarded_counted_and_asked_for_again() {
+    for (mood, kind) in [
+        (Mood::Garbled, "crc"),
+        (Mood::From(9), "unit"),
+        (Mood::Function(4), "function"),
+        (Mood::Short, "length"),
+        (Mood::WrongLength, "length"),
+        (Mood::After(vec![0x55; 40]), "crc"),
+    ] {
+        let mut rig = Rig::start(vec![two(1, 0)]);
+        rig.until(0, all_good).await;
+        rig.bus.next(mood.clone());
+        while rig.discarded(0, kind) == 0 {
+            assert_own(&rig.next().await);
+        }
+        assert_own(&rig.until(0, all_good).await);
+        assert_eq!(rig.discarded(0, kind), 1, "{mood:?}");
+        assert_eq!(rig.device(0).breaker.turns, [0; 3], "{mood:?}: one is no dead device");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_garbled_answer_costs_no_reading() {
+    let mut rig = Rig::start(vec![two(1, 0)]);
+    rig.until(0, all_good).await;
+    rig.bus.next(Mood::Garbled);
+    for _ in 0..10 {
+        let batch = rig.next().await;
+        assert!(all_good(&batch), "{batch:?}");
+    }
+    let device = rig.device(0);
+    assert_eq!((device.retries, device.unanswered), (1, 1));
+    assert_eq!(device.retrying.counts.iter().sum::<u64>(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_always_answers_too_little_is_there_and_says_why() {
+    let mut rig = Rig::start(vec![two(1, 0)]);
+    rig.bus.always(1, Some(Mood::WrongLength));
+    let batch = rig.next().await;
+    assert_eq!(batch.readings[0].validity, Validity::Bad(Status::Own(OwnStatus::WrongLength)));
+    assert_eq!(rig.device(0).breaker.state, BreakerState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_slave_takes_no_more_than_its_share_and_is_found_when_it_is_back() {
+    let mut rig = Rig::start(vec![two(1, 0), two(2, 2), two(3, 4)]);
+    rig.bus.latency(Duration::from_millis(10));
+    for first in [0, 2, 4] {
+        rig.until(first, all_good).await;
+    }
+    rig.bus.always(2, Some(Mood::Silent));
+    rig.bus.always(3, Some(Mood::Silent));
+    for at in [1, 2] {
+        while rig.device(at).breaker.state == BreakerState::Closed {
+            rig.next().await;
+        }
+    }
+    // Ten minutes of the bus's own time.
+    let (began, before) = (Instant::now(), [rig.device(1), rig.device(2)]);
+    let (mut polls, mut worst, mut last) = (0, Duration::ZERO, None);
+    while began.elapsed() < Duration::from_secs(600) {
+        let batch = rig.next().await;
+        if batch.readings[0].tag == TagId(0) {
+            assert!(all_good(&batch) && batch.losses.is_empty(), "{batch:?}");
+            polls += 1;
+            worst = last.map_or(worst, |last: Instant| worst.max(last.elapsed()));
+            last = Some(Instant::now());
+        }
+    }
+    let wasted: Duration = [1, 2].iter().map(|&at| rig.device(at).retrying.sum - before[at - 1].retrying.sum).sum();
+    assert!(wasted <= Duration::from_secs(60), "a tenth at most: {wasted:?}");
+    assert!(polls >= 5_700, "of 6,000 polls of the neighbour {polls} were made");
+    assert!(worst <= Duration::from_millis(100) + TIMEOUT + Duration::from_millis(100), "{worst:?}");
+    let asked = rig.device(1).requests - before[0].requests;
+    assert!((15..=60).contains(&asked), "ever more seldom: {asked}");
+
+    rig.bus.always(2, None);
+    let back = Instant::now();
+    assert_own(&rig.until(2, all_good).await);
+    assert!(back.elapsed() <= Duration::from_secs(31), "{:?}", back.elapsed());
+    let device = rig.device(1);
+    assert_eq!(device.breaker.state, BreakerState::Closed);
+    assert_eq!(device.breaker.turns[1], device.breaker.turns[2], "each time it opened it was tried");
+    assert_eq!(rig.device(2).breaker.state, BreakerState::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_on_which_nobody_answers_is_no_lost_line() {
+    let mut rig = Rig::start(vec![two(1, 0)]);
+    rig.bus.always(1, Some(Mood::Silent));
+    for _ in 0..5 {
+        assert_eq!(rig.next().await.readings[0].validity, NO_ANSWER);
+    }
+    assert!(!rig.task.is_finished());
+    rig.bus.always(1, None);
+    rig.until(0, all_good).await;
+}
+
+#[tokio::test]
+async fn rtu_over_tcp_is_read_lost_and_found_again() {
+    let (bus, endpoint) = RtuBus::over_tcp().await.expect("a port");
+    bus.set(1, Table::Holding, 0, &[10, 11]);
+    let mut group = two(1, 0);
+    group.timeout = Duration::from_millis(300);
+    let mut link = Link::start(Client::new(config(endpoint, vec![group])));
+    assert_own(&link.until(|batch| all_good(batch).then(|| Batch { readings: batch.readings.clone(), ..Batch::default() })).await);
+    bus.always(1, Some(Mood::Silent));
+    link.until_lost().await;
+    bus.always(1, None);
+    link.until(|batch| all_good(batch).then_some(())).await;
+    assert!(link.state().connects >= 2);
+}
+
+#[tokio::test]
+async fn a_real_serial_line_is_opened_by_its_path() {
+    let (far, mut near) = SerialStream::pair().expect("a pty pair");
+    near.set_exclusive(false).expect("shared");
+    let path = near.name().expect("a path");
+    let bus = RtuBus::on(far);
+    bus.set(1, Table::Holding, 0, &[10, 11]);
+    bus.set(1, Table::Input, 7, &[0x4C4F, 0x5431]);
+    let mut group = two(1, 0);
+    group.tags.push(Tag { length: 4, ..Tag::new(TagId(2), "input:7".parse().expect("an address"), DataType::Text) });
+    // 115200 baud; a pty has no parity.
+    let endpoint = format!("rtu://{path}?baud=115200&parity=none").parse().expect("an endpoint");
+    let mut link = Link::start(Client::new(config(endpoint, vec![group])));
+    let batch = link.next().await;
+    assert!(all_good(&batch), "{batch:?}");
+    assert_eq!(of(&batch, 1).value, Value::Int(11));
+    assert_eq!(of(&batch, 2).value, Value::Text("LOT1".into()));
+    bus.next(Mood::Garbled);
+    for _ in 0..5 {
+        assert!(all_good(&link.next().await));
+    }
+}
+
+#[tokio::test]
+async fn a_line_that_is_not_there_is_told_with_its_settings() {
+    let endpoint = "rtu:///dev/gemba-no-such-line?baud=9600".parse().expect("an endpoint");
+    let link = Link::start(Client::new(config(endpoint, vec![two(1, 0)])));
+    let why = link.until_state(|state| state.last_error.is_some()).await.last_error.expect("why");
+    assert!(why.starts_with("unreachable: /dev/gemba-no-such-line (9600 8E1): "), "{why}");
+}
+
+fn any_tag() -> impl Strategy<Value = (Table, u16, Option<u8>, DataType, usize, u16)> {
+    let table = prop_oneof![Just(Table::Coil), Just(Table::Discrete), Just(Table::Holding), Just(Table::Input)];
+    let offset = prop_oneof![0..60_u16, 65_500..=u16::MAX];
+    let data_type = proptest::sample::select(DataType::NAMES.as_slice())
+        .prop_map(|name| name.parse::<DataType>().expect("a data type"));
+    (table, offset, proptest::option::of(0..16_u8), data_type, 0..4_usize, 1..9_u16)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    /// Whatever the tags, the limits, what the device holds and where it holds nothing: the plan reads what one request a
+    /// tag reads.
+    #[test]
+    fn a_plan_reads_what_register_by_register_reads(
+        tags in proptest::collection::vec(any_tag(), 1..40),
+        limits in (0..30_u16, 4..126_u16),
+        words in proptest::collection::vec(any::<u16>(), 100),
+        holes in proptest::collection::vec((any_tag(), 0..4_u16), 0..8),
+    ) {
+        let tag = |((table, offset, bit, data_type, order, length), id): (_, u32)| {
+            let table: Table = table;
+            let address = gemba_drivers::modbus::Address { table, offset, bit: bit.filter(|_| !table.is_bits() && data_type == DataType::Bool) };
+            let data_type = if table.is_bits() { DataType::Bool } else { data_type };
+            Tag { order: Order::ALL[order].1, length, ..Tag::new(TagId(id), address, data_type) }
+        };
+        let tags: Vec<Tag> = tags.into_iter().zip(0..).map(tag).collect();
+        let limits = Limits { max_gap: limits.0, max_registers: limits.1 };
+        let (planned, single) = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime")
+            .block_on(both(tags, limits, &words, &holes.into_iter().map(|((table, at, ..), _)| (table, at)).collect::<Vec<_>>()));
+        prop_assert_eq!(planned, single);
+    }
+}
+
+type Said = BTreeMap<u32, (Value, Validity)>;
+
+/// What the plan reads once it has settled, and what one request a tag reads.
+async fn both(tags: Vec<Tag>, limits: Limits, words: &[u16], holes: &[(Table, u16)]) -> (Said, Said) {
+    let device = |stream| {
+        let bus = RtuBus::on(stream);
+        for table in Table::ALL {
+            let word = |word: &u16| if table.is_bits() { word & 1 } else { *word };
+            bus.set(1, table, 0, &words[..64].iter().map(word).collect::<Vec<_>>());
+            bus.set(1, table, 65_500, &words[64..].iter().map(word).collect::<Vec<_>>());
+        }
+        for (table, at) in holes {
+            bus.refuse(1, *table, *at, Some(2));
+        }
+        bus
+    };
+    let count = tags.len();
+    let group = Group { tags, limits, ..two(1, 0) };
+    let said = |reading: &Reading| (reading.tag.0, (reading.value.clone(), reading.validity));
+
+    let (ours, theirs) = tokio::io::duplex(1024);
+    let mut rig = Rig::over(Client::over(config(endpoint(), vec![group.clone()]), ours), device(theirs));
+    let mut planned = Said::new();
+    for _ in 0..20 {
+        planned.extend(rig.next().await.readings.iter().map(said));
+    }
+
+    let (ours, theirs) = tokio::io::duplex(1024);
+    let bus = device(theirs);
+    let mut single = Said::new();
+    let mut told = |probed: Probed| single.extend([said(&probed.reading)]);
+    Client::over(config(endpoint(), vec![group]), ours).probe(&mut told).await.expect("a link");
+    assert_eq!(bus.take_asked().len(), count, "one request a tag");
+    (planned, single)
+}
