@@ -21,6 +21,7 @@ pub mod supervisor;
 pub mod survey;
 pub mod time;
 mod trace;
+pub mod treat;
 
 pub use delivery::{Deliveries, Delivery};
 pub use driver::{

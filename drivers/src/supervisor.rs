@@ -45,7 +45,9 @@ pub async fn supervise(mut driver: impl Driver, name: String, outlet: Outlet, st
             () = stop.cancelled() => {}
             () = keep_up(&mut driver, &name, &outlet) => {}
         }
-        close(&mut driver).await;
+        // What was held back is not lost, as long as somebody takes it.
+        let flushed = timeout(GOODBYE, outlet.flush());
+        let _ = tokio::join!(flushed, close(&mut driver));
     }
     .instrument(span)
     .await;
@@ -66,7 +68,12 @@ async fn keep_up(driver: &mut impl Driver, name: &str, outlet: &Outlet) {
                 });
                 info!("connected");
                 let up = Instant::now();
-                let error = or_panic(driver.run(outlet)).await.unwrap_or_else(|panic| panic);
+                outlet.begin();
+                let error = tokio::select! {
+                    error = or_panic(driver.run(outlet)) => error.unwrap_or_else(|panic| panic),
+                    _ = outlet.tend() => return,
+                };
+                outlet.end();
                 if up.elapsed() >= STEADY {
                     waits = pauses();
                 }
