@@ -1,12 +1,15 @@
 //! What every driver is, and what it hands over.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, sleep_until};
 
 use crate::breaker::{BreakerView, Durations};
+use crate::treat::Treatment;
+use crate::treat::clock::{self, GatewayClock};
 use crate::{Delivery, Reading, TagId, Time};
 
 /// One link to one device, broker or server. Owned by exactly one [`supervisor`](crate::supervisor) task.
@@ -209,6 +212,9 @@ pub struct LinkState {
     pub breaker: BreakerView,
     /// Of the devices behind it that can fail each for itself, such as the units of a Modbus bus.
     pub devices: Vec<DeviceState>,
+    /// How far the newest source time of the last batch lay ahead of its receipt, in nanoseconds, less than zero if behind;
+    /// `None` while no source has told a time of its own.
+    pub clock_skew: Option<i64>,
 }
 
 /// What is known of one device behind a link.
@@ -246,6 +252,7 @@ impl LinkState {
             connecting: Durations::default(),
             breaker: BreakerView::new(now),
             devices: Vec::new(),
+            clock_skew: None,
         }
     }
 }
@@ -275,18 +282,56 @@ pub struct Stale {
     pub rung: Rung,
 }
 
-/// Where a driver puts what it reads.
+/// Where a driver puts what it reads. What the configuration asks of single tags ([`treat`](crate::treat)) is done here.
 #[derive(Clone, Debug)]
 pub struct Outlet {
     batches: mpsc::Sender<Batch>,
     state: Arc<watch::Sender<LinkState>>,
+    clock: Option<Arc<GatewayClock>>,
+    treated: Option<Arc<Treated>>,
 }
+
+/// The treatment, and who waits for it.
+#[derive(Debug)]
+struct Treated {
+    /// Taken for as long as a batch takes to go through; only the link's own task does.
+    treatment: Mutex<Treatment>,
+    /// An earlier timer was set.
+    stirred: Notify,
+    /// Tags fell silent.
+    silent: Notify,
+}
+
+impl Treated {
+    fn lock(&self) -> MutexGuard<'_, Treatment> {
+        // A driver that panicked has broken its link, not the state of its tags.
+        self.treatment.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is due within so long is done together.
+const TOGETHER: Duration = Duration::from_millis(10);
 
 impl Outlet {
     /// An outlet into `batches`, telling its link's state through `state`.
     #[must_use]
     pub fn new(batches: mpsc::Sender<Batch>, state: Arc<watch::Sender<LinkState>>) -> Self {
-        Self { batches, state }
+        Self { batches, state, clock: None, treated: None }
+    }
+
+    /// The same for readings that are treated first.
+    #[must_use]
+    pub fn treating(self, treatment: Option<Treatment>) -> Self {
+        let treated = treatment.map(|treatment| {
+            Arc::new(Treated { treatment: Mutex::new(treatment), stirred: Notify::new(), silent: Notify::new() })
+        });
+        Self { treated, ..self }
+    }
+
+    /// The same with doubts of the gateway's own clock.
+    #[must_use]
+    pub fn timed_by(self, clock: Arc<GatewayClock>) -> Self {
+        Self { clock: Some(clock), ..self }
     }
 
     /// Hands a batch over; waits while the channel is full, so that a slow disk slows the reading down
@@ -295,13 +340,33 @@ impl Outlet {
     /// # Errors
     /// When nobody listens any more.
     pub async fn deliver(&self, batch: Batch) -> Result<(), Stopped> {
-        self.alive(Time::now());
+        let (now, lead) = (Time::now(), clock::lead(&batch.readings));
+        self.state.send_if_modified(|state| {
+            state.alive = Some(now);
+            state.clock_skew = lead.or(state.clock_skew);
+            false // as in `alive`
+        });
         self.announce(batch).await
     }
 
     /// Hands over what the supervisor says of a link, which is no sign of life from the other side.
-    pub(crate) async fn announce(&self, batch: Batch) -> Result<(), Stopped> {
-        self.batches.send(batch).await.map_err(|_| Stopped)
+    pub(crate) async fn announce(&self, mut batch: Batch) -> Result<(), Stopped> {
+        if let Some(clock) = &self.clock {
+            clock.mark(&mut batch.readings);
+        }
+        let Some(treated) = self.treated.as_ref().filter(|_| !batch.readings.is_empty()) else {
+            return self.batches.send(batch).await.map_err(|_| Stopped);
+        };
+        // Room first: what the treatment lets go of is never dropped with this future.
+        let room = self.batches.reserve().await.map_err(|_| Stopped)?;
+        let mut treatment = treated.lock();
+        if treatment.apply(&mut batch.readings, Instant::now()) {
+            treated.stirred.notify_one();
+        }
+        if !batch.readings.is_empty() || !batch.losses.is_empty() || batch.receipt.is_some() {
+            room.send(batch); // under the lock, so that order is kept
+        }
+        Ok(())
     }
 
     /// The other side showed a sign of life without data: a keep-alive, an empty answer.
@@ -315,18 +380,85 @@ impl Outlet {
     /// Waits until tags have been silent for too long. A driver that can do something about it listens while it waits for
     /// the device; each rung is told once, until something comes.
     pub async fn stale(&self) -> Stale {
-        std::future::pending().await
+        let Some(treated) = &self.treated else { return std::future::pending().await };
+        loop {
+            let silent = treated.lock().silent();
+            match silent {
+                Some(stale) => return stale,
+                None => treated.silent.notified().await,
+            }
+        }
     }
 
-    /// The device vouched at `at` that these tags stand as they were last told: they are not silent.
+    /// The device vouched at `at` that these tags stand as they were last told: they are not silent. It brings no value
+    /// back: a tag that has turned bad by its age needs a reading.
     pub fn confirm(&self, tags: &[TagId], at: Time) {
-        let _ = tags;
+        if let Some(treated) = &self.treated {
+            treated.lock().confirm(tags, Instant::now(), at);
+        }
         self.alive(at);
     }
 
     /// Changes the link's state; wakes its watchers only if `change` says that it is news, and not for counters.
     pub(crate) fn note(&self, change: impl FnOnce(&mut LinkState) -> bool) {
         self.state.send_if_modified(change);
+    }
+
+    /// The link is up: from now on silence counts.
+    pub(crate) fn begin(&self) {
+        if let Some(treated) = &self.treated {
+            treated.lock().begin(Instant::now(), Time::now());
+            treated.stirred.notify_one();
+        }
+    }
+
+    /// The link is down, which says enough.
+    pub(crate) fn end(&self) {
+        if let Some(treated) = &self.treated {
+            treated.lock().end();
+        }
+    }
+
+    /// Minds the timers of what was held back and of what is silent, beside the driver. Ends when nobody listens any more.
+    /// May be dropped at any time: it holds nothing.
+    pub(crate) async fn tend(&self) -> Stopped {
+        let Some(treated) = &self.treated else { return std::future::pending().await };
+        let mut not_before = Instant::now();
+        loop {
+            let next = treated.lock().next();
+            let due = async {
+                match next {
+                    Some(next) => sleep_until(next.max(not_before)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = treated.stirred.notified() => continue,
+                () = due => {}
+            }
+            let Ok(room) = self.batches.reserve().await else { return Stopped };
+            let mut treatment = treated.lock();
+            let (now, mut readings) = (Instant::now(), Vec::new());
+            treatment.tend(now, Time::now(), &mut readings);
+            not_before = now + TOGETHER;
+            if treatment.has_silent() {
+                treated.silent.notify_one();
+            }
+            if !readings.is_empty() {
+                room.send(Batch { readings, ..Batch::default() });
+            }
+        }
+    }
+
+    /// Hands over what is held back, since nothing comes after it.
+    pub(crate) async fn flush(&self) {
+        let Some(treated) = &self.treated else { return };
+        let Ok(room) = self.batches.reserve().await else { return };
+        let (mut treatment, mut readings) = (treated.lock(), Vec::new());
+        treatment.flush(&mut readings);
+        if !readings.is_empty() {
+            room.send(Batch { readings, ..Batch::default() });
+        }
     }
 
     /// Changes the link's state and wakes its watchers.

@@ -22,6 +22,7 @@ pub mod supervisor;
 pub mod survey;
 pub mod time;
 mod trace;
+pub mod treat;
 
 pub use breaker::{Breaker, BreakerState, BreakerView, Durations};
 pub use delivery::{Deliveries, Delivery};

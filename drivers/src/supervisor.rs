@@ -9,7 +9,9 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
-use crate::{Batch, BreakerState, Driver, LinkError, LinkPhase, Outlet, OwnStatus, Reading, Status, TagId, Time, trace};
+use crate::{
+    Batch, BreakerState, Driver, LinkError, LinkPhase, Outlet, OwnStatus, Reading, Status, TagId, Time, trace,
+};
 
 /// The shortest pause between two attempts.
 pub const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -45,7 +47,9 @@ pub async fn supervise(mut driver: impl Driver, name: String, outlet: Outlet, st
             () = stop.cancelled() => {}
             () = keep_up(&mut driver, &name, &outlet) => {}
         }
-        close(&mut driver).await;
+        // What was held back is not lost, as long as somebody takes it.
+        let flushed = timeout(GOODBYE, outlet.flush());
+        let _ = tokio::join!(flushed, close(&mut driver));
     }
     .instrument(span)
     .await;
@@ -77,7 +81,12 @@ async fn keep_up(driver: &mut impl Driver, name: &str, outlet: &Outlet) {
                 });
                 info!("connected");
                 let up = Instant::now();
-                let error = or_panic(driver.run(outlet)).await.unwrap_or_else(|panic| panic);
+                outlet.begin();
+                let error = tokio::select! {
+                    error = or_panic(driver.run(outlet)) => error.unwrap_or_else(|panic| panic),
+                    _ = outlet.tend() => return,
+                };
+                outlet.end();
                 if up.elapsed() >= STEADY {
                     waits = pauses();
                 }
