@@ -296,7 +296,7 @@ mod tests {
             let asked = input(Path::new("/dev/gpiochip0"), 17, Ask { active_low, bias, edges, debounce });
             let config = asked.config();
             let line = config.line_config(17).expect("the line");
-            assert_eq!(config.lines(), [17]);
+            assert_eq!(*config.lines(), [17]);
             assert_eq!(line.direction, Some(line::Direction::Input));
             assert_eq!((line.value, line.active_low, line.bias.is_some()), (None, active_low, bias.is_some()));
             assert_eq!(line.edge_detection.is_some(), edges.is_some());
