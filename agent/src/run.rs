@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use gemba_drivers::supervisor::supervise;
-use gemba_drivers::{AnyDriver, LinkState, Loss, Outlet, Reading, TagId, Time, modbus, mqtt, opcua};
+use gemba_drivers::{AnyDriver, LinkState, Loss, Outlet, Reading, TagId, Time, gpio, modbus, mqtt, opcua};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinHandle, JoinSet, spawn_blocking};
@@ -121,6 +121,7 @@ pub async fn run_with(
                 let known = received.of(&source.session());
                 AnyDriver::Mqtt(Box::new(mqtt::Client::new(source).having(known)))
             }
+            Source::Gpio(source) => AnyDriver::Gpio(Box::new(gpio::Client::new(source))),
         };
         drivers.spawn(supervise(driver, link.endpoint.clone(), outlet, reading.clone()));
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use gemba::config::{Config, Link, Protocol, Source};
 use gemba::model::{ContextSpec, State};
 use gemba::spool::Signal;
-use gemba_drivers::{TagId, modbus, mqtt, opcua};
+use gemba_drivers::{TagId, gpio, modbus, mqtt, opcua};
 use jiff::civil::time;
 use proptest::prelude::*;
 use serde_json::Value as Json;
@@ -52,6 +52,76 @@ fn opcua(link: &Link) -> &opcua::Config {
 fn mqtt(link: &Link) -> &mqtt::Config {
     let Source::Mqtt(config) = &link.source else { panic!("{link:?}") };
     config
+}
+
+fn gpio(link: &Link) -> &gpio::Config {
+    let Source::Gpio(config) = &link.source else { panic!("{link:?}") };
+    config
+}
+
+#[test]
+fn stations_share_a_chip_and_its_converters() {
+    let config = load(
+        r#"
+site: s
+line: l
+timezone: UTC
+stations:
+  - name: press-1
+    source:
+      type: gpio
+      poll: 250ms
+      outputs: [{ name: andon_red, line: 22 }, { name: horn, line: HORN, active_low: true }]
+      i2c: [{ name: adc1, device: ads1115 }, { name: adc2, bus: /dev/i2c-3, address: 0x4b, device: ads1015 }]
+      spi: [{ name: adc3, device: mcp3208, reference: 5V }]
+    tags:
+      - { name: door, line: GPIO17, active_low: true, bias: pull_up, debounce: 5ms }
+      - { name: parts, line: 27, count: rising }
+      - { name: running, line: "27" }
+      - { name: pressure, channel: "adc1:0-1", unit: V, range: 0.256V }
+      - { name: level, channel: "adc3:7" }
+  - name: press-2
+    source: { type: gpio, i2c: [{ name: adc1, device: ads1115, address: 72 }] }
+    tags: [{ name: pressure, channel: "adc1:3" }, { name: door, line: 5 }]
+  - name: press-3
+    source: { type: gpio, chip: /dev/gpiochip1 }
+    tags: [{ name: door, line: 5 }]
+"#,
+    );
+    let endpoints: Vec<_> =
+        config.links.iter().map(|link| (link.endpoint.as_str(), link.stations.as_slice())).collect();
+    assert_eq!(endpoints, [("/dev/gpiochip0", &[0, 1][..]), ("/dev/gpiochip1", &[2])]);
+    assert_eq!(config.links[0].source.protocol(), "GPIO");
+    let chip = gpio(&config.links[0]);
+    let outputs: Vec<_> = chip.outputs.iter().map(|output| (&*output.name, &output.line, output.active_low)).collect();
+    let horn = gpio::Line::Name("HORN".into());
+    assert_eq!(outputs, [("andon_red", &gpio::Line::Offset(22), false), ("horn", &horn, true)]);
+    let adc = |name: &str, bus, model, reference| gpio::Device { name: name.into(), bus, model, reference };
+    let expected = [
+        adc("adc1", gpio::Bus::I2c("/dev/i2c-1".into(), 0x48), gpio::Model::Ads1115, 0.0),
+        adc("adc2", gpio::Bus::I2c("/dev/i2c-3".into(), 0x4b), gpio::Model::Ads1015, 0.0),
+        adc("adc3", gpio::Bus::Spi("/dev/spidev0.0".into()), gpio::Model::Mcp3208, 5.0),
+    ];
+    assert_eq!(chip.devices, expected);
+    let [one, two] = chip.stations.as_slice() else { panic!("{:?}", chip.stations) };
+    assert_eq!((&*one.name, one.poll, two.poll), ("press-1", Duration::from_millis(250), Duration::from_secs(1)));
+    let door = gpio::Setup { active_low: true, bias: Some(gpio::Bias::PullUp), debounce: Duration::from_millis(5) };
+    let inputs: Vec<_> =
+        one.inputs.iter().map(|input| (input.id, input.line.to_string(), input.setup, input.count)).collect();
+    let plain = gpio::Setup::default();
+    let expected = [
+        (TagId(0), "line `GPIO17`".to_owned(), door, None),
+        (TagId(1), "line 27".to_owned(), plain, Some(gpio::Edges::Rising)),
+        (TagId(2), "line 27".to_owned(), plain, None),
+    ];
+    assert_eq!(inputs, expected);
+    let channels = |station: &gpio::Station| -> Vec<_> {
+        station.channels.iter().map(|channel| (channel.id.0, channel.device, channel.pins, channel.range)).collect()
+    };
+    let expected =
+        [(3, 0, gpio::Pins::Between(0, 1), gpio::Range::V0_256), (4, 2, gpio::Pins::Single(7), gpio::Range::V4_096)];
+    assert_eq!(channels(one), expected);
+    assert_eq!(channels(two), [(5, 0, gpio::Pins::Single(3), gpio::Range::V4_096)]);
 }
 
 #[test]

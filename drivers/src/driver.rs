@@ -39,6 +39,9 @@ pub enum AnyDriver {
     /// MQTT subscriber.
     #[cfg(feature = "mqtt")]
     Mqtt(Box<crate::mqtt::Client>),
+    /// The gateway's own pins and converters.
+    #[cfg(feature = "gpio")]
+    Gpio(Box<crate::gpio::Client>),
 }
 
 macro_rules! each {
@@ -50,8 +53,10 @@ macro_rules! each {
             $crate::AnyDriver::Modbus($driver) => $do,
             #[cfg(feature = "mqtt")]
             $crate::AnyDriver::Mqtt($driver) => $do,
+            #[cfg(feature = "gpio")]
+            $crate::AnyDriver::Gpio($driver) => $do,
             // Without a protocol there is no driver to be.
-            #[cfg(not(any(feature = "opcua", feature = "modbus", feature = "mqtt")))]
+            #[cfg(not(any(feature = "opcua", feature = "modbus", feature = "mqtt", feature = "gpio")))]
             _ => unreachable!("no driver was built in"),
         }
     };
@@ -68,7 +73,7 @@ impl Driver for AnyDriver {
     }
 
     #[cfg_attr(
-        not(any(feature = "opcua", feature = "modbus", feature = "mqtt")),
+        not(any(feature = "opcua", feature = "modbus", feature = "mqtt", feature = "gpio")),
         expect(unused_variables, reason = "nothing delivers")
     )]
     async fn run(&mut self, outlet: &Outlet) -> LinkError {

@@ -4,11 +4,14 @@
 //! [`supervisor`] owns every link: it connects, lets the driver deliver, and after a break tells the
 //! outside and tries again. Everything that was read goes as [`Batch`]es into one bounded channel.
 //!
-//! No driver can write to a device: there is no write call in this crate.
+//! No driver can write to a device: there is no write call in this crate, but for the digital outputs that the configuration
+//! names ([`gpio::Switch`]).
 
 pub mod breaker;
 pub mod delivery;
 pub mod driver;
+#[cfg(feature = "gpio")]
+pub mod gpio;
 #[cfg(feature = "modbus")]
 pub mod modbus;
 #[cfg(feature = "mqtt")]

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gemba_drivers::{AnyDriver, TagId, modbus, mqtt, opcua};
+use gemba_drivers::{AnyDriver, TagId, gpio, modbus, mqtt, opcua};
 
 use self::error::Report;
 pub use self::error::{ConfigError, Finding};
@@ -310,6 +310,8 @@ pub enum Source {
     Modbus(modbus::Config),
     /// MQTT.
     Mqtt(mqtt::Config),
+    /// The gateway's own pins and converters.
+    Gpio(gpio::Config),
 }
 
 impl Source {
@@ -320,6 +322,7 @@ impl Source {
             Self::Opcua(config) => AnyDriver::Opcua(Box::new(opcua::Client::new(config))),
             Self::Modbus(config) => AnyDriver::Modbus(Box::new(modbus::Client::new(config))),
             Self::Mqtt(config) => AnyDriver::Mqtt(Box::new(mqtt::Client::new(config))),
+            Self::Gpio(config) => AnyDriver::Gpio(Box::new(gpio::Client::new(config))),
         }
     }
 
@@ -330,6 +333,7 @@ impl Source {
             Self::Opcua(_) => "OPC UA",
             Self::Modbus(_) => "Modbus",
             Self::Mqtt(_) => "MQTT",
+            Self::Gpio(_) => "GPIO",
         }
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::calendar::{Days, WallTime, Zone};
 use super::error::Report;
 use super::otlp::{BaseUrl, Compression};
-use super::protocols::{Modbus, Mqtt, Opcua, Protocol, Source, Speaks, Tag};
+use super::protocols::{Gpio, Modbus, Mqtt, Opcua, Protocol, Source, Speaks, Tag};
 use super::section::{At, Entries, Leaf, Shape, expect_map, section};
 use super::tree::{Kind, Node};
 use super::units::{DAY, MIB, PIB, Rate, SECOND, Size, Span};
@@ -161,6 +161,7 @@ pub(super) enum Station {
     Modbus(Box<StationOf<Modbus>>),
     Opcua(Box<StationOf<Opcua>>),
     Mqtt(Box<StationOf<Mqtt>>),
+    Gpio(Box<StationOf<Gpio>>),
 }
 
 impl Shape for Station {
@@ -183,6 +184,7 @@ impl Shape for Station {
             Protocol::Modbus => Self::Modbus(Box::new(StationOf::read(node, report)?)),
             Protocol::Opcua => Self::Opcua(Box::new(StationOf::read(node, report)?)),
             Protocol::Mqtt => Self::Mqtt(Box::new(StationOf::read(node, report)?)),
+            Protocol::Gpio => Self::Gpio(Box::new(StationOf::read(node, report)?)),
         })
     }
 
@@ -193,8 +195,8 @@ impl Shape for Station {
             "properties": {
                 "source": { "type": "object", "required": ["type"], "properties": { "type": <OneOf<Protocol> as Shape>::schema() } },
             },
-            // An editor then complains about the protocol that was meant, not about all three.
-            "allOf": [when::<Modbus>(), when::<Opcua>(), when::<Mqtt>()],
+            // An editor then complains about the protocol that was meant, not about all of them.
+            "allOf": [when::<Modbus>(), when::<Opcua>(), when::<Mqtt>(), when::<Gpio>()],
         })
     }
 }

@@ -2,12 +2,14 @@
 //! driver is told. The drivers' own parsers decide; what they cannot know (suggestions, hosts with a password in
 //! them) is added here.
 
+mod gpio;
 mod modbus;
 mod mqtt;
 mod opcua;
 
 use serde_json::Value;
 
+pub(super) use self::gpio::Gpio;
 pub(super) use self::modbus::Modbus;
 pub(super) use self::mqtt::Mqtt;
 pub(super) use self::opcua::Opcua;
@@ -25,14 +27,15 @@ pub(super) enum Protocol {
     Modbus,
     Opcua,
     Mqtt,
+    Gpio,
 }
 
 impl Word for Protocol {
     const WHAT: &'static str = "type of source";
-    const FORM: &'static str = "`modbus`, `opcua` or `mqtt`";
+    const FORM: &'static str = "`modbus`, `opcua`, `mqtt` or `gpio`";
 
     fn all() -> Vec<(&'static str, Self)> {
-        vec![("modbus", Self::Modbus), ("opcua", Self::Opcua), ("mqtt", Self::Mqtt)]
+        vec![("modbus", Self::Modbus), ("opcua", Self::Opcua), ("mqtt", Self::Mqtt), ("gpio", Self::Gpio)]
     }
 }
 
@@ -43,6 +46,7 @@ impl Protocol {
             Self::Modbus => "modbus",
             Self::Opcua => "opcua",
             Self::Mqtt => "mqtt",
+            Self::Gpio => "gpio",
         }
     }
 }
@@ -75,6 +79,7 @@ pub(super) enum Wire {
     Modbus(modbus::Draft),
     Opcua(opcua::Draft),
     Mqtt(Box<mqtt::Draft>),
+    Gpio(gpio::Draft),
 }
 
 impl Wire {
@@ -84,22 +89,25 @@ impl Wire {
             Self::Modbus(draft) => Driven::Modbus(draft.finish()),
             Self::Opcua(draft) => Driven::Opcua(draft.finish()),
             Self::Mqtt(draft) => Driven::Mqtt(draft.finish(report)),
+            Self::Gpio(draft) => Driven::Gpio(draft.finish()),
         }
     }
 }
 
 /// The keys of every protocol's `source`.
-const SOURCES: [(Protocol, &[&str]); 3] = [
+const SOURCES: [(Protocol, &[&str]); 4] = [
     (Protocol::Modbus, <Modbus as Speaks>::Source::KEYS),
     (Protocol::Opcua, <Opcua as Speaks>::Source::KEYS),
     (Protocol::Mqtt, <Mqtt as Speaks>::Source::KEYS),
+    (Protocol::Gpio, <Gpio as Speaks>::Source::KEYS),
 ];
 
 /// Likewise, of its tags.
-const TAGS: [(Protocol, &[&str]); 3] = [
+const TAGS: [(Protocol, &[&str]); 4] = [
     (Protocol::Modbus, <Modbus as Speaks>::Tag::KEYS),
     (Protocol::Opcua, <Opcua as Speaks>::Tag::KEYS),
     (Protocol::Mqtt, <Mqtt as Speaks>::Tag::KEYS),
+    (Protocol::Gpio, <Gpio as Speaks>::Tag::KEYS),
 ];
 
 /// Whose key this is, if it is another protocol's.

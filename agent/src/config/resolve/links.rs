@@ -117,6 +117,11 @@ impl Links {
         index
     }
 
+    /// What every link so far is told.
+    pub(in crate::config) fn wires(&self) -> impl Iterator<Item = &Wire> {
+        self.0.iter().map(|link| &link.wire)
+    }
+
     /// What the link at `index` is told.
     pub(in crate::config) fn wire(&mut self, index: usize) -> &mut Wire {
         &mut self.0[index].wire

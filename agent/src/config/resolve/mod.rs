@@ -211,6 +211,7 @@ impl Plant {
             raw::Station::Modbus(raw) => self.station_of(raw, report),
             raw::Station::Opcua(raw) => self.station_of(raw, report),
             raw::Station::Mqtt(raw) => self.station_of(raw, report),
+            raw::Station::Gpio(raw) => self.station_of(raw, report),
         }
     }
 
