@@ -61,6 +61,12 @@ pub(super) trait Speaks: std::fmt::Debug + Sized {
         None
     }
 
+    /// What the keys of a source must be together.
+    fn check_source(_: &Node, _: &mut Report) {}
+
+    /// The same, for the schema.
+    fn describe_source(_: &mut Value) {}
+
     /// Puts the station's tags on its link; the link's index.
     fn join(links: &mut Links, station: &StationOf<Self>, told: &Told<'_>, report: &mut Report) -> Option<usize>;
 }
@@ -77,7 +83,7 @@ impl Wire {
     pub(super) fn finish(self, report: &mut Report) -> Driven {
         match self {
             Self::Modbus(draft) => Driven::Modbus(draft.finish()),
-            Self::Opcua(draft) => Driven::Opcua(draft.finish()),
+            Self::Opcua(draft) => Driven::Opcua(draft.finish(report)),
             Self::Mqtt(draft) => Driven::Mqtt(draft.finish(report)),
         }
     }
@@ -113,12 +119,14 @@ impl<P: Speaks> Shape for Source<P> {
         expect_map(node, report)?;
         let allowed = P::Source::KEYS;
         refuse_unknown(node, allowed, &|key| owners(key, P::PROTOCOL, &SOURCES), report);
+        P::check_source(node, report);
         P::Source::read_keys(node, report).map(Self)
     }
 
     fn schema() -> Value {
         let mut schema = P::Source::describe();
         schema["properties"]["type"]["const"] = P::PROTOCOL.word().into();
+        P::describe_source(&mut schema);
         schema
     }
 }

@@ -6,6 +6,7 @@ mod oee;
 mod shifts;
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -33,7 +34,8 @@ pub(super) fn resolve(document: &Node, report: &mut Report) -> Option<Config> {
     let shifts = root.shifts.map(|list| shifts::resolve(&list.value, report)).unwrap_or_default();
 
     let line = root.line.map(|name| name.value.0);
-    let mut plant = Plant { line: line.clone(), ..Plant::default() };
+    let pki = pki(root.opcua, spool.as_ref());
+    let mut plant = Plant { line: line.clone(), pki: pki.clone(), ..Plant::default() };
     let stations = root.stations?;
     if stations.is_empty() {
         stations.wrong(report, "there is no station; a line has at least one");
@@ -55,6 +57,7 @@ pub(super) fn resolve(document: &Node, report: &mut Report) -> Option<Config> {
         stations: plant.stations,
         tags: plant.tags,
         links,
+        pki,
     })
 }
 
@@ -86,6 +89,15 @@ fn spool(document: &Node, section: Option<At<raw::Spool>>, report: &mut Report) 
         sync: spool.sync?.0,
         keep: spool.keep?.0,
     })
+}
+
+/// The folder of OPC UA's certificates: what has to outlast a restart stands together.
+fn pki(section: Option<At<raw::OpcuaSettings>>, spool: Option<&Spool>) -> PathBuf {
+    if let Some(said) = section.and_then(|section| section.value.pki) {
+        return said.value.0;
+    }
+    let beside = spool.and_then(|spool| spool.path.parent()).unwrap_or_else(|| Path::new(""));
+    beside.join("pki")
 }
 
 /// Headers that say what the body is, or how long, or in which span it is sent: gemba sets them.
@@ -150,6 +162,7 @@ fn signals(list: &At<Vec<At<OneOf<Signal>>>>, report: &mut Report) -> Vec<Signal
 #[derive(Default)]
 struct Plant {
     line: Option<String>,
+    pki: PathBuf,
     stations: Vec<Station>,
     tags: Vec<Tag>,
     links: Links,
@@ -197,6 +210,8 @@ pub(super) struct Told<'a> {
     pub(super) oee: &'a oee::Resolved,
     /// The line's name.
     pub(super) line: Option<&'a str>,
+    /// The folder of OPC UA's certificates.
+    pub(super) pki: &'a Path,
 }
 
 impl Plant {
@@ -211,7 +226,7 @@ impl Plant {
     fn station_of<P: Speaks>(&mut self, raw: &raw::StationOf<P>, report: &mut Report) {
         let (who, facts) = self.begin(raw, report);
         let oee = oee::resolve(raw.oee.as_ref(), &facts, report);
-        let told = Told { who: &who, facts: &facts, oee: &oee, line: self.line.as_deref() };
+        let told = Told { who: &who, facts: &facts, oee: &oee, line: self.line.as_deref(), pki: &self.pki };
         let link = P::join(&mut self.links, raw, &told, report);
         let context = context::resolve(raw.context.as_ref(), &facts, report);
         self.end(who, &facts, oee, context, link);

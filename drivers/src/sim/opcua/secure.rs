@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use opcua::crypto::SecurityPolicy;
+use opcua::crypto::{SecurityPolicy, X509, X509Data};
 use opcua::server::{ANONYMOUS_USER_TOKEN_ID, ServerBuilder, ServerEndpoint, ServerUserToken};
 use opcua::types::MessageSecurityMode::{self, Sign, SignAndEncrypt};
+use x509_cert::der::pem::LineEnding;
 
 /// A server with every secure policy and mode.
 #[derive(Clone)]
@@ -47,6 +48,28 @@ impl Secure {
             trusts_all: true,
             host: None,
         }
+    }
+
+    /// The same with a certificate and a key of its own making, for 127.0.0.1.
+    ///
+    /// # Panics
+    /// When the library cannot make one.
+    #[must_use]
+    pub fn self_made() -> Self {
+        let names = X509Data::alt_host_names("urn:gemba:sim", Some(vec!["127.0.0.1".to_owned()]), true, false, false);
+        let about = X509Data {
+            key_size: 2_048,
+            common_name: "gemba simulated server".to_owned(),
+            organization: "gemba".to_owned(),
+            organizational_unit: String::new(),
+            country: String::new(),
+            state: String::new(),
+            alt_host_names: names,
+            certificate_duration_days: 365,
+        };
+        let (certificate, key) = X509::cert_and_pkey(&about).expect("2,048 bits and plain names will do");
+        let key = key.to_der().expect("a key encodes").to_pem("PRIVATE KEY", LineEnding::LF).expect("a key encodes");
+        Self::new(certificate.to_der().expect("a certificate encodes"), key.to_string())
     }
 
     /// Puts its files into `pki` and its endpoints into `builder`.
