@@ -3,9 +3,11 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use gemba_drivers::opcua::{Client, Config, Identity, Mode, Pki, Policy, Security};
-use gemba_drivers::{Driver, LinkError, TagId, Validity, Value};
+use gemba_drivers::sim::opcua::Secure;
+use gemba_drivers::{Driver, LinkError, TagId, Time, Validity, Value};
 use opcua::crypto::SecurityPolicy;
 use rcgen::SanType;
 use rcgen::string::Ia5String;
@@ -46,6 +48,32 @@ async fn every_policy_and_mode_reads() {
         }
     }
     until("every session was closed", || server.sessions() == 0).await;
+}
+
+/// Keys wear out: each minute or hour the channel gets new ones, in the middle of the traffic.
+#[tokio::test]
+async fn a_session_outlives_its_channels_keys() {
+    const LIFETIME: Duration = Duration::from_millis(300);
+    let certificate = Says::default().made();
+    let told = Secure { keys_last_ms: 300, ..secure(&certificate) };
+    let server = secure_server([("Good", 0_i64)], told).await;
+    let (_folder, pki) = pki();
+    trust(&pki, &certificate);
+    for (policy, mode) in [(Policy::Basic256Sha256, Mode::Sign), (Policy::Aes256Sha256RsaPss, Mode::SignAndEncrypt)] {
+        let mut link = Supervised::start(secured_with(&server.endpoint(), &["Good"], pki.folder(), policy, mode));
+        link.next_of(TagId(0)).await;
+        let begun = Instant::now();
+        for count in 1_i64.. {
+            server.set("Good", count, Time::now());
+            let reading = link.next_of(TagId(0)).await;
+            assert_eq!((reading.value, reading.validity), (Value::Int(count), Validity::Good), "{:?}", link.state());
+            if begun.elapsed() > 6 * LIFETIME {
+                break;
+            }
+        }
+        assert_eq!(link.state().connects, 1);
+        link.stop().await;
+    }
 }
 
 #[tokio::test]
@@ -96,7 +124,7 @@ async fn a_trusted_certificate_must_still_be_in_time_and_the_right_servers() {
 #[tokio::test]
 async fn a_plc_that_thinks_it_has_another_name_is_reached_where_we_found_it() {
     let certificate = Says { host: SanType::DnsName("PLC_1".try_into().expect("ASCII")), ..Says::default() }.made();
-    let told = gemba_drivers::sim::opcua::Secure { host: Some("PLC_1.invalid".to_owned()), ..secure(&certificate) };
+    let told = Secure { host: Some("PLC_1.invalid".to_owned()), ..secure(&certificate) };
     let server = secure_server([("Good", 41_i64)], told).await;
     let (_folder, pki) = pki();
     trust(&pki, &certificate);
@@ -172,7 +200,7 @@ async fn a_certificate_of_ours_that_is_of_no_use_says_how_to_make_another() {
 async fn users_come_in_with_their_password() {
     let certificate = Says::default().made();
     let user = Some(("ada".to_owned(), "hunter2".to_owned()));
-    let told = gemba_drivers::sim::opcua::Secure { anonymous: false, user, ..secure(&certificate) };
+    let told = Secure { anonymous: false, user, ..secure(&certificate) };
     let server = secure_server([("Good", 41_i64)], told).await;
     let (_folder, pki) = pki();
     trust(&pki, &certificate);
@@ -216,11 +244,7 @@ async fn users_come_in_with_their_certificate() {
     trust(&pki, &certificate);
     let files = tempfile::tempdir().expect("a folder");
     let users = user_files(files.path(), &Says { name: "ada", ..Says::default() }.made());
-    let told = gemba_drivers::sim::opcua::Secure {
-        anonymous: false,
-        user_certificate: Some(users[0].0.clone()),
-        ..secure(&certificate)
-    };
+    let told = Secure { anonymous: false, user_certificate: Some(users[0].0.clone()), ..secure(&certificate) };
     let server = secure_server([("Good", 41_i64)], told).await;
     let user = |certificate: &Path, key: &Path| Config {
         identity: Identity::Certificate { certificate: certificate.to_owned(), key: key.to_owned() },
@@ -260,10 +284,7 @@ async fn users_come_in_with_their_certificate() {
 #[tokio::test]
 async fn what_the_server_offers_instead_is_told() {
     let certificate = Says::default().made();
-    let told = gemba_drivers::sim::opcua::Secure {
-        policies: vec![SecurityPolicy::Aes128Sha256RsaOaep],
-        ..secure(&certificate)
-    };
+    let told = Secure { policies: vec![SecurityPolicy::Aes128Sha256RsaOaep], ..secure(&certificate) };
     let server = secure_server([("Good", 41_i64)], told).await;
     let (_folder, pki) = pki();
     let said = refused(secured(&server.endpoint(), &["Good"], pki.folder())).await;
@@ -279,7 +300,7 @@ async fn what_the_server_offers_instead_is_told() {
 #[tokio::test]
 async fn a_server_that_does_not_know_us_yet_is_tried_until_it_does() {
     let certificate = Says::default().made();
-    let told = gemba_drivers::sim::opcua::Secure { trusts_all: false, ..secure(&certificate) };
+    let told = Secure { trusts_all: false, ..secure(&certificate) };
     let server = secure_server([("Good", 41_i64)], told).await;
     let (_folder, pki) = pki();
     trust(&pki, &certificate);

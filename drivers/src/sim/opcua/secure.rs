@@ -28,6 +28,8 @@ pub struct Secure {
     /// Whether it lets any client's application in; otherwise those that
     /// [`OpcuaServer::trust_who_came`](super::OpcuaServer::trust_who_came) lets in.
     pub trusts_all: bool,
+    /// How long a channel's keys last before the client has to ask for new ones, in milliseconds.
+    pub keys_last_ms: u32,
     /// The host name that it tells in its endpoints, if not its address.
     pub host: Option<String>,
 }
@@ -46,6 +48,7 @@ impl Secure {
             user: None,
             user_certificate: None,
             trusts_all: true,
+            keys_last_ms: 60_000,
             host: None,
         }
     }
@@ -82,6 +85,7 @@ impl Secure {
         let mut builder = builder
             .application_name("gemba simulated server")
             .discovery_urls(vec!["/".to_owned()])
+            .max_secure_channel_token_lifetime_ms(self.keys_last_ms)
             .trust_client_certs(self.trusts_all);
         let mut users = Vec::new();
         if self.anonymous {
