@@ -102,3 +102,67 @@ fn rank(endpoint: &EndpointDescription, kind: UserTokenType, policy: SecurityPol
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use opcua::types::UAString;
+
+    use super::*;
+
+    fn endpoint(mode: MessageSecurityMode, tokens: &[(UserTokenType, Option<SecurityPolicy>)]) -> EndpointDescription {
+        let token = |(kind, policy): &(UserTokenType, Option<SecurityPolicy>)| UserTokenPolicy {
+            token_type: *kind,
+            security_policy_uri: policy.map_or_else(UAString::null, |policy| policy.to_uri().into()),
+            ..UserTokenPolicy::default()
+        };
+        EndpointDescription {
+            security_mode: mode,
+            security_policy_uri: SecurityPolicy::Aes128Sha256RsaOaep.to_uri().into(),
+            user_identity_tokens: Some(tokens.iter().map(token).collect()),
+            ..EndpointDescription::default()
+        }
+    }
+
+    #[test]
+    fn a_password_goes_out_only_where_nobody_can_read_it() {
+        use MessageSecurityMode::{Sign, SignAndEncrypt};
+        use UserTokenType::UserName;
+        let user = Identity::User { name: "u".to_owned(), password: "p".to_owned() };
+        let taken = |mode, tokens: &[Option<SecurityPolicy>]| {
+            let tokens: Vec<_> = tokens.iter().map(|policy| (UserName, *policy)).collect();
+            accepted(&endpoint(mode, &tokens), &user).map(|token| token.security_policy_uri.to_string())
+        };
+        let uri = |policy: SecurityPolicy| Some(policy.to_uri().to_owned());
+        let (none, old, good) = (SecurityPolicy::None, SecurityPolicy::Basic128Rsa15, SecurityPolicy::Basic256Sha256);
+        assert_eq!(taken(Sign, &[Some(none)]), None, "readable");
+        assert_eq!(taken(SignAndEncrypt, &[Some(none)]), uri(none), "the channel encrypts it");
+        assert_eq!(
+            taken(SignAndEncrypt, &[Some(old), Some(none), Some(good)]),
+            uri(good),
+            "the best, wherever it stands"
+        );
+        assert_eq!(taken(SignAndEncrypt, &[Some(old), Some(none)]), uri(none));
+        assert_eq!(taken(Sign, &[Some(SecurityPolicy::Unknown), Some(old)]), uri(old));
+        assert_eq!(taken(Sign, &[Some(SecurityPolicy::Unknown)]), None);
+        assert!(taken(Sign, &[None]).is_some(), "it means the channel's own");
+    }
+
+    #[test]
+    fn a_certificate_signs_by_the_channels_policy_where_its_token_has_none() {
+        let user = Identity::Certificate { certificate: "u".into(), key: "k".into() };
+        let tokens = [(UserTokenType::UserName, None), (UserTokenType::Certificate, None)];
+        let token = accepted(&endpoint(MessageSecurityMode::Sign, &tokens), &user).expect("there is one");
+        assert_eq!(token.token_type, UserTokenType::Certificate);
+        assert_eq!(token.security_policy_uri.as_ref(), SecurityPolicy::Aes128Sha256RsaOaep.to_uri());
+        let unsigned = [(UserTokenType::Certificate, Some(SecurityPolicy::None))];
+        assert!(accepted(&endpoint(MessageSecurityMode::Sign, &unsigned), &user).is_none(), "it would prove nothing");
+    }
+
+    #[test]
+    fn a_server_that_lists_no_tokens_lets_anybody_in_and_nobody_else() {
+        let silent = endpoint(MessageSecurityMode::Sign, &[]);
+        assert!(accepted(&silent, &Identity::Anonymous).is_some());
+        let user = Identity::User { name: "u".to_owned(), password: "p".to_owned() };
+        assert!(accepted(&silent, &user).is_none());
+    }
+}

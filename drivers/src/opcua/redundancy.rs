@@ -37,6 +37,7 @@ impl Servers {
         if std::mem::take(&mut self.had) {
             self.first = (self.first + 1) % count;
         }
+        // By their places in the list: an address may have been filled in from a secret.
         let mut failures = Vec::new();
         let mut doubtful = Vec::new();
         for index in (0..count).map(|step| (self.first + step) % count) {
@@ -47,7 +48,7 @@ impl Servers {
                     return Ok(());
                 }
                 Ok(Some(level)) => doubtful.push((level, index)),
-                Err(error) => failures.push((url.clone(), error)),
+                Err(error) => failures.push((index + 1, error)),
             }
             close(held).await;
         }
@@ -57,11 +58,16 @@ impl Servers {
             let url = &self.urls[index];
             match self.open(config, url, held).await {
                 Ok(level) => {
-                    warn!(server = %url, service_level = level, "no server of the set is healthy; this is the best one");
+                    warn!(
+                        server = index + 1,
+                        of = count,
+                        service_level = level,
+                        "no server of the set is healthy; this is the best one"
+                    );
                     self.settle(index, level);
                     return Ok(());
                 }
-                Err(error) => failures.push((url.clone(), error)),
+                Err(error) => failures.push((index + 1, error)),
             }
             close(held).await;
         }
@@ -86,7 +92,7 @@ impl Servers {
         self.first = index;
         self.had = true;
         if self.urls.len() > 1 {
-            info!(server = %self.urls[index], service_level = level, of = self.urls.len(), "reached a server of the set");
+            info!(server = index + 1, of = self.urls.len(), service_level = level, "reached a server of the set");
         }
     }
 }
@@ -98,13 +104,13 @@ async fn close(held: &mut Option<Link>) {
 }
 
 /// One error for all. It is worth trying again soon if that holds for any of them.
-fn all_failed(mut failures: Vec<(String, LinkError)>) -> LinkError {
+fn all_failed(mut failures: Vec<(usize, LinkError)>) -> LinkError {
     if failures.len() == 1
         && let Some((_, error)) = failures.pop()
     {
         return error;
     }
-    let told = failures.iter().map(|(url, error)| format!("{url}: {error}")).collect::<Vec<_>>().join("; ");
+    let told = failures.iter().map(|(place, error)| format!("server {place}: {error}")).collect::<Vec<_>>().join("; ");
     if failures.iter().any(|(_, error)| error.retry_helps()) {
         LinkError::Unreachable(told)
     } else {
@@ -120,11 +126,12 @@ mod tests {
     fn one_server_that_may_come_back_is_worth_another_try() {
         let refused = || LinkError::Refused("no".to_owned());
         let away = || LinkError::Unreachable("away".to_owned());
-        let of =
-            |failures: Vec<LinkError>| all_failed(failures.into_iter().map(|error| ("a".to_owned(), error)).collect());
+        let of = |failures: Vec<LinkError>| {
+            all_failed(failures.into_iter().zip(1..).map(|(error, place)| (place, error)).collect())
+        };
         assert_eq!(of(vec![refused()]).to_string(), "refused: no", "a single server speaks for itself");
         assert!(of(vec![refused(), away()]).retry_helps());
         let both = of(vec![refused(), refused()]);
-        assert_eq!(both.to_string(), "refused: a: refused: no; a: refused: no");
+        assert_eq!(both.to_string(), "refused: server 1: refused: no; server 2: refused: no");
     }
 }

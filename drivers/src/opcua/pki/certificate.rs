@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use opcua::crypto::{KeySize as _, SecurityPolicy, X509};
 use x509_cert::Certificate as Parsed;
-use x509_cert::der::{Decode as _, Encode as _};
+use x509_cert::der::{Decode as _, Encode as _, ErrorKind};
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::time::Time as Asn1Time;
@@ -44,7 +44,10 @@ impl Certificate {
             }
             return Self::of(&chain.swap_remove(0));
         }
-        Self::of(&Parsed::from_der(bytes).map_err(|error| format!("no certificate in DER or PEM ({error})"))?)
+        Self::of(&Parsed::from_der(bytes).map_err(|error| match error.kind() {
+            ErrorKind::TrailingData { .. } => "more than one certificate: a chain, which gemba cannot use".to_owned(),
+            _ => format!("no certificate in DER or PEM ({error})"),
+        })?)
     }
 
     fn of(parsed: &Parsed) -> Result<Self, String> {

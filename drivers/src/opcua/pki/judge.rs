@@ -103,7 +103,7 @@ pub enum Doubt {
         bits: String,
     },
     /// It cannot be read.
-    #[error("the server shows no certificate that can be read: {0}")]
+    #[error("the server shows no certificate that can be used: {0}")]
     Unreadable(String),
     /// The folder makes trouble.
     #[error(transparent)]

@@ -14,6 +14,8 @@ mod certificate;
 mod files;
 mod judge;
 mod own;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::{Path, PathBuf};
