@@ -195,6 +195,8 @@ fn every_help_teaches_and_tells_the_exit_codes() {
             ],
         ),
         (&["schema"], &["JSON Schema", "gemba schema >"]),
+        (&["trust"], &["list", "show", "accept", "reject", "renew", "thumbprint", "gemba trust accept --config"]),
+        (&["trust", "accept"], &["--pki", "--config"]),
         (&["spool"], &["status", "export"]),
         (&["spool", "status"], &["--path", "--config"]),
         (&["spool", "export"], &["--from", "--to", "--station", "JSON lines", "gemba replay"]),
@@ -225,6 +227,7 @@ fn wrong_usage_is_2_and_says_what_would_be_right() {
         (&["run", "--config", "x", "--log", "=="], "--log"),
         (&["run", "--config", "x", "--log-format", "xml"], "human, json"),
         (&["spool", "status"], "--path"),
+        (&["trust", "accept", "--pki", "x"], "THUMBPRINT"),
         (&["schema", "x"], "unexpected argument"),
     ] {
         let ended = run(args);

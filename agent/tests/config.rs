@@ -573,6 +573,61 @@ fn the_schema_says_what_loading_says() {
     }
 }
 
+/// One OPC UA station with these options of its source.
+fn secured(source: &str, more: &str) -> String {
+    format!(
+        "{{ site: s, line: l, timezone: UTC, stations: [ \
+         {{ name: a, source: {{ type: opcua, {source} }}, tags: [{{ name: t, node: i=1 }}] }}, \
+         {{ name: b, source: {{ type: opcua, {source} }}, tags: [{{ name: t, node: i=2 }}] }} ] {more} }}"
+    )
+}
+
+#[test]
+fn an_opcua_source_says_how_it_is_secured_and_who_we_are() {
+    use opcua::{Identity, Mode, Policy, Secured, Security};
+    let plain = load(&secured("endpoint: 'opc.tcp://a'", ""));
+    assert_eq!(opcua(&plain.links[0]).security, Security::None);
+    assert_eq!(opcua(&plain.links[0]).identity, Identity::Anonymous);
+    assert_eq!(plain.pki, Path::new("./data/pki"), "beside the spool");
+
+    let config = load(&secured(
+        "endpoints: ['opc.tcp://a', 'opc.tcp://b:4841'], security: aes256, username: u, password: hunter2",
+        ", spool: { path: /var/lib/gemba/spool }",
+    ));
+    let [link] = config.links.as_slice() else { panic!("the same list is one link: {:?}", config.links) };
+    assert_eq!(
+        (link.endpoint.as_str(), link.stations.as_slice()),
+        ("opc.tcp://a, opc.tcp://b:4841", [0, 1].as_slice())
+    );
+    let told = opcua(link);
+    assert_eq!(
+        (told.endpoint.as_str(), told.spares.as_slice()),
+        ("opc.tcp://a", ["opc.tcp://b:4841".to_owned()].as_slice())
+    );
+    let secured_by = |policy, mode, verify_host, pki: &str| {
+        Security::Secured(Secured { policy, mode, verify_host, pki: pki.into() })
+    };
+    let strongest = secured_by(Policy::Aes256Sha256RsaPss, Mode::SignAndEncrypt, true, "/var/lib/gemba/pki");
+    assert_eq!(told.security, strongest);
+    assert_eq!(told.identity, Identity::User { name: "u".to_owned(), password: "hunter2".to_owned() });
+    assert!(!format!("{told:?} {config:?}").contains("hunter2"));
+
+    let config = load(&secured(
+        "endpoint: 'opc.tcp://a', security: aes128, mode: sign, verify_host: false, certificate_file: /u.pem, \
+         private_key_file: /k.der",
+        ", opcua: { pki: /etc/gemba/pki }",
+    ));
+    let told = opcua(&config.links[0]);
+    assert_eq!(told.security, secured_by(Policy::Aes128Sha256RsaOaep, Mode::Sign, false, "/etc/gemba/pki"));
+    assert_eq!(told.identity, Identity::Certificate { certificate: "/u.pem".into(), key: "/k.der".into() });
+    assert_eq!(config.pki, Path::new("/etc/gemba/pki"));
+
+    for name in ["Aes128_Sha256_RsaOaep", "Aes256-Sha256-RsaPss"] {
+        let said = refused(&secured(&format!("endpoint: 'opc.tcp://a', security: {name}"), ""));
+        assert!(said.contains("did you mean `aes"), "{said}");
+    }
+}
+
 /// What a place says of an option: required, its default, or neither.
 #[derive(Clone, Debug, PartialEq)]
 enum Need {

@@ -124,6 +124,7 @@ async fn aoi(plant: &Plant) -> Reader {
     let station = opcua::Station { name: "aoi-1".into(), publish: Duration::from_millis(50), tags };
     let config = opcua::Config {
         endpoint: plant.opcua(),
+        spares: Vec::new(),
         security: opcua::Security::None,
         identity: opcua::Identity::Anonymous,
         timeout: Duration::from_secs(10),

@@ -10,6 +10,7 @@ pub mod run;
 pub mod schema;
 mod service;
 pub mod spool;
+pub mod trust;
 
 use std::io;
 use std::process::ExitCode;
@@ -37,6 +38,7 @@ enum Command {
     Replay(replay::Replay),
     Schema(schema::Schema),
     Spool(spool::Spool),
+    Trust(trust::Trust),
 }
 
 /// What every command's help ends with.
@@ -62,6 +64,7 @@ impl Cli {
             Command::Replay(replay) => replay.run(),
             Command::Schema(schema) => schema.run(),
             Command::Spool(spool) => spool.run(),
+            Command::Trust(trust) => trust.run(),
         };
         result.unwrap_or_else(|error| {
             // Who reads us has hung up, as `| head` does: nobody is there to be told. Not 0, since not all was done.

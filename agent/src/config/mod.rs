@@ -56,6 +56,8 @@ pub struct Config {
     pub tags: Vec<Tag>,
     /// The links that carry them: stations that name the same endpoint share one.
     pub links: Vec<Link>,
+    /// The folder of OPC UA's certificates.
+    pub pki: PathBuf,
 }
 
 impl Config {

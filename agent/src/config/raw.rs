@@ -35,6 +35,8 @@ section! {
         shifts: Vec<At<Shift>> => optional;
         /// How much the agent tells of its own work.
         traces: Traces => optional;
+        /// What all OPC UA links have in common.
+        opcua: OpcuaSettings => optional;
         /// The stations of the line.
         stations: Vec<At<Station>> => required;
     }
@@ -82,6 +84,15 @@ section! {
     Traces {
         /// How many of the spans that neither failed nor were slow go upstream; those that did always do.
         sample: Percent => default("1%");
+    }
+}
+
+section! {
+    /// What all OPC UA links have in common.
+    OpcuaSettings {
+        /// The folder with gemba's own certificate and those of servers that are trusted; the folder `pki` beside
+        /// `spool.path` unless said.
+        pki: FilePath => optional;
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use opcua::types::{ByteString, Guid, NodeId, StatusCode};
 
+use super::security::{Identity, Security};
 use crate::TagId;
 
 /// One link: a session with a server. Stations that name the same endpoint share it.
@@ -14,6 +15,8 @@ use crate::TagId;
 pub struct Config {
     /// `opc.tcp://host:port/path`.
     pub endpoint: String,
+    /// The other servers of a redundant set, in the order to try them; mostly none.
+    pub spares: Vec<String>,
     /// How the channel is secured.
     pub security: Security,
     /// Who we say we are.
@@ -42,22 +45,6 @@ pub struct Tag {
     pub id: TagId,
     /// Its node.
     pub node: Node,
-}
-
-/// How the channel is secured. First depth: none. (Signing and encryption come with their own trust list.)
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Security {
-    /// Plain.
-    #[default]
-    None,
-}
-
-/// Who we say we are.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Identity {
-    /// Nobody in particular.
-    #[default]
-    Anonymous,
 }
 
 /// A node, by namespace and identifier: `nsu=urn:fab-2:aoi;s=State`, `ns=2;i=1001`.

@@ -120,6 +120,14 @@ impl Link {
         Ok((namespaces.collect(), limit.min(ITEMS_PER_CALL)))
     }
 
+    /// What the server says at one of its own variables; `None` when it has none or does not say.
+    pub(super) async fn read_one(&mut self, variable: VariableId) -> Result<Option<Variant>, LinkError> {
+        let session = self.session.clone();
+        let nodes = [ReadValueId::from(NodeId::from(variable))];
+        let answers = self.during(async move { session.read(&nodes, TimestampsToReturn::Neither, 0.0).await }).await?;
+        Ok(answers.into_iter().next().filter(|answer| answer.status().is_good()).and_then(|answer| answer.value))
+    }
+
     /// Makes the one subscription and returns its number.
     pub(super) async fn subscribe(&mut self, publish: Duration) -> Result<u32, LinkError> {
         let publish = publish.max(Duration::from_millis(1));

@@ -11,10 +11,16 @@ mod config;
 mod convert;
 mod dial;
 mod endpoint;
+mod identity;
 mod link;
+pub mod pki;
+mod redundancy;
+mod security;
 mod survey;
 
-pub use config::{Config, Identifier, Identity, Namespace, Node, Security, Station, Tag};
+pub use config::{Config, Identifier, Namespace, Node, Station, Tag};
+pub use pki::Pki;
+pub use security::{Identity, Mode, Policy, Secured, Security};
 
 use std::mem;
 use std::sync::Arc;
@@ -25,6 +31,7 @@ use tracing::{Instrument, info, warn};
 
 use crate::{Batch, Driver, LinkError, Loss, Outlet, Reading, Status, TagId, Time, trace};
 use link::{Link, Notice, Want};
+use redundancy::Servers;
 
 /// The driver.
 pub struct Client {
@@ -32,6 +39,7 @@ pub struct Client {
     /// What is watched; an item's client handle is its index here, plus one (0 means none to the library).
     items: Vec<Item>,
     link: Option<Link>,
+    servers: Servers,
     /// What the server does not let us watch, to be told first.
     refused: Vec<Reading>,
     sequence: Sequence,
@@ -51,7 +59,8 @@ impl Client {
             .zip(&config.stations)
             .flat_map(|(station, told)| told.tags.iter().map(move |tag| Item { tag: tag.id, station }))
             .collect();
-        Self { config, items, link: None, refused: Vec::new(), sequence: Sequence::default() }
+        let servers = Servers::of(&config);
+        Self { config, items, link: None, servers, refused: Vec::new(), sequence: Sequence::default() }
     }
 
     /// Looks every node up and asks the server to watch it.
@@ -140,11 +149,8 @@ impl Driver for Client {
 
     async fn connect(&mut self) -> Result<(), LinkError> {
         self.close().await;
-        let endpoint = endpoint::find(&self.config).await?;
         self.sequence = Sequence::default();
-        // Kept before it is up, so that `close` can end whatever was reached.
-        let link = self.link.insert(Link::new(&self.config, endpoint)?);
-        link.wait_until_up().await?;
+        self.servers.reach(&self.config, &mut self.link).await?;
         self.watch().await
     }
 
@@ -252,6 +258,7 @@ mod tests {
     fn a_subscription_that_the_server_ends_ends_the_link() {
         let config = Config {
             endpoint: "opc.tcp://plc".to_owned(),
+            spares: Vec::new(),
             security: Security::None,
             identity: Identity::Anonymous,
             timeout: std::time::Duration::from_secs(1),

@@ -1,5 +1,7 @@
 //! An OPC UA server.
 
+mod secure;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,9 +20,11 @@ use opcua::types::{DataTypeId, DataValue, DateTime, NodeId, ObjectId, StatusCode
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
 
+pub use secure::Secure;
+
 use crate::{Time, Value};
 
-/// An OPC UA server in process, without security, for anonymous users. Dropping it stops it.
+/// An OPC UA server in process, without security and for anonymous users unless told otherwise. Dropping it stops it.
 ///
 /// Its nodes are variables `nsu=<namespace>;s=<name>` in the objects folder. Each change is reported as
 /// it was set, whatever sampling interval the client asked for, so that tests know what must come.
@@ -32,6 +36,7 @@ pub struct OpcuaServer {
     by_name: HashMap<String, usize>,
     nodes: Mutex<Vec<Node>>,
     no_filters: Arc<AtomicBool>,
+    secure: Option<Secure>,
     running: Option<Running>,
 }
 
@@ -45,8 +50,8 @@ struct Running {
     handle: ServerHandle,
     manager: Arc<InMemoryNodeManager<Manager>>,
     task: JoinHandle<Result<(), String>>,
-    /// The library wants a folder for certificates that nobody will use.
-    _pki: tempfile::TempDir,
+    /// The library wants a folder for certificates, also when nobody will use it.
+    pki: tempfile::TempDir,
 }
 
 impl OpcuaServer {
@@ -70,6 +75,28 @@ impl OpcuaServer {
         nodes: impl IntoIterator<Item = (N, V)>,
         source_time: Time,
     ) -> io::Result<Self> {
+        Self::start_with(namespace, nodes, source_time, None).await
+    }
+
+    /// The same with security.
+    ///
+    /// # Errors
+    /// When there is no port or no temporary folder to be had.
+    pub async fn start_secure<N: Into<String>, V: Into<Variant>>(
+        namespace: &str,
+        nodes: impl IntoIterator<Item = (N, V)>,
+        source_time: Time,
+        secure: Secure,
+    ) -> io::Result<Self> {
+        Self::start_with(namespace, nodes, source_time, Some(secure)).await
+    }
+
+    async fn start_with<N: Into<String>, V: Into<Variant>>(
+        namespace: &str,
+        nodes: impl IntoIterator<Item = (N, V)>,
+        source_time: Time,
+        secure: Option<Secure>,
+    ) -> io::Result<Self> {
         let at = date_time(source_time);
         let nodes: Vec<_> = nodes
             .into_iter()
@@ -86,6 +113,7 @@ impl OpcuaServer {
             by_name,
             nodes: Mutex::new(nodes),
             no_filters: Arc::default(),
+            secure,
             running: None,
         };
         server.run(listener)?;
@@ -185,6 +213,24 @@ impl OpcuaServer {
         self.no_filters.store(refuse, Ordering::Relaxed);
     }
 
+    /// How well it says it is, from 0 to 255, until it is stopped.
+    ///
+    /// # Panics
+    /// When it is stopped: the test is wrong.
+    pub fn set_service_level(&self, level: u8) {
+        self.running.as_ref().expect("it runs").handle.set_service_level(level);
+    }
+
+    /// Lets the client in that has shown its certificate and was turned away; false when there was none.
+    ///
+    /// # Panics
+    /// When it is stopped.
+    pub fn trust_who_came(&self) -> bool {
+        let pki = self.running.as_ref().expect("it runs").pki.path();
+        let came = std::fs::read_dir(pki.join("rejected")).into_iter().flatten().flatten();
+        came.filter(|file| std::fs::rename(file.path(), pki.join("trusted").join(file.file_name())).is_ok()).count() > 0
+    }
+
     /// How many sessions clients hold; 0 while stopped.
     #[must_use]
     pub fn sessions(&self) -> u32 {
@@ -227,12 +273,15 @@ impl OpcuaServer {
             space.add_namespace(&namespace, index);
             Manager { namespace, index, no_filters }
         };
-        let (server, handle) = ServerBuilder::new_anonymous("gemba simulated server")
+        let builder = match &self.secure {
+            None => ServerBuilder::new_anonymous("gemba simulated server").host(self.address.ip().to_string()),
+            Some(secure) => secure.set_up(ServerBuilder::new().host(self.address.ip().to_string()), pki.path())?,
+        };
+        let (server, handle) = builder
             .application_uri("urn:gemba:sim") // the namespace of its diagnostics
             .product_uri("urn:gemba:sim")
             .create_sample_keypair(false)
             .pki_dir(pki.path())
-            .host(self.address.ip().to_string())
             .port(self.address.port())
             .diagnostics_enabled(true)
             .subscription_poll_interval_ms(10)
@@ -254,7 +303,7 @@ impl OpcuaServer {
         }
         *self.nodes.lock() = nodes;
         let task = tokio::spawn(server.run_with(listener));
-        self.running = Some(Running { handle, manager, task, _pki: pki });
+        self.running = Some(Running { handle, manager, task, pki });
         Ok(())
     }
 

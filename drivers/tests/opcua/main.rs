@@ -1,6 +1,9 @@
 //! The OPC UA driver against a real server in process.
 
+mod certificates;
+mod redundant;
 mod rig;
+mod secure;
 
 use std::time::Duration;
 

@@ -32,6 +32,7 @@ pub(crate) fn config(endpoint: &str, names: &[&str]) -> Config {
     let tags = (0..).zip(names).map(|(id, name)| tag(id, &format!("nsu={NAMESPACE};s={name}"))).collect();
     Config {
         endpoint: endpoint.to_owned(),
+        spares: Vec::new(),
         security: Security::None,
         identity: Identity::Anonymous,
         timeout: Duration::from_secs(5),

@@ -70,6 +70,12 @@ pub(super) trait Speaks: std::fmt::Debug + Sized {
         None
     }
 
+    /// What the keys of a source must be together.
+    fn check_source(_: &Node, _: &mut Report) {}
+
+    /// The same, for the schema.
+    fn describe_source(_: &mut Value) {}
+
     /// Puts the station's tags on its link; the link's index.
     fn join(links: &mut Links, station: &StationOf<Self>, told: &Told<'_>, report: &mut Report) -> Option<usize>;
 }
@@ -87,7 +93,7 @@ impl Wire {
     pub(super) fn finish(self, report: &mut Report) -> Driven {
         match self {
             Self::Modbus(draft) => Driven::Modbus(draft.finish()),
-            Self::Opcua(draft) => Driven::Opcua(draft.finish()),
+            Self::Opcua(draft) => Driven::Opcua(draft.finish(report)),
             Self::Mqtt(draft) => Driven::Mqtt(draft.finish(report)),
             Self::Gpio(draft) => Driven::Gpio(draft.finish()),
         }
@@ -126,12 +132,14 @@ impl<P: Speaks> Shape for Source<P> {
         expect_map(node, report)?;
         let allowed = P::Source::KEYS;
         refuse_unknown(node, allowed, &|key| owners(key, P::PROTOCOL, &SOURCES), report);
+        P::check_source(node, report);
         P::Source::read_keys(node, report).map(Self)
     }
 
     fn schema() -> Value {
         let mut schema = P::Source::describe();
         schema["properties"]["type"]["const"] = P::PROTOCOL.word().into();
+        P::describe_source(&mut schema);
         schema
     }
 }

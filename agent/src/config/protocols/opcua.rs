@@ -1,38 +1,27 @@
 //! OPC UA: nodes of servers.
 
+mod secure;
+
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use gemba_drivers::{mqtt, opcua};
 use serde_json::{Value, json};
 
+use self::secure::{Channel, Door};
 use super::{Known, Protocol, Speaks, Wire, endpoint, host_is_sane};
 use crate::config::error::Report;
 use crate::config::raw::StationOf;
 use crate::config::resolve::{Agreed, Links, Told};
-use crate::config::section::{Leaf, section};
-use crate::config::tree::Scalar;
+use crate::config::section::{At, Leaf, section};
+use crate::config::tree::{Node, Scalar};
 use crate::config::units::{HOUR, SECOND, Span};
-use crate::config::words::{OneOf, Word, text};
+use crate::config::words::{FilePath, Flag, Hidden, OneOf, Text, text};
 
 /// The protocol.
 #[derive(Debug)]
 pub(in crate::config) struct Opcua;
-
-impl Word for opcua::Security {
-    const WHAT: &'static str = "OPC UA security";
-    const FORM: &'static str = "`none`";
-
-    fn all() -> Vec<(&'static str, Self)> {
-        vec![("none", Self::None)]
-    }
-
-    fn later(text: &str) -> Option<String> {
-        let policies = ["basic256sha256", "aes128", "aes256", "sign", "sign_and_encrypt", "basic128rsa15", "basic256"];
-        let known = text.split([' ', ',', '+', '/', '-']).any(|word| policies.contains(&word.to_lowercase().as_str()));
-        known.then(|| format!("`{text}` is not in this version yet; `none` is"))
-    }
-}
 
 /// An OPC UA server: as written, and what makes it the same as another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,14 +75,30 @@ impl Leaf for NodeId {
 }
 
 section! {
-    /// An OPC UA server. Stations that name the same endpoint share one session.
+    /// An OPC UA server. Stations that name the same endpoint, or the same list of them, share one session.
     OpcuaSource {
         /// The protocol.
         r#type: Known => required;
         /// `opc.tcp://host:port/path`.
-        endpoint: Endpoint => required;
-        /// How the channel is secured.
-        security: OneOf<opcua::Security> => default("none");
+        endpoint: Endpoint => optional;
+        /// Instead of `endpoint`: redundant servers, in the order to try them. One is used at a time.
+        endpoints: Vec<At<Endpoint>> => optional;
+        /// How the channel is secured: `none`, or a policy: `basic256sha256`, `aes128` (Aes128_Sha256_RsaOaep) or
+        /// `aes256` (Aes256_Sha256_RsaPss).
+        security: OneOf<Channel> => default("none");
+        /// What is done to each message: `sign` or `sign_and_encrypt`.
+        mode: OneOf<opcua::Mode> => default("sign_and_encrypt");
+        /// Whether the server's certificate must name the host in the endpoint. `false` for a server whose certificate
+        /// was made for another name; it still has to be accepted.
+        verify_host: Flag => default(true);
+        /// User name.
+        username: Text => optional;
+        /// Password; better as `${file:/path}` than in plain sight.
+        password: Hidden => optional;
+        /// The user's certificate, PEM or DER, for a server that knows users by certificates.
+        certificate_file: FilePath => optional;
+        /// The key that belongs to it, PEM or DER, without a passphrase.
+        private_key_file: FilePath => optional;
         /// How often the server samples, and publishes what changed.
         publish: Span<10, HOUR> => default("500ms");
         /// How long a connect, and each call after it, may take.
@@ -114,14 +119,34 @@ impl Speaks for Opcua {
     type Source = OpcuaSource;
     type Tag = OpcuaTag;
 
+    fn check_source(source: &Node, report: &mut Report) {
+        match (source.get("endpoint"), source.get("endpoints")) {
+            (None, None) => report.add(&source.place, &source.path, "the key `endpoint` is missing"),
+            (Some(_), Some(list)) => {
+                report.add(&list.place, &list.path, "a source has an `endpoint` or a list of `endpoints`, not both");
+            }
+            _ => {}
+        }
+    }
+
+    fn describe_source(schema: &mut Value) {
+        schema["oneOf"] = json!([{ "required": ["endpoint"] }, { "required": ["endpoints"] }]);
+        schema["properties"]["endpoints"]["minItems"] = 1.into();
+    }
+
     fn join(links: &mut Links, station: &StationOf<Self>, told: &Told<'_>, report: &mut Report) -> Option<usize> {
         let source = &station.source.as_ref()?.value.0;
         source.r#type.as_ref()?;
-        let written = source.endpoint.as_ref()?;
-        let same = |wire: &Wire| matches!(wire, Wire::Opcua(draft) if draft.identity == written.identity);
-        let index = links.join(told.who, written, &written.url, same, || Wire::Opcua(Draft::new(written)));
+        let written = servers(source, report)?;
+        let first = written.first()?;
+        let identity: Vec<_> = written.iter().map(|endpoint| endpoint.identity.clone()).collect();
+        let urls = written.iter().map(|endpoint| endpoint.url.as_str()).collect::<Vec<_>>().join(", ");
+        // What was filled in may be a secret: then that endpoint stands for all, as it is written.
+        let shown = written.iter().find(|endpoint| endpoint.shown.contains("${")).unwrap_or(first);
+        let same = |wire: &Wire| matches!(wire, Wire::Opcua(draft) if draft.identity == identity);
+        let index = links.join(told.who, shown, &urls, same, || Wire::Opcua(Draft::new(&written, told.pki)));
         let Wire::Opcua(draft) = links.wire(index) else { return None };
-        draft.security.say(told.who, &source.security, |security| security.0, report);
+        draft.door.say(told.who, source, report);
         draft.timeout.say(told.who, &source.timeout, |time| time.0, report);
         let tags = station.tags.iter().flat_map(|tags| &tags.value).zip(told.facts).filter_map(|(tag, facts)| {
             Some(opcua::Tag { id: facts.id, node: tag.value.own.node.as_ref()?.value.0.clone() })
@@ -135,31 +160,49 @@ impl Speaks for Opcua {
     }
 }
 
+/// The one server, or those of a redundant set.
+fn servers(source: &OpcuaSource, report: &mut Report) -> Option<Vec<At<Endpoint>>> {
+    let Some(list) = &source.endpoints else { return Some(vec![source.endpoint.clone()?]) };
+    if list.is_empty() {
+        list.wrong(report, "there is no endpoint; a source has at least one");
+        return None;
+    }
+    for (index, endpoint) in list.iter().enumerate() {
+        if list[..index].iter().any(|earlier| earlier.identity == endpoint.identity) {
+            endpoint.wrong(report, format!("`{}` is already in the list", endpoint.shown));
+        }
+    }
+    Some(list.value.clone())
+}
+
 /// The link in the making.
 pub(in crate::config) struct Draft {
     config: opcua::Config,
-    identity: (String, u16, String),
-    security: Agreed<opcua::Security>,
+    identity: Vec<(String, u16, String)>,
+    door: Door,
     timeout: Agreed<Duration>,
 }
 
 impl Draft {
-    fn new(endpoint: &Endpoint) -> Self {
+    fn new(endpoints: &[At<Endpoint>], pki: &Path) -> Self {
+        let mut urls = endpoints.iter().map(|endpoint| endpoint.url.clone());
         Self {
             config: opcua::Config {
-                endpoint: endpoint.url.clone(),
+                endpoint: urls.next().unwrap_or_default(),
+                spares: urls.collect(),
                 security: opcua::Security::None,
                 identity: opcua::Identity::Anonymous,
                 timeout: Duration::ZERO,
                 stations: Vec::new(),
             },
-            identity: endpoint.identity.clone(),
-            security: Agreed::nobody(opcua::Security::None),
+            identity: endpoints.iter().map(|endpoint| endpoint.identity.clone()).collect(),
+            door: Door::new(pki),
             timeout: Agreed::nobody(Duration::ZERO),
         }
     }
 
-    pub(super) fn finish(self) -> opcua::Config {
-        opcua::Config { security: self.security.value, timeout: self.timeout.value, ..self.config }
+    pub(super) fn finish(self, report: &mut Report) -> opcua::Config {
+        let (security, identity) = self.door.finish(report);
+        opcua::Config { security, identity, timeout: self.timeout.value, ..self.config }
     }
 }

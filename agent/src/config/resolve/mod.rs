@@ -6,6 +6,7 @@ mod oee;
 mod shifts;
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -37,7 +38,9 @@ pub(super) fn resolve(mut document: Node, stage: Stage, report: &mut Report) -> 
     let shifts = root.shifts.map(|list| shifts::resolve(&list.value, report)).unwrap_or_default();
 
     let line = root.line.map(|name| name.value.0);
-    let mut plant = Plant { line: line.clone(), draft: stage == Stage::Draft, ..Plant::default() };
+    let pki = pki(root.opcua, spool.as_ref());
+    let draft = stage == Stage::Draft;
+    let mut plant = Plant { line: line.clone(), draft, pki: pki.clone(), ..Plant::default() };
     let stations = root.stations?;
     if stations.is_empty() {
         stations.wrong(report, "there is no station; a line has at least one");
@@ -59,6 +62,7 @@ pub(super) fn resolve(mut document: Node, stage: Stage, report: &mut Report) -> 
         stations: plant.stations,
         tags: plant.tags,
         links,
+        pki,
     })
 }
 
@@ -90,6 +94,15 @@ fn spool(document: &Node, section: Option<At<raw::Spool>>, report: &mut Report) 
         sync: spool.sync?.0,
         keep: spool.keep?.0,
     })
+}
+
+/// The folder of OPC UA's certificates: what has to outlast a restart stands together.
+fn pki(section: Option<At<raw::OpcuaSettings>>, spool: Option<&Spool>) -> PathBuf {
+    if let Some(said) = section.and_then(|section| section.value.pki) {
+        return said.value.0;
+    }
+    let beside = spool.and_then(|spool| spool.path.parent()).unwrap_or_else(|| Path::new(""));
+    beside.join("pki")
 }
 
 /// Headers that say what the body is, or how long, or in which span it is sent: gemba sets them.
@@ -156,6 +169,7 @@ struct Plant {
     line: Option<String>,
     /// Stations may have no tags.
     draft: bool,
+    pki: PathBuf,
     stations: Vec<Station>,
     tags: Vec<Tag>,
     links: Links,
@@ -203,6 +217,8 @@ pub(super) struct Told<'a> {
     pub(super) oee: &'a oee::Resolved,
     /// The line's name.
     pub(super) line: Option<&'a str>,
+    /// The folder of OPC UA's certificates.
+    pub(super) pki: &'a Path,
 }
 
 impl Plant {
@@ -218,7 +234,7 @@ impl Plant {
     fn station_of<P: Speaks>(&mut self, raw: &raw::StationOf<P>, report: &mut Report) {
         let (who, facts) = self.begin(raw, report);
         let oee = oee::resolve(raw.oee.as_ref(), &facts, report);
-        let told = Told { who: &who, facts: &facts, oee: &oee, line: self.line.as_deref() };
+        let told = Told { who: &who, facts: &facts, oee: &oee, line: self.line.as_deref(), pki: &self.pki };
         let link = P::join(&mut self.links, raw, &told, report);
         let context = context::resolve(raw.context.as_ref(), &facts, report);
         self.end(who, &facts, oee, context, link);
