@@ -148,7 +148,7 @@ impl Pipeline {
     }
 
     fn take(&mut self, batch: Batch) {
-        let Batch { readings, losses, receipt } = batch;
+        let Batch { readings, losses, events, receipt } = batch;
         self.news = true;
         self.meters.took_batch();
         let full = self.is_full();
@@ -173,6 +173,8 @@ impl Pipeline {
         for loss in losses {
             self.line.lose(loss, &mut self.derived);
         }
+        // Nothing is derived from events: they go upstream as they are.
+        self.derived.records.extend(events.into_iter().map(|event| Record::Event(Box::new(event))));
         self.append_derived(None, full);
         if let Some(receipt) = receipt {
             let (session, delivery) = receipt.delivery();
@@ -241,13 +243,16 @@ impl Pipeline {
                 | Record::ValidityChanged { station, time, .. }
                 | Record::TagChanged { station, time, .. } => Some((station, time)),
                 Record::Visit(visit) => Some((visit.station, visit.to)),
+                Record::Event(event) => Some((event.station, event.received)),
                 Record::Loss { .. } => None,
             });
             forget(&mut self.unstored, dropped);
         }
         for record in records.drain(..) {
-            if let Record::TagChanged { .. } = record {
-                self.meters.text_changed();
+            match record {
+                Record::TagChanged { .. } => self.meters.text_changed(),
+                Record::Event(_) => self.meters.took_event(),
+                _ => {}
             }
             self.append(&Entry::Record { cause, record });
         }
@@ -390,7 +395,7 @@ stations:
     fn said(tag: u32, text: &str, seconds: i64) -> Batch {
         let at = Time::from_millis(1_772_431_200_000 + seconds * 1000);
         let readings = vec![Reading::good(TagId(tag), Value::Text(text.into()), at, at)];
-        Batch { readings, losses: Vec::new(), receipt: None }
+        Batch { readings, ..Batch::default() }
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::{Delivery, Reading, TagId, Time};
+use crate::{Delivery, Event, Reading, TagId, Time};
 
 /// One link to one device, broker or server. Owned by exactly one [`supervisor`](crate::supervisor) task.
 pub trait Driver: Send {
@@ -109,6 +109,8 @@ pub struct Batch {
     pub readings: Vec<Reading>,
     /// What arrived and could not become a reading.
     pub losses: Vec<Loss>,
+    /// What happened.
+    pub events: Vec<Event>,
     /// To be signed once all of this is durable.
     pub receipt: Option<Receipt>,
 }

@@ -8,6 +8,7 @@
 
 pub mod delivery;
 pub mod driver;
+pub mod event;
 #[cfg(feature = "modbus")]
 pub mod modbus;
 #[cfg(feature = "mqtt")]
@@ -26,6 +27,7 @@ pub use delivery::{Deliveries, Delivery};
 pub use driver::{
     AnyDriver, Batch, Driver, LinkError, LinkPhase, LinkState, Loss, Outlet, Receipt, Rung, Stale, Stopped,
 };
+pub use event::Event;
 pub use reading::{OwnStatus, Reading, Status, TagId, Validity, Value};
 pub use time::Time;
 
