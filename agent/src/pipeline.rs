@@ -399,6 +399,43 @@ stations:
     }
 
     #[tokio::test]
+    async fn what_a_device_tells_is_stored_as_it_is_and_counted() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut pipeline, _snapshot) = pipeline(folder.path());
+        let event = gemba_drivers::Event {
+            station: "oven-1".into(),
+            time: Time(5),
+            received: Time(6),
+            kind: "SystemEventType".into(),
+            severity: 500,
+            message: "door open".into(),
+            attributes: vec![("opcua.event.source.name".into(), Value::Text("Door".into()))],
+        };
+        pipeline.take(Batch { events: vec![event.clone()], ..Batch::default() });
+        pipeline.commit();
+        assert_eq!(pipeline.failing, None);
+        let counted = pipeline.meters.metrics();
+        let counted = counted.iter().find(|metric| metric.name == "gemba.events").expect("it is told");
+        assert_eq!(counted.points[0].value, crate::telemetry::metric::Number::Whole(1));
+        drop(pipeline);
+
+        let settings = Settings {
+            path: folder.path().join("spool"),
+            max_size: 8 << 20,
+            keep_free: 0,
+            keep: Duration::ZERO,
+            journal_size: 1 << 20,
+        };
+        let opened = spool::open(settings, &[]).expect("opens");
+        let stored: Vec<_> = opened.recovery.entries().map(|entry| entry.expect("reads").1).collect();
+        let told = stored.iter().find_map(|entry| match entry {
+            Entry::Record { record: Record::Event(event), .. } => Some((**event).clone()),
+            _ => None,
+        });
+        assert_eq!(told, Some(event));
+    }
+
+    #[tokio::test]
     async fn a_commit_of_nothing_but_telemetry_makes_no_more_of_it() {
         use tracing_subscriber::prelude::*;
 

@@ -5,9 +5,11 @@
 //! owns this driver. While the agent cannot take a batch the session rests, so that values wait in the
 //! server's queues; what does not fit there comes back with a flag and is a loss in the ledger.
 //!
-//! Of the services of OPC UA only those that read are called.
+//! Of the services of OPC UA only those that read are called, and one method: ConditionRefresh, which lets the server
+//! tell its alarms again and changes nothing at the device (OPC 10000-9, 5.5.7).
 
 mod ask;
+mod browse;
 mod config;
 mod convert;
 mod dial;
@@ -20,6 +22,7 @@ mod path;
 mod pick;
 mod survey;
 mod types;
+mod units;
 
 pub use config::{Config, Identity, Security, Station, Tag};
 pub use event::Notifier;
@@ -90,6 +93,17 @@ impl Client {
             namespaces: Vec::new(),
             subscription: 0,
         }
+    }
+
+    /// Makes a session that watches nothing.
+    async fn dial(&mut self) -> Result<&mut Link, LinkError> {
+        self.close().await;
+        let endpoint = endpoint::find(&self.config).await?;
+        self.sequence = Sequence::default();
+        // Kept before it is up, so that `close` can end whatever was reached.
+        let link = self.link.insert(Link::new(&self.config, endpoint)?);
+        link.wait_until_up().await?;
+        Ok(link)
     }
 
     /// Looks every node up and asks the server to watch it.
@@ -228,12 +242,7 @@ impl Driver for Client {
     }
 
     async fn connect(&mut self) -> Result<(), LinkError> {
-        self.close().await;
-        let endpoint = endpoint::find(&self.config).await?;
-        self.sequence = Sequence::default();
-        // Kept before it is up, so that `close` can end whatever was reached.
-        let link = self.link.insert(Link::new(&self.config, endpoint)?);
-        link.wait_until_up().await?;
+        self.dial().await?;
         self.watch().await
     }
 

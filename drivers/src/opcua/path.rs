@@ -82,7 +82,9 @@ impl FromStr for Path {
                 '/' => false,
                 '.' => true,
                 '<' => {
-                    return Err(wrong("named reference types (`<…>`) are not followed; `/` follows all that lead down"));
+                    return Err(wrong(
+                        "named reference types (`<…>`) are not followed; `/` follows all that lead down",
+                    ));
                 }
                 _ => return Err(wrong(&format!("`{mark}` has a meaning here; put `&` before it"))),
             };

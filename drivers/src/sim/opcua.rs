@@ -1,5 +1,6 @@
 //! An OPC UA server.
 
+mod events;
 mod model;
 
 use std::collections::HashMap;
@@ -22,6 +23,7 @@ use opcua::types::{
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
 
+pub use self::events::Happened;
 pub use self::model::Inspection;
 use crate::{Time, Value};
 

@@ -1,7 +1,9 @@
 //! The OPC UA driver against a real server in process.
 
+mod events;
 mod nodes;
 mod rig;
+mod survey;
 
 use std::time::Duration;
 

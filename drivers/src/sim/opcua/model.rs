@@ -185,7 +185,7 @@ fn machine(space: &mut AddressSpace, index: u16) {
     }
     let unit = EUInformation {
         namespace_uri: "http://www.opcfoundation.org/UA/units/un/cefact".into(),
-        unit_id: 4_404_530, // C16
+        unit_id: 4_403_510, // C16
         display_name: LocalizedText::from("mm/s"),
         description: LocalizedText::from("millimetre per second"),
     };
