@@ -88,7 +88,7 @@ async fn walk(link: &mut Link, most: usize) -> Result<Vec<Variable>, LinkError> 
                     continue;
                 }
                 let own = browse_name.namespace_index == 0;
-                if own && reference_type_id == NodeId::from(ReferenceTypeId::HasProperty) {
+                if own && reference_type_id == ReferenceTypeId::HasProperty {
                     if browse_name.name.as_ref() == "EngineeringUnits"
                         && let Some(of) = of
                     {

@@ -1,16 +1,18 @@
 //! Events and alarms (OPC 10000-9): what is asked of a notifier, and what its notifications say.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use opcua::client::UARequest;
 use opcua::client::services::CreateMonitoredItems;
 use opcua::types::{
-    AttributeId, ByteString, CallMethodRequest, ContentFilter, ContentFilterBuilder, EventFilter, ExtensionObject,
-    MethodId, MonitoredItemCreateRequest, MonitoringMode, MonitoringParameters, NodeId, NumericRange, ObjectTypeId,
-    Operand, QualifiedName, ReadValueId, SimpleAttributeOperand, StatusCode, TimestampsToReturn, Variant,
+    AttributeId, BrowseDirection, ByteString, CallMethodRequest, ContentFilter, ContentFilterBuilder, EventFilter,
+    ExtensionObject, MethodId, MonitoredItemCreateRequest, MonitoringMode, MonitoringParameters, NodeClassMask, NodeId,
+    NumericRange, ObjectTypeId, Operand, QualifiedName, ReadValueId, ReferenceDescription, ReferenceTypeId,
+    SimpleAttributeOperand, StatusCode, TimestampsToReturn, Variant,
 };
 
+use super::ask::references;
 use super::link::Link;
 use super::{Address, Node, convert};
 use crate::{Event, LinkError, Loss, Time, Value};
@@ -19,6 +21,9 @@ use crate::{Event, LinkError, Loss, Time, Value};
 const QUEUE: u32 = 1_000;
 /// So many events are remembered, so that one which comes again after a reconnect is told once.
 const REMEMBERED: usize = 4_096;
+
+/// Types of events that are looked at, at most.
+const MOST_TYPES: usize = 10_000;
 
 /// A node whose events are told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +73,8 @@ pub(super) enum Told {
 #[derive(Default)]
 pub(super) struct Events {
     heard: Heard,
+    /// What the server's own types of events are called.
+    pub(super) kinds: HashMap<NodeId, Arc<str>>,
     /// ConditionRefresh is due.
     pub(super) refresh: bool,
 }
@@ -119,6 +126,9 @@ impl Events {
             _ => {}
         };
         put("opcua.event.id", Variant::ByteString(id));
+        if kind.namespace > 0 {
+            put("opcua.event.type.node", Variant::from(Node::named(&kind, namespaces).to_string()));
+        }
         if let Variant::NodeId(source) = source
             && !source.is_null()
         {
@@ -138,12 +148,12 @@ impl Events {
             Ok(Value::Text(text)) => text,
             _ => Arc::from(""),
         };
-        let kind = kind_name(&kind, namespaces).into();
+        let kind = self.kinds.get(&kind).cloned().unwrap_or_else(|| kind_name(&kind, namespaces).into());
         Told::Event(Event { station: station.clone(), time, received, kind, severity, message, attributes })
     }
 }
 
-/// The standard's name for an event type, or the node of a server's own.
+/// The standard's name for an event type, or the node of a type that the server does not show.
 fn kind_name(kind: &NodeId, namespaces: &[String]) -> String {
     match kind.as_object_id_type() {
         Some(known) => format!("{known:?}"),
@@ -241,6 +251,31 @@ impl Link {
             Ok(answer) => answer.results.first().map_or(StatusCode::BadUnexpectedError, |made| made.result.status_code),
             Err(error) => error.status(),
         })
+    }
+
+    /// What the server's own types of events are called. Those of OPC UA itself are known.
+    pub(super) async fn event_types(&mut self) -> Result<HashMap<NodeId, Arc<str>>, LinkError> {
+        let mut names = HashMap::new();
+        let mut seen = HashSet::new();
+        let mut level = vec![NodeId::from(ObjectTypeId::BaseEventType)];
+        while !level.is_empty() && seen.len() < MOST_TYPES {
+            let ask = |kind: &NodeId| {
+                let (of, classes) = (ReferenceTypeId::HasSubtype, NodeClassMask::OBJECT_TYPE);
+                references(kind.clone(), of, BrowseDirection::Forward, classes)
+            };
+            let found = self.browse(level.iter().map(ask).collect()).await?;
+            level.clear();
+            for ReferenceDescription { node_id, browse_name, .. } in found.into_iter().flatten() {
+                if !seen.insert(node_id.node_id.clone()) {
+                    continue;
+                }
+                if node_id.node_id.namespace > 0 {
+                    names.insert(node_id.node_id.clone(), Arc::from(browse_name.name.as_ref()));
+                }
+                level.push(node_id.node_id);
+            }
+        }
+        Ok(names)
     }
 
     /// Asks the server to tell the alarms that stand, if it has such a thing.
@@ -370,6 +405,8 @@ mod tests {
         own[1] = Variant::from(NodeId::new(3, 1001_u32));
         let Told::Event(own) = read("a", own, 1) else { panic!("an event") };
         assert_eq!(&*own.kind, "ns=3;i=1001");
+        let kind = (Arc::from("opcua.event.type.node"), Value::Text("ns=3;i=1001".into()));
+        assert!(own.attributes.contains(&kind), "{own:?}");
     }
 
     #[test]

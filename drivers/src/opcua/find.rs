@@ -67,6 +67,10 @@ pub(super) async fn notifiers<'a>(
     Ok(wanted)
 }
 
+fn fields_of(tags: &[&Tag], handle: u32) -> bool {
+    tags.get(handle as usize - 1).is_some_and(|tag| tag.pick.field.is_some())
+}
+
 /// The client handle of what stands at that place; 0 means none to the library.
 fn handle(place: usize) -> u32 {
     u32::try_from(place + 1).unwrap_or(u32::MAX)
@@ -104,6 +108,11 @@ pub(super) async fn picks(
         if let Some(Variant::NodeId(id)) = told.value {
             data_type_of.insert(*handle, *id);
         }
+    }
+    // A node may hold another structure than it says: one of a subtype, or any at all.
+    let fielded: Vec<_> = typed.iter().filter(|(handle, _)| fields_of(tags, *handle)).cloned().collect();
+    for (handle, found) in types::structures(link, &fielded).await? {
+        data_type_of.insert(handle, found);
     }
     let types = Types::learn(link, data_type_of.values().cloned()).await?;
 

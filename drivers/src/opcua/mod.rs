@@ -145,6 +145,9 @@ impl Client {
         for (handle, status) in link.watch_events(subscription, &wanted).await? {
             warn!(handle, %status, "the server does not tell the events of this node");
         }
+        if !wanted.is_empty() {
+            self.events.kinds = link.event_types().await?;
+        }
         self.events.refresh = self.notifiers.iter().any(|(_, notifier)| notifier.refresh);
         (self.namespaces, self.subscription) = (namespaces, subscription);
 

@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(asked.starting_node, NodeId::from(ObjectId::RootFolder));
         let elements = asked.relative_path.elements.expect("there are some");
         let told = |element: RelativePathElement| {
-            let aggregate = element.reference_type_id == NodeId::from(ReferenceTypeId::Aggregates);
+            let aggregate = element.reference_type_id == ReferenceTypeId::Aggregates;
             (element.target_name.namespace_index, element.target_name.name.as_ref().to_owned(), aggregate)
         };
         elements.into_iter().map(told).collect()

@@ -303,6 +303,32 @@ pub(super) async fn enumerations(link: &mut Link, nodes: Vec<NodeId>) -> Result<
     Ok(names)
 }
 
+/// The data types of the structures that nodes hold just now, of those that hold any: by the name that they come over
+/// the wire with.
+pub(super) async fn structures(link: &mut Link, nodes: &[(u32, NodeId)]) -> Result<Vec<(u32, NodeId)>, LinkError> {
+    let ids: Vec<_> = nodes.iter().map(|(_, node)| node.clone()).collect();
+    let told = read_all(link, &ids, AttributeId::Value).await?;
+    let (mut handles, mut encodings) = (Vec::new(), Vec::new());
+    for ((handle, _), told) in nodes.iter().zip(told) {
+        let value = match told.value {
+            Some(Variant::Array(mut array)) if !array.values.is_empty() => array.values.swap_remove(0),
+            Some(one) => one,
+            None => continue,
+        };
+        let Variant::ExtensionObject(object) = value else { continue };
+        let Some(body) = &object.body else { continue };
+        handles.push(*handle);
+        encodings.push(body.binary_type_id().node_id);
+    }
+    let ask = |encoding: &NodeId| {
+        let (of, classes) = (ReferenceTypeId::HasEncoding, NodeClassMask::DATA_TYPE);
+        references(encoding.clone(), of, BrowseDirection::Inverse, classes)
+    };
+    let found = link.browse(encodings.iter().map(ask).collect()).await?;
+    let told = handles.into_iter().zip(found);
+    Ok(told.filter_map(|(handle, of)| Some((handle, of.into_iter().next()?.node_id.node_id))).collect())
+}
+
 /// One attribute of many nodes.
 pub(super) async fn read_all(
     link: &mut Link,
@@ -374,7 +400,6 @@ fn known_structure(id: &NodeId) -> Option<StructureDefinition> {
 
 #[cfg(test)]
 mod tests {
-    use opcua::types::custom::ParentIds;
     use opcua::types::type_loader::ByteStringBody;
     use opcua::types::{ByteString, EUInformation, Range};
 

@@ -6,7 +6,7 @@ use gemba_drivers::opcua::{Config, Notifier};
 use gemba_drivers::sim::opcua::{Happened, OpcuaServer};
 use gemba_drivers::{Event, LinkPhase, Value};
 
-use super::rig::{NOON, Supervised, config, server, until};
+use super::rig::{NAMESPACE, NOON, Supervised, config, server, until};
 
 fn listening(server: &OpcuaServer, node: &str, min_severity: u16) -> Config {
     let mut config = config(&server.endpoint(), &["Good"]);
@@ -16,7 +16,7 @@ fn listening(server: &OpcuaServer, node: &str, min_severity: u16) -> Config {
 
 fn happened(id: u8, severity: u16) -> Happened {
     let (time, message) = (NOON + Duration::from_secs(id.into()), format!("event {id}"));
-    Happened { id: vec![id], time, message, severity, condition: None }
+    Happened { id: vec![id], time, message, severity, kind: None, condition: None }
 }
 
 async fn next(link: &mut Supervised) -> Event {
@@ -57,6 +57,20 @@ async fn events_and_alarms_of_a_server_are_told_once() {
     let event = next(&mut link).await;
     assert_eq!((&*event.message, &*event.kind, event.severity), ("event 3", "SystemEventType", 1_000));
     assert!(event.attributes.iter().all(|(name, _)| !name.starts_with("opcua.condition")));
+    link.stop().await;
+}
+
+#[tokio::test]
+async fn a_type_of_the_servers_own_has_its_name() {
+    let server = server([("Good", 1_i64)]).await;
+    server.add_machine();
+    let mut link = Supervised::start(listening(&server, "/Objects/Server", 1));
+    link.first_of_each(1).await;
+    server.tell(&Happened { kind: Some("JamAlarmType"), ..happened(1, 600) });
+    let event = next(&mut link).await;
+    assert_eq!(&*event.kind, "JamAlarmType");
+    let node = format!("nsu={NAMESPACE};s=type.JamAlarmType");
+    assert!(event.attributes.contains(&("opcua.event.type.node".into(), Value::Text(node.into()))), "{event:?}");
     link.stop().await;
 }
 

@@ -121,6 +121,8 @@ async fn picked_from(server: &OpcuaServer) {
         ("Result", field("Axes[3].Position"), refused(StatusCode::BadIndexRangeNoData)),
         ("Result", field("Mode"), Ok(Value::Int(5))),
         ("Result", named(field("Mode")), text("Set up")),
+        ("Any", named(field("Mode")), text("Set up")),
+        ("Any", field("Axes[0].Position"), Ok(Value::Float(0.5))),
         ("Result", field("Gone"), refused(StatusCode::BadNoMatch)),
         ("Result", field("Limits"), Err(Status::Own(OwnStatus::WrongType))),
         ("Result", Pick::default(), Err(Status::Own(OwnStatus::WrongType))),

@@ -66,7 +66,7 @@ async fn a_browse_lists_the_variables_and_nothing_of_the_server_itself() {
     let names: Vec<_> = found.iter().map(|offered| offered.name.as_str()).collect();
     let mut sorted = names.clone();
     sorted.sort_unstable();
-    let expected = ["AOI.Twin", "Good", "Mode", "Out_of_10_", "Phase", "Result", "Speed", "Twin", "Zones"];
+    let expected = ["AOI.Twin", "Any", "Good", "Mode", "Out_of_10_", "Phase", "Result", "Speed", "Twin", "Zones"];
     assert_eq!(sorted, expected);
 
     let of = |name: &str| found.iter().find(|offered| offered.name == name).expect("it is listed");

@@ -21,6 +21,8 @@ pub struct Happened {
     pub message: String,
     /// `Severity`.
     pub severity: u16,
+    /// The node of its type, if it is one of the server's own: `JamAlarmType` of [`OpcuaServer::add_machine`].
+    pub kind: Option<&'static str>,
     /// `ConditionName`, and whether it is active and acknowledged.
     pub condition: Option<(String, bool, bool)>,
 }
@@ -32,9 +34,12 @@ impl OpcuaServer {
     /// When the server is stopped.
     pub fn tell(&self, happened: &Happened) {
         let running = self.running.as_ref().expect("the server runs");
-        let kind =
-            if happened.condition.is_some() { ObjectTypeId::AlarmConditionType } else { ObjectTypeId::SystemEventType };
-        let told = Told { happened: happened.clone(), kind: kind.into(), time: date_time(happened.time) };
+        let kind = match (happened.kind, &happened.condition) {
+            (Some(own), _) => NodeId::new(running.manager.inner().index, format!("type.{own}")),
+            (None, Some(_)) => ObjectTypeId::AlarmConditionType.into(),
+            (None, None) => ObjectTypeId::SystemEventType.into(),
+        };
+        let told = Told { happened: happened.clone(), kind, time: date_time(happened.time) };
         let server = NodeId::from(ObjectId::Server);
         running.handle.subscriptions().notify_events(std::iter::once((&told as &dyn Event, &server)));
     }

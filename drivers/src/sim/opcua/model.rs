@@ -1,7 +1,8 @@
 //! Nodes beside plain variables: a machine with arrays, structures, enumerations and units, and its types.
 
 use opcua::server::address_space::{
-    AddressSpace, DataTypeBuilder, NodeType, ObjectBuilder, ReferenceDirection, Variable, VariableBuilder,
+    AddressSpace, DataTypeBuilder, NodeType, ObjectBuilder, ObjectTypeBuilder, ReferenceDirection, Variable,
+    VariableBuilder,
 };
 use opcua::types::type_loader::ByteStringBody;
 use opcua::types::{
@@ -36,7 +37,10 @@ impl OpcuaServer {
     /// | `Mode` | an enumeration of the server's own: Off, Automatic, Set up |
     /// | `Phase` | UInt32 that names its own values: Loading, Inspecting |
     /// | `Result` | [`Inspection`] |
+    /// | `Any` | the same, but its data type is any structure |
     /// | `Twin` | two variables of one browse name |
+    ///
+    /// Events may be of a type of its own, `JamAlarmType`.
     ///
     /// Gone after a restart.
     ///
@@ -154,22 +158,30 @@ fn types(space: &mut AddressSpace, index: u16) {
             .data_type_definition(definition)
             .reference(NodeId::from(parent), ReferenceTypeId::HasSubtype, ReferenceDirection::Inverse)
             .insert(space);
+        ObjectBuilder::new(&id(&format!("{name}Binary")), QualifiedName::new(0, "Default Binary"), "Default Binary")
+            .has_type_definition(ObjectTypeId::DataTypeEncodingType)
+            .reference(id(&format!("type.{name}")), ReferenceTypeId::HasEncoding, ReferenceDirection::Inverse)
+            .insert(space);
     }
 }
 
 fn machine(space: &mut AddressSpace, index: u16) {
+    ObjectTypeBuilder::new(&NodeId::new(index, "type.JamAlarmType"), QualifiedName::new(index, "JamAlarmType"), "Jam")
+        .subtype_of(ObjectTypeId::AlarmConditionType)
+        .insert(space);
     let id = |name: &str| NodeId::new(index, name);
     ObjectBuilder::new(&id("AOI"), QualifiedName::new(index, "AOI"), "AOI")
         .has_type_definition(ObjectTypeId::FolderType)
         .organized_by(ObjectId::ObjectsFolder)
         .insert(space);
     let inspection = Inspection { count: 7, limits: (-1.5, 2.5), axes: vec![0.5, 1.5, 2.5], mode: 5 };
-    let variables: [(&str, &str, NodeId, Variant); 7] = [
+    let variables: [(&str, &str, NodeId, Variant); 8] = [
         ("Speed", "Speed", DataTypeId::Double.into(), Variant::Double(120.0)),
         ("Zones", "Zones", DataTypeId::Double.into(), Variant::from(vec![10.0_f64, 11.0, 12.0, 13.0])),
         ("Mode", "Mode", id("type.Mode"), Variant::Int32(1)),
         ("Phase", "Phase", DataTypeId::UInt32.into(), Variant::UInt32(1)),
         ("Result", "Result", id("type.Inspection"), structure(index, &inspection)),
+        ("Any", "Any", DataTypeId::Structure.into(), structure(index, &inspection)),
         ("Twin1", "Twin", DataTypeId::Int32.into(), Variant::Int32(1)),
         ("Twin2", "Twin", DataTypeId::Int32.into(), Variant::Int32(2)),
     ];
