@@ -148,7 +148,7 @@ impl Pipeline {
     }
 
     fn take(&mut self, batch: Batch) {
-        let Batch { readings, losses, receipt } = batch;
+        let Batch { readings, losses, events, receipt } = batch;
         self.news = true;
         self.meters.took_batch();
         let full = self.is_full();
@@ -173,6 +173,8 @@ impl Pipeline {
         for loss in losses {
             self.line.lose(loss, &mut self.derived);
         }
+        // Nothing is derived from events: they go upstream as they are.
+        self.derived.records.extend(events.into_iter().map(|event| Record::Event(Box::new(event))));
         self.append_derived(None, full);
         if let Some(receipt) = receipt {
             let (session, delivery) = receipt.delivery();
@@ -241,13 +243,16 @@ impl Pipeline {
                 | Record::ValidityChanged { station, time, .. }
                 | Record::TagChanged { station, time, .. } => Some((station, time)),
                 Record::Visit(visit) => Some((visit.station, visit.to)),
+                Record::Event(event) => Some((event.station, event.received)),
                 Record::Loss { .. } => None,
             });
             forget(&mut self.unstored, dropped);
         }
         for record in records.drain(..) {
-            if let Record::TagChanged { .. } = record {
-                self.meters.text_changed();
+            match record {
+                Record::TagChanged { .. } => self.meters.text_changed(),
+                Record::Event(_) => self.meters.took_event(),
+                _ => {}
             }
             self.append(&Entry::Record { cause, record });
         }
@@ -390,7 +395,44 @@ stations:
     fn said(tag: u32, text: &str, seconds: i64) -> Batch {
         let at = Time::from_millis(1_772_431_200_000 + seconds * 1000);
         let readings = vec![Reading::good(TagId(tag), Value::Text(text.into()), at, at)];
-        Batch { readings, losses: Vec::new(), receipt: None }
+        Batch { readings, ..Batch::default() }
+    }
+
+    #[tokio::test]
+    async fn what_a_device_tells_is_stored_as_it_is_and_counted() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut pipeline, _snapshot) = pipeline(folder.path());
+        let event = gemba_drivers::Event {
+            station: "oven-1".into(),
+            time: Time(5),
+            received: Time(6),
+            kind: "SystemEventType".into(),
+            severity: 500,
+            message: "door open".into(),
+            attributes: vec![("opcua.event.source.name".into(), Value::Text("Door".into()))],
+        };
+        pipeline.take(Batch { events: vec![event.clone()], ..Batch::default() });
+        pipeline.commit();
+        assert_eq!(pipeline.failing, None);
+        let counted = pipeline.meters.metrics();
+        let counted = counted.iter().find(|metric| metric.name == "gemba.events").expect("it is told");
+        assert_eq!(counted.points[0].value, crate::telemetry::metric::Number::Whole(1));
+        drop(pipeline);
+
+        let settings = Settings {
+            path: folder.path().join("spool"),
+            max_size: 8 << 20,
+            keep_free: 0,
+            keep: Duration::ZERO,
+            journal_size: 1 << 20,
+        };
+        let opened = spool::open(settings, &[]).expect("opens");
+        let stored: Vec<_> = opened.recovery.entries().map(|entry| entry.expect("reads").1).collect();
+        let told = stored.iter().find_map(|entry| match entry {
+            Entry::Record { record: Record::Event(event), .. } => Some((**event).clone()),
+            _ => None,
+        });
+        assert_eq!(told, Some(event));
     }
 
     #[tokio::test]

@@ -295,6 +295,78 @@ fn defaults_are_as_documented() {
 }
 
 #[test]
+fn a_node_is_found_by_name_or_path_and_picked_from() {
+    let config = load(
+        r#"
+site: s
+line: l
+timezone: UTC
+stations:
+  - name: a
+    source:
+      type: opcua
+      endpoint: opc.tcp://plc
+      events: [{ min_severity: 500 }, { node: "/Objects/2:Oven", refresh: false }]
+    tags:
+      - { name: a, node: "ns=2;s=A" }
+      - { name: b, path: "/Objects/nsu=urn:plc;AOI.State", enum: name }
+      - { name: c, node: "ns=2;s=C", index: 2, field: "Limits.High" }
+      - { name: d, node: "ns=2;s=D", range: 3 }
+      - { name: e, node: "ns=2;s=E", range: 0:3 }
+"#,
+    );
+    let station = &opcua(&config.links[0]).stations[0];
+    let told: Vec<_> = station
+        .tags
+        .iter()
+        .map(|tag| {
+            let range = tag.pick.range.as_ref().map(ToString::to_string);
+            let field = tag.pick.field.as_ref().map(ToString::to_string);
+            (tag.node.to_string(), range, field, tag.pick.names)
+        })
+        .collect();
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(
+        told,
+        [
+            ("ns=2;s=A".to_owned(), None, None, false),
+            ("/Objects/nsu=urn:plc;AOI.State".to_owned(), None, None, true),
+            ("ns=2;s=C".to_owned(), some("2"), some("Limits.High"), false),
+            ("ns=2;s=D".to_owned(), some("3"), None, false),
+            ("ns=2;s=E".to_owned(), some("0:3"), None, false),
+        ]
+    );
+    let events: Vec<_> =
+        station.events.iter().map(|told| (told.node.to_string(), told.min_severity, told.refresh)).collect();
+    assert_eq!(events, [("i=2253".to_owned(), 500, true), ("/Objects/2:Oven".to_owned(), 1, false)]);
+}
+
+#[test]
+fn a_standard_gives_the_states_and_the_map_has_the_last_word() {
+    let states = |source: &str, state: &str| {
+        let config = load(&format!(
+            "site: s\nline: l\ntimezone: UTC\nstations:\n  - name: a\n    source: {source}\n    oee: {{ state: {state} }}\n"
+        ));
+        let map = config.stations[0].oee.as_ref().and_then(|oee| oee.state.clone()).expect("a state").map;
+        let states: BTreeMap<_, _> = map.iter().cloned().collect();
+        assert_eq!(states.len(), map.len(), "each value stands once");
+        (states, config.tags[0].text)
+    };
+    let opcua = "{ type: opcua, endpoint: opc.tcp://plc }\n    tags: [{ name: t, node: i=1 }]";
+    let (packml, text) = states(opcua, "{ tag: t, preset: packml, map: { Suspended: blocked, 99: setup } }");
+    assert!(text);
+    assert_eq!(
+        (packml["Execute"], packml["6"], packml["Suspended"]),
+        (State::Producing, State::Producing, State::Blocked)
+    );
+    assert_eq!((packml["5"], packml["99"], packml.len()), (State::Starved, State::Setup, 37));
+    let modbus = "{ type: modbus, endpoint: tcp://plc }\n    tags: [{ name: t, address: \"holding:0\", as: u16 }]";
+    let (vision, text) = states(modbus, "{ tag: t, preset: machine_vision }");
+    assert!(!text);
+    assert_eq!(vision.keys().map(String::as_str).collect::<Vec<_>>(), ["1", "2", "3", "4", "5", "6", "7", "8"]);
+}
+
+#[test]
 fn stations_at_one_endpoint_share_a_link() {
     let config = load(
         r#"

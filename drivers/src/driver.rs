@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::breaker::{BreakerView, Durations};
 use crate::treat::Treatment;
 use crate::treat::clock::{self, GatewayClock};
-use crate::{Delivery, Reading, TagId, Time};
+use crate::{Delivery, Event, Reading, TagId, Time};
 
 /// One link to one device, broker or server. Owned by exactly one [`supervisor`](crate::supervisor) task.
 pub trait Driver: Send {
@@ -118,6 +118,8 @@ pub struct Batch {
     pub readings: Vec<Reading>,
     /// What arrived and could not become a reading.
     pub losses: Vec<Loss>,
+    /// What happened.
+    pub events: Vec<Event>,
     /// To be signed once all of this is durable.
     pub receipt: Option<Receipt>,
 }

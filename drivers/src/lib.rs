@@ -10,6 +10,7 @@
 pub mod breaker;
 pub mod delivery;
 pub mod driver;
+pub mod event;
 #[cfg(feature = "gpio")]
 pub mod gpio;
 #[cfg(feature = "modbus")]
@@ -32,6 +33,7 @@ pub use delivery::{Deliveries, Delivery};
 pub use driver::{
     AnyDriver, Batch, DeviceState, Driver, LinkError, LinkPhase, LinkState, Loss, Outlet, Receipt, Rung, Stale, Stopped,
 };
+pub use event::Event;
 pub use reading::{OwnStatus, Reading, Status, TagId, Validity, Value};
 pub use time::Time;
 

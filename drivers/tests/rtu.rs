@@ -329,7 +329,7 @@ proptest! {
     ) {
         let tag = |((table, offset, bit, data_type, order, length), id): (_, u32)| {
             let table: Table = table;
-            let address = gemba_drivers::modbus::Address { table, offset, bit: bit.filter(|_| !table.is_bits() && data_type == DataType::Bool) };
+            let address = gemba_drivers::modbus::Address { table, offset, bit: bit.filter(|_: &u8| !table.is_bits() && data_type == DataType::Bool) };
             let data_type = if table.is_bits() { DataType::Bool } else { data_type };
             Tag { order: Order::ALL[order].1, length, ..Tag::new(TagId(id), address, data_type) }
         };

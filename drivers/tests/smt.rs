@@ -119,9 +119,13 @@ async fn aoi(plant: &Plant) -> Reader {
     let names = ["State", "Good", "Reject", "Score", "DefectCode", "Product", "Serial"];
     let tags = (0..)
         .zip(names)
-        .map(|(id, name)| opcua::Tag { id: TagId(id), node: plant.opcua_node(name).parse().expect("a node") })
+        .map(|(id, name)| opcua::Tag {
+            id: TagId(id),
+            node: plant.opcua_node(name).parse().expect("a node"),
+            pick: opcua::Pick::default(),
+        })
         .collect();
-    let station = opcua::Station { name: "aoi-1".into(), publish: Duration::from_millis(50), tags };
+    let station = opcua::Station { name: "aoi-1".into(), publish: Duration::from_millis(50), tags, events: Vec::new() };
     let config = opcua::Config {
         endpoint: plant.opcua(),
         spares: Vec::new(),

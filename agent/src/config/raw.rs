@@ -9,6 +9,7 @@ use super::calendar::{Days, WallTime, Zone};
 use super::error::Report;
 use super::otlp::{BaseUrl, Compression};
 use super::protocols::{Gpio, Modbus, Mqtt, Opcua, Protocol, Source, Speaks, Tag};
+use super::resolve::Preset;
 use super::section::{At, Entries, Leaf, Shape, expect_map, section};
 use super::tree::{Kind, Node};
 use super::units::{DAY, MIB, PIB, Rate, SECOND, Size, Span};
@@ -236,11 +237,34 @@ section! {
 
 section! {
     /// Which tag tells the state, and in what words.
-    StateTag {
+    StateKeys {
         /// One of the station's tags.
         tag: Name => required;
-        /// From the tag's value to the state: `{ 1: producing, 2: down }` or `{ Execute: producing }`.
-        map: Entries<OneOf<State>> => required;
+        /// A standard's states, by name and number: `machinery`, `machine_vision` or `packml`.
+        preset: OneOf<Preset> => optional;
+        /// From the tag's value to the state: `{ 1: producing, 2: down }` or `{ Execute: producing }`. Required without a
+        /// `preset`; beside one it adds to it, and counts where both have a value.
+        map: Entries<OneOf<State>> => optional;
+    }
+}
+
+/// Which tag tells the state, by a map, a standard or both.
+#[derive(Debug)]
+pub(super) struct StateTag(pub(super) StateKeys);
+
+impl Shape for StateTag {
+    fn read(node: &Node, report: &mut Report) -> Option<Self> {
+        let keys = StateKeys::read(node, report)?;
+        if node.get("map").is_none() && node.get("preset").is_none() {
+            report.add(&node.place, &node.path, "the key `map` is missing (or `preset`)");
+        }
+        Some(Self(keys))
+    }
+
+    fn schema() -> Value {
+        let mut schema = StateKeys::schema();
+        schema["anyOf"] = json!([{ "required": ["map"] }, { "required": ["preset"] }]);
+        schema
     }
 }
 

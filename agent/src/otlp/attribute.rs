@@ -17,6 +17,17 @@ pub(super) fn whole(key: &str, value: u64) -> KeyValue {
     attribute(key, Value::IntValue(i64::try_from(value).unwrap_or(i64::MAX)))
 }
 
+/// A value as it is; none for nothing.
+pub(super) fn of_value(key: &str, value: &gemba_drivers::Value) -> Option<KeyValue> {
+    Some(match value {
+        gemba_drivers::Value::Null => return None,
+        gemba_drivers::Value::Bool(on) => flag(key, *on),
+        gemba_drivers::Value::Int(number) => attribute(key, Value::IntValue(*number)),
+        gemba_drivers::Value::Float(number) => attribute(key, Value::DoubleValue(*number)),
+        gemba_drivers::Value::Text(said) => text(key, &**said),
+    })
+}
+
 /// OTLP counts from 1970 on; nothing in a factory is older.
 pub(super) fn nanos(time: Time) -> u64 {
     u64::try_from(time.0).unwrap_or(0)

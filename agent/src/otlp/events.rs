@@ -3,12 +3,12 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use gemba_drivers::{Time, Validity};
+use gemba_drivers::{Event, Time, Validity};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, SeverityNumber};
 
 use crate::model::State;
-use crate::otlp::attribute::{STATION, nanos, text, whole};
+use crate::otlp::attribute::{STATION, nanos, of_value, text, whole};
 use crate::record::Record;
 
 /// `record` as a log, unless it is told in numbers only.
@@ -69,7 +69,28 @@ pub(super) fn log_record(record: &Record, stations: &HashSet<Arc<str>>) -> Optio
                 format!("{} lost {} from {} to {}: {}", loss.source, loss.count, loss.from, loss.to, loss.reason);
             Some(log("gemba.loss", loss.to, SeverityNumber::Warn, body, attributes))
         }
+        Record::Event(event) => Some(happened(event)),
     }
+}
+
+/// What a device told. (1 to 1000 by OPC 10000-5, 6.4.2: low, medium low, medium, medium high, high.)
+fn happened(event: &Event) -> LogRecord {
+    let severity = match event.severity {
+        ..=400 => SeverityNumber::Info,
+        401..=600 => SeverityNumber::Warn,
+        601.. => SeverityNumber::Error,
+    };
+    let mut attributes = vec![
+        text(STATION, &*event.station),
+        text("opcua.event.type", &*event.kind),
+        whole("opcua.event.severity", u64::from(event.severity)),
+    ];
+    attributes.extend(event.attributes.iter().filter_map(|(name, value)| of_value(name, value)));
+    let body = match (event.message.is_empty(), &event.kind) {
+        (true, kind) => format!("{kind} at {}", event.station),
+        (false, _) => event.message.to_string(),
+    };
+    log("factory.event", event.time, severity, body, attributes)
 }
 
 fn log(event: &str, time: Time, severity: SeverityNumber, body: String, attributes: Vec<KeyValue>) -> LogRecord {
@@ -77,7 +98,12 @@ fn log(event: &str, time: Time, severity: SeverityNumber, body: String, attribut
         time_unix_nano: nanos(time),
         observed_time_unix_nano: nanos(time),
         severity_number: severity as i32,
-        severity_text: if severity == SeverityNumber::Info { "INFO" } else { "WARN" }.to_owned(),
+        severity_text: match severity {
+            SeverityNumber::Info => "INFO",
+            SeverityNumber::Error => "ERROR",
+            _ => "WARN",
+        }
+        .to_owned(),
         body: Some(AnyValue { value: Some(Value::StringValue(body)) }),
         attributes,
         event_name: event.to_owned(),

@@ -411,6 +411,43 @@ fn a_change_of_state_is_a_log() {
 }
 
 #[test]
+fn what_a_device_tells_is_a_log_as_severe_as_it_says() {
+    let event = |severity, message: &str| gemba_drivers::Event {
+        station: "oven-1".into(),
+        time: at(3),
+        received: at(4),
+        kind: "AlarmConditionType".into(),
+        severity,
+        message: message.into(),
+        attributes: vec![
+            ("opcua.event.id".into(), Value::Text("ab".into())),
+            ("opcua.condition.active".into(), Value::Bool(true)),
+        ],
+    };
+    let log = log_of(Record::Event(Box::new(event(700, "too hot"))));
+    assert_eq!((log.event_name.as_str(), log.time_unix_nano), ("factory.event", at(3).0 as u64));
+    assert_eq!(body(&log), "too hot");
+    assert_eq!(
+        words(&log.attributes),
+        [
+            "factory.station=oven-1",
+            "opcua.event.type=AlarmConditionType",
+            "opcua.event.severity=700",
+            "opcua.event.id=ab",
+            "opcua.condition.active=true",
+        ]
+    );
+    let severities = [1, 400, 401, 600, 601, 1000].map(|severity| {
+        let log = log_of(Record::Event(Box::new(event(severity, ""))));
+        assert_eq!(body(&log), "AlarmConditionType at oven-1");
+        (log.severity_number, log.severity_text)
+    });
+    let (info, warn, error) = ((9, "INFO"), (13, "WARN"), (17, "ERROR"));
+    let expected = [info, info, warn, warn, error, error].map(|(number, text)| (number, text.to_owned()));
+    assert_eq!(severities, expected);
+}
+
+#[test]
 fn a_change_of_validity_is_a_log_with_the_protocols_code_and_name() {
     let change = |from, to| {
         log_of(Record::ValidityChanged { station: "aoi-1".into(), tag: "score".into(), time: at(3), from, to })

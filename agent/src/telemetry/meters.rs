@@ -47,6 +47,7 @@ pub struct Meters {
     since: Time,
     /// Numbers, texts, changes among them.
     intake: [AtomicU64; 3],
+    events: AtomicU64,
     batches: AtomicU64,
     commit_bytes: AtomicU64,
     commit_ns: AtomicU64,
@@ -63,6 +64,7 @@ impl Default for Meters {
         Self {
             since: Time::now(),
             intake: Default::default(),
+            events: AtomicU64::default(),
             batches: AtomicU64::default(),
             commit_bytes: AtomicU64::default(),
             commit_ns: AtomicU64::default(),
@@ -90,6 +92,11 @@ impl Meters {
     /// A text tag changed.
     pub fn text_changed(&self) {
         self.intake[2].fetch_add(1, Relaxed);
+    }
+
+    /// A device told that something happened.
+    pub fn took_event(&self) {
+        self.events.fetch_add(1, Relaxed);
     }
 
     /// What was taken in so far.
@@ -148,6 +155,7 @@ impl Meters {
         let took = Number::Buckets { bounds: &COMMIT_BOUNDS, counts, sum: took };
         vec![
             sum("gemba.batches", "{batch}", "Responses, publishes and payloads taken in.", &self.batches),
+            sum("gemba.events", "{event}", "Events and alarms of devices taken in.", &self.events),
             sum("gemba.commit.io", "By", "Bytes made durable.", &self.commit_bytes),
             Metric::one("gemba.commit.duration", "s", "How long commits took.", Kind::Histogram(self.since), took),
             sum("gemba.telemetry.dropped", "{item}", "Own points, log records and spans dropped.", &self.dropped),

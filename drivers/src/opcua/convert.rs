@@ -1,5 +1,6 @@
 //! From OPC UA's values to ours.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use opcua::types::{DataValue, DateTime, StatusCode, UAString, Variant};
@@ -42,8 +43,8 @@ pub(super) fn overflown(told: &DataValue) -> bool {
     told.status.is_some_and(|code| code.bits() & OVERFLOW != 0)
 }
 
-/// Arrays, structures and bytes have no place in a tag.
-fn value(told: Variant) -> Result<Value, OwnStatus> {
+/// A value on its own. Arrays and structures have no place in a tag; what is picked of them may.
+pub(super) fn value(told: Variant) -> Result<Value, OwnStatus> {
     Ok(match told {
         Variant::Empty => return Err(OwnStatus::NoData),
         Variant::Boolean(on) => Value::Bool(on),
@@ -63,8 +64,21 @@ fn value(told: Variant) -> Result<Value, OwnStatus> {
         Variant::QualifiedName(name) => text(&name.name),
         Variant::Guid(guid) => Value::Text(guid.to_string().into()),
         Variant::StatusCode(code) => Value::Text(Arc::from(&*Status::Opcua(code.bits()).name())),
+        // As readers and labels print them: two hexadecimal digits a byte.
+        Variant::ByteString(bytes) => Value::Text(hex(bytes.as_ref()).into()),
+        Variant::NodeId(node) => Value::Text(node.to_string().into()),
+        Variant::ExpandedNodeId(node) => Value::Text(node.to_string().into()),
+        Variant::XmlElement(element) => Value::Text(element.to_string().into()),
+        Variant::Variant(inner) => return value(*inner),
         Variant::DateTime(at) => Value::Text(rfc3339(&at).ok_or(OwnStatus::WrongType)?.into()),
         _ => return Err(OwnStatus::WrongType),
+    })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
     })
 }
 

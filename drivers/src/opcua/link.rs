@@ -11,8 +11,8 @@ use opcua::client::{
 };
 use opcua::types::{
     AttributeId, DataChangeFilter, DataChangeTrigger, Error, ExtensionObject, MonitoredItemCreateRequest,
-    MonitoringMode, MonitoringParameters, NodeId, NotificationMessage, ReadValueId, StatusCode, TimestampsToReturn,
-    VariableId, Variant,
+    MonitoringMode, MonitoringParameters, NodeId, NotificationMessage, NumericRange, ReadValueId, StatusCode,
+    TimestampsToReturn, VariableId, Variant,
 };
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::timeout;
@@ -44,9 +44,12 @@ pub(super) struct Notice {
 }
 
 /// What is to be watched: the node, and how often the server should look.
+#[derive(Clone)]
 pub(super) struct Want {
     pub(super) handle: u32,
     pub(super) node: NodeId,
+    /// Which elements of an array.
+    pub(super) range: NumericRange,
     pub(super) sampling: Duration,
 }
 
@@ -211,6 +214,11 @@ impl Link {
         Ok(refused)
     }
 
+    /// For calls that are made with [`Link::during_call`].
+    pub(super) fn session(&self) -> Arc<Session> {
+        self.session.clone()
+    }
+
     /// What has come and was not looked at yet.
     pub(super) fn next_notice(&mut self) -> Option<Notice> {
         self.inbox.try_recv().ok()
@@ -285,7 +293,7 @@ impl Link {
     }
 
     /// Carries a call out while the session is kept going, within the time that a call may take.
-    async fn during_call<T>(
+    pub(super) async fn during_call<T>(
         &mut self,
         call: impl Future<Output = Result<T, Error>>,
     ) -> Result<Result<T, Error>, LinkError> {
@@ -313,6 +321,7 @@ fn item(want: &Want, trigger: Option<DataChangeTrigger>) -> MonitoredItemCreateR
         item_to_monitor: ReadValueId {
             node_id: want.node.clone(),
             attribute_id: AttributeId::Value as u32,
+            index_range: want.range.clone(),
             ..ReadValueId::default()
         },
         monitoring_mode: MonitoringMode::Reporting,

@@ -5,32 +5,51 @@
 //! owns this driver. While the agent cannot take a batch the session rests, so that values wait in the
 //! server's queues; what does not fit there comes back with a flag and is a loss in the ledger.
 //!
-//! Of the services of OPC UA only those that read are called.
+//! Of the services of OPC UA only those that read are called, and one method: ConditionRefresh, which lets the server
+//! tell its alarms again and changes nothing at the device (OPC 10000-9, 5.5.7).
 
+mod ask;
+mod browse;
 mod config;
 mod convert;
 mod dial;
 mod endpoint;
+mod event;
+mod find;
 mod identity;
 mod link;
+mod node;
+mod path;
+mod pick;
 pub mod pki;
 mod redundancy;
 mod security;
 mod survey;
+mod types;
+mod units;
 
-pub use config::{Config, Identifier, Namespace, Node, Station, Tag};
+pub use config::{Config, Station, Tag};
+pub use event::Notifier;
+pub use node::{Address, Identifier, Namespace, Node};
+pub use path::Path;
+pub use pick::{Field, Pick, Range};
 pub use pki::Pki;
 pub use security::{Identity, Mode, Policy, Secured, Security};
 
 use std::mem;
 use std::sync::Arc;
 
-use opcua::types::{DataChangeNotification, MonitoredItemNotification, StatusChangeNotification};
+use opcua::types::{
+    DataChangeNotification, EventFieldList, EventNotificationList, MonitoredItemNotification, NumericRange,
+    StatusChangeNotification,
+};
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, info, warn};
 
 use crate::{Batch, Driver, LinkError, Loss, Outlet, Reading, Status, TagId, Time, trace};
+use event::{Events, Told};
 use link::{Link, Notice, Want};
+use pick::Picks;
 use redundancy::Servers;
 
 /// The driver.
@@ -43,6 +62,13 @@ pub struct Client {
     /// What the server does not let us watch, to be told first.
     refused: Vec<Reading>,
     sequence: Sequence,
+    /// What of their nodes' values the tags are.
+    picks: Picks,
+    /// Whose events are told, by station. Their handles follow those of the items.
+    notifiers: Vec<(u32, Notifier)>,
+    events: Events,
+    namespaces: Vec<String>,
+    subscription: u32,
 }
 
 #[derive(Clone, Copy)]
@@ -60,7 +86,31 @@ impl Client {
             .flat_map(|(station, told)| told.tags.iter().map(move |tag| Item { tag: tag.id, station }))
             .collect();
         let servers = Servers::of(&config);
-        Self { config, items, link: None, servers, refused: Vec::new(), sequence: Sequence::default() }
+        let notifiers = (0u32..)
+            .zip(&config.stations)
+            .flat_map(|(station, told)| told.events.iter().map(move |notifier| (station, notifier.clone())))
+            .collect();
+        Self {
+            config,
+            items,
+            link: None,
+            servers,
+            refused: Vec::new(),
+            sequence: Sequence::default(),
+            picks: Picks::default(),
+            notifiers,
+            events: Events::default(),
+            namespaces: Vec::new(),
+            subscription: 0,
+        }
+    }
+
+    /// Makes a session that watches nothing.
+    async fn dial(&mut self) -> Result<&mut Link, LinkError> {
+        self.close().await;
+        self.sequence = Sequence::default();
+        self.servers.reach(&self.config, &mut self.link).await?;
+        self.link.as_mut().ok_or_else(|| LinkError::Broken("not connected".to_owned()))
     }
 
     /// Looks every node up and asks the server to watch it.
@@ -70,17 +120,43 @@ impl Client {
         let (namespaces, a_call) = link.ask_server().await?;
         let subscription = link.subscribe(publish).await?;
 
-        let told = self.config.stations.iter().flat_map(|station| station.tags.iter().map(move |tag| (station, tag)));
+        let told =
+            || self.config.stations.iter().flat_map(|station| station.tags.iter().map(move |tag| (station, tag)));
+        let tags: Vec<_> = told().map(|(_, tag)| tag).collect();
+        let addresses: Vec<_> = tags.iter().map(|tag| &tag.node).collect();
+        let mut nodes = find::nodes(link, &namespaces, &addresses).await?;
+        self.picks = find::picks(link, &tags, &mut nodes).await?;
         let mut wants = Vec::with_capacity(self.items.len());
         let mut refused = Vec::new();
-        for (handle, (station, tag)) in (1u32..).zip(told) {
-            match tag.node.resolve(&namespaces) {
-                Ok(node) => wants.push(Want { handle, node, sampling: station.publish }),
+        for ((handle, (station, tag)), node) in (1u32..).zip(told()).zip(nodes) {
+            let range = tag.pick.range.as_ref().map(Range::asked).unwrap_or_default();
+            match node {
+                Ok(node) => wants.push(Want { handle, node, range, sampling: station.publish }),
                 Err(status) => refused.push((handle, status)),
             }
         }
-        refused.extend(link.watch(subscription, wants, a_call).await?);
+        let ranged: Vec<_> = wants.iter().filter(|want| want.range.has_range()).cloned().collect();
+        let (no_range, denied): (Vec<_>, Vec<_>) =
+            link.watch(subscription, wants, a_call).await?.into_iter().partition(|(handle, status)| {
+                find::no_range(*status) && ranged.iter().any(|want| want.handle == *handle)
+            });
+        refused.extend(denied);
+        // Servers that do not cut ranges out send the whole, and it is done here.
+        let again = ranged.into_iter().filter(|want| no_range.iter().any(|(handle, _)| want.handle == *handle));
+        let again: Vec<_> = again.map(|want| Want { range: NumericRange::None, ..want }).collect();
+        again.iter().for_each(|want| self.picks.whole(want.handle));
+        refused.extend(link.watch(subscription, again, a_call).await?);
         refused.sort_by_key(|(handle, _)| *handle);
+
+        let wanted = find::notifiers(link, &namespaces, &self.notifiers, self.items.len()).await?;
+        for (handle, status) in link.watch_events(subscription, &wanted).await? {
+            warn!(handle, %status, "the server does not tell the events of this node");
+        }
+        if !wanted.is_empty() {
+            self.events.kinds = link.event_types().await?;
+        }
+        self.events.refresh = self.notifiers.iter().any(|(_, notifier)| notifier.refresh);
+        (self.namespaces, self.subscription) = (namespaces, subscription);
 
         info!(tags = self.items.len() - refused.len(), refused = refused.len(), "subscribed");
         let now = Time::now();
@@ -115,6 +191,10 @@ impl Client {
             if let Some(change) = part.inner_as::<StatusChangeNotification>() {
                 return Err(LinkError::Broken(format!("the server ended the subscription ({})", change.status)));
             }
+            if let Some(told) = part.inner_as::<EventNotificationList>() {
+                self.hear(told, received, &mut batch);
+                continue;
+            }
             let Some(change) = part.into_inner_as::<DataChangeNotification>() else { continue };
             self.take(change.monitored_items.unwrap_or_default(), received, &mut batch);
         }
@@ -127,11 +207,35 @@ impl Client {
         Some(&station.name)
     }
 
+    fn hear(&mut self, told: &EventNotificationList, received: Time, batch: &mut Batch) {
+        for EventFieldList { client_handle, event_fields } in told.events.iter().flatten() {
+            let at = (*client_handle as usize).checked_sub(self.items.len() + 1);
+            let Some((station, notifier)) = at.and_then(|at| self.notifiers.get(at)) else { continue };
+            let station = &self.config.stations[*station as usize].name;
+            let fields = event_fields.clone().unwrap_or_default();
+            match self.events.read(notifier, station, fields, &self.namespaces, received) {
+                Told::Event(event) => batch.events.push(event),
+                Told::Overflow(at) => batch.losses.push(event::overflow(station, at)),
+                Told::RefreshWanted => self.events.refresh |= notifier.refresh,
+                Told::Nothing => {}
+            }
+        }
+    }
+
+    /// Asks for the alarms that stand, when that is due.
+    async fn refresh(&mut self) -> Result<(), LinkError> {
+        match self.link.as_mut() {
+            Some(link) if mem::take(&mut self.events.refresh) => link.refresh_conditions(self.subscription).await,
+            _ => Ok(()),
+        }
+    }
+
     fn take(&self, values: Vec<MonitoredItemNotification>, received: Time, batch: &mut Batch) {
         batch.readings.reserve_exact(values.len());
         for MonitoredItemNotification { client_handle, value } in values {
             let Some(item) = item(&self.items, client_handle) else { continue };
             let overflown = convert::overflown(&value);
+            let value = self.picks.of(client_handle, value);
             let reading = convert::reading(item.tag, value, received);
             if overflown {
                 let station = &self.config.stations[item.station as usize].name;
@@ -148,9 +252,7 @@ impl Driver for Client {
     }
 
     async fn connect(&mut self) -> Result<(), LinkError> {
-        self.close().await;
-        self.sequence = Sequence::default();
-        self.servers.reach(&self.config, &mut self.link).await?;
+        self.dial().await?;
         self.watch().await
     }
 
@@ -171,12 +273,15 @@ impl Driver for Client {
                         return error;
                     }
                 };
-                let empty = batch.readings.is_empty() && batch.losses.is_empty();
+                let empty = batch.readings.is_empty() && batch.losses.is_empty() && batch.events.is_empty();
                 if !empty && outlet.deliver(batch).instrument(span).await.is_err() {
                     return LinkError::Broken("the agent is stopping".to_owned());
                 }
                 // Time that we spent waiting is not the server's silence.
                 heard = Instant::now();
+            }
+            if let Err(error) = self.refresh().await {
+                return error;
             }
             let Some(link) = self.link.as_mut() else {
                 return LinkError::Broken("not connected".to_owned());

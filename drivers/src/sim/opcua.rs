@@ -1,5 +1,7 @@
 //! An OPC UA server.
 
+mod events;
+mod model;
 mod secure;
 
 use std::collections::HashMap;
@@ -16,12 +18,15 @@ use opcua::server::node_manager::{ParsedReadValueId, RequestContext, ServerConte
 use opcua::server::{CreateMonitoredItem, Limits, ServerBuilder, ServerHandle, SubscriptionLimits};
 use opcua::sync::{Mutex, RwLock};
 pub use opcua::types::Variant;
-use opcua::types::{DataTypeId, DataValue, DateTime, NodeId, ObjectId, StatusCode, TimestampsToReturn, VariableId};
+use opcua::types::{
+    DataTypeId, DataValue, DateTime, NodeId, NumericRange, ObjectId, StatusCode, TimestampsToReturn, VariableId,
+};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
 
-pub use secure::Secure;
-
+pub use self::events::Happened;
+pub use self::model::Inspection;
+pub use self::secure::Secure;
 use crate::{Time, Value};
 
 /// An OPC UA server in process, without security and for anonymous users unless told otherwise. Dropping it stops it.
@@ -37,6 +42,7 @@ pub struct OpcuaServer {
     nodes: Mutex<Vec<Node>>,
     no_filters: Arc<AtomicBool>,
     secure: Option<Secure>,
+    no_ranges: Arc<AtomicBool>,
     running: Option<Running>,
 }
 
@@ -114,6 +120,7 @@ impl OpcuaServer {
             nodes: Mutex::new(nodes),
             no_filters: Arc::default(),
             secure,
+            no_ranges: Arc::default(),
             running: None,
         };
         server.run(listener)?;
@@ -231,6 +238,11 @@ impl OpcuaServer {
         came.filter(|file| std::fs::rename(file.path(), pki.join("trusted").join(file.file_name())).is_ok()).count() > 0
     }
 
+    /// Refuses monitored items of a part of an array, as small servers do.
+    pub fn refuse_ranges(&self, refuse: bool) {
+        self.no_ranges.store(refuse, Ordering::Relaxed);
+    }
+
     /// How many sessions clients hold; 0 while stopped.
     #[must_use]
     pub fn sessions(&self) -> u32 {
@@ -267,11 +279,11 @@ impl OpcuaServer {
         let pki = tempfile::tempdir()?;
         let nodes = mem::take(&mut *self.nodes.lock());
         let namespace = self.namespace.clone();
-        let no_filters = self.no_filters.clone();
+        let (no_filters, no_ranges) = (self.no_filters.clone(), self.no_ranges.clone());
         let manager = move |context: ServerContext, space: &mut AddressSpace| {
             let index = context.type_tree.write().namespaces_mut().add_namespace(&namespace);
             space.add_namespace(&namespace, index);
-            Manager { namespace, index, no_filters }
+            Manager { namespace, index, no_filters, no_ranges }
         };
         let builder = match &self.secure {
             None => ServerBuilder::new_anonymous("gemba simulated server").host(self.address.ip().to_string()),
@@ -367,6 +379,7 @@ struct Manager {
     namespace: String,
     index: u16,
     no_filters: Arc<AtomicBool>,
+    no_ranges: Arc<AtomicBool>,
 }
 
 #[async_trait]
@@ -391,14 +404,19 @@ impl InMemoryNodeManagerImpl for Manager {
         space: &RwLock<AddressSpace>,
         items: &mut [&mut &mut CreateMonitoredItem],
     ) {
-        let asked: Vec<&ParsedReadValueId> = items.iter().map(|item| item.item_to_monitor()).collect();
+        // Whole: the library cuts ranges out of what it is given here.
+        let whole = |asked: &ParsedReadValueId| ParsedReadValueId { index_range: NumericRange::None, ..asked.clone() };
+        let asked: Vec<_> = items.iter().map(|item| whole(item.item_to_monitor())).collect();
+        let asked: Vec<_> = asked.iter().collect();
         let values = self.read_values(context, space, &asked, 0.0, TimestampsToReturn::Both).await;
         for (value, item) in values.into_iter().zip(items.iter_mut()) {
             let unknown = value.status() == StatusCode::BadNodeIdUnknown;
             // The type of a filter cannot be named outside the library, but shown.
             let filter = format!("{:?}", item.filter()) != "None";
+            let range = item.item_to_monitor().index_range.has_range();
             let status = match () {
                 () if unknown => StatusCode::BadNodeIdUnknown,
+                () if range && self.no_ranges.load(Ordering::Relaxed) => StatusCode::BadIndexRangeInvalid,
                 () if filter && self.no_filters.load(Ordering::Relaxed) => {
                     StatusCode::BadMonitoredItemFilterUnsupported
                 }

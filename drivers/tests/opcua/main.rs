@@ -1,9 +1,12 @@
 //! The OPC UA driver against a real server in process.
 
 mod certificates;
+mod events;
+mod nodes;
 mod redundant;
 mod rig;
 mod secure;
+mod survey;
 
 use std::time::Duration;
 
@@ -83,7 +86,9 @@ async fn each_type_becomes_its_value() {
             Err(OwnStatus::WrongType),
         ),
         ("structure", Variant::from(Range { low: 0.0, high: 1.0 }), Err(OwnStatus::WrongType)),
-        ("bytes", Variant::from(opcua::types::ByteString::from(vec![1, 2])), Err(OwnStatus::WrongType)),
+        ("bytes", Variant::from(opcua::types::ByteString::from(vec![0xA1, 0x02])), text("a102")),
+        ("node", Variant::from(opcua::types::NodeId::new(2, "State")), text("ns=2;s=State")),
+        ("qualified", Variant::from(opcua::types::QualifiedName::new(2, "Execute")), text("Execute")),
     ];
     let server = server(cases.iter().map(|(name, value, _)| (*name, value.clone()))).await;
     let names: Vec<_> = cases.iter().map(|case| case.0).collect();
@@ -241,6 +246,7 @@ async fn stations_of_one_server_share_one_session() {
         name: "aoi-2".into(),
         publish: Duration::from_secs(1),
         tags: vec![tag(9, &server.node("Good"))],
+        events: Vec::new(),
     });
     let driver = Client::new(config.clone());
     assert_eq!(driver.tags(), [TagId(0), TagId(9)]);

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gemba_drivers::opcua::{Client, Config, Identity, Security, Station, Tag};
+use gemba_drivers::opcua::{Client, Config, Identity, Pick, Security, Station, Tag};
 use gemba_drivers::sim::opcua::OpcuaServer;
 use gemba_drivers::supervisor::supervise;
 use gemba_drivers::{Batch, LinkState, Outlet, Reading, TagId, Time};
@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-const NAMESPACE: &str = "urn:fab-2:aoi";
+pub(crate) const NAMESPACE: &str = "urn:fab-2:aoi";
 const DEADLINE: Duration = Duration::from_secs(20);
 /// Sub-second digits down to the 100 ns that OPC UA has.
 pub(crate) const NOON: Time = Time(1_795_000_000_123_456_700);
@@ -24,7 +24,7 @@ pub(crate) async fn server<'a, V: Into<Variant>>(nodes: impl IntoIterator<Item =
 }
 
 pub(crate) fn tag(id: u32, node: &str) -> Tag {
-    Tag { id: TagId(id), node: node.parse().expect("a node") }
+    Tag { id: TagId(id), node: node.parse().expect("a node"), pick: Pick::default() }
 }
 
 /// One station, its tags numbered from 0.
@@ -36,7 +36,7 @@ pub(crate) fn config(endpoint: &str, names: &[&str]) -> Config {
         security: Security::None,
         identity: Identity::Anonymous,
         timeout: Duration::from_secs(5),
-        stations: vec![Station { name: "aoi-1".into(), publish: Duration::from_millis(50), tags }],
+        stations: vec![Station { name: "aoi-1".into(), publish: Duration::from_millis(50), tags, events: Vec::new() }],
     }
 }
 

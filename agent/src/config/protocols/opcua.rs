@@ -14,10 +14,10 @@ use super::{Known, Protocol, Speaks, Wire, endpoint, host_is_sane};
 use crate::config::error::Report;
 use crate::config::raw::StationOf;
 use crate::config::resolve::{Agreed, Links, Told};
-use crate::config::section::{At, Leaf, section};
+use crate::config::section::{At, Leaf, Section, section};
 use crate::config::tree::{Node, Scalar};
 use crate::config::units::{HOUR, SECOND, Span};
-use crate::config::words::{FilePath, Flag, Hidden, OneOf, Text, text};
+use crate::config::words::{FilePath, Flag, Hidden, OneOf, Text, Whole, Word, text};
 
 /// The protocol.
 #[derive(Debug)]
@@ -74,6 +74,91 @@ impl Leaf for NodeId {
     }
 }
 
+/// The browse path to an OPC UA node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::config) struct BrowsePath(opcua::Path);
+
+impl Leaf for BrowsePath {
+    const FORM: &'static str = "a browse path such as `/Objects/nsu=urn:plant:aoi;AOI/2:State`";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        text(scalar)?.parse().map(Self)
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "string", "pattern": "^/.+$" })
+    }
+}
+
+/// An OPC UA node, or the browse path to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::config) struct Address(opcua::Address);
+
+impl Leaf for Address {
+    const FORM: &'static str = "an OPC UA node such as `i=2253`, or a browse path";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        text(scalar)?.parse().map(Self)
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "string", "pattern": "^(/|((nsu=[^;]+|ns=[0-9]{1,5});)?[isgb]=).+$" })
+    }
+}
+
+/// Elements of an array.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::config) struct Range(opcua::Range);
+
+impl Leaf for Range {
+    const FORM: &'static str = "a range of an array such as `0:3`";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        // A number without quotes means itself; `1:30` is base 60 to YAML 1.1, and means itself too.
+        scalar.text.parse().map(Self)
+    }
+
+    fn schema() -> Value {
+        json!({
+            "type": ["string", "integer"],
+            "minimum": 0,
+            "pattern": "^[0-9]+(:[0-9]+)?(,[0-9]+(:[0-9]+)?)*$",
+        })
+    }
+}
+
+/// A field of a structure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::config) struct Field(opcua::Field);
+
+impl Leaf for Field {
+    const FORM: &'static str = "a field of a structure such as `Limits.High`";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        text(scalar)?.parse().map(Self)
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "string", "minLength": 1 })
+    }
+}
+
+/// What an enumeration is told as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::config) enum Enumeration {
+    Number,
+    Name,
+}
+
+impl Word for Enumeration {
+    const WHAT: &'static str = "way to tell an enumeration";
+    const FORM: &'static str = "`number` or `name`";
+
+    fn all() -> Vec<(&'static str, Self)> {
+        vec![("number", Self::Number), ("name", Self::Name)]
+    }
+}
+
 section! {
     /// An OPC UA server. Stations that name the same endpoint, or the same list of them, share one session.
     OpcuaSource {
@@ -103,14 +188,86 @@ section! {
         publish: Span<10, HOUR> => default("500ms");
         /// How long a connect, and each call after it, may take.
         timeout: Span<100, { 300 * SECOND }> => default("5s");
+        /// Nodes whose events and alarms are told, as logs.
+        events: Vec<At<OpcuaEvents>> => optional;
+    }
+}
+
+section! {
+    /// A node whose events and alarms are told.
+    OpcuaEvents {
+        /// The node, or the browse path to it; the server itself tells all that it has.
+        node: Address => default("i=2253");
+        /// Events below this severity (1 to 1000) are not told.
+        min_severity: Whole<1, 1000> => default(1);
+        /// Whether the server is asked, after each connect, for the alarms that stand (ConditionRefresh). It is the one
+        /// method that is ever called, and changes nothing at the device.
+        refresh: Flag => default(true);
     }
 }
 
 section! {
     /// An OPC UA node.
-    OpcuaTag {
+    TagKeys {
         /// `nsu=urn:plant:aoi;s=State` or `ns=2;i=1001`.
-        node: NodeId => required;
+        node: NodeId => optional;
+        /// Instead of `node`: the browse path, looked up at each connect: `/Objects/nsu=urn:plant:aoi;AOI/2:State`.
+        path: BrowsePath => optional;
+        /// One element of an array, counted from zero.
+        index: Whole<0, { u32::MAX as u64 }> => optional;
+        /// Elements of an array: `2`, `0:3`, `1,0:2` for two dimensions. Several elements are text, a JSON list.
+        range: Range => optional;
+        /// A field of a structure: `Limits.High`, `Axes[2].Position`.
+        field: Field => optional;
+        /// What an enumeration is: its `number`, or its `name` as the server tells it.
+        r#enum: OneOf<Enumeration> => default("number");
+    }
+}
+
+/// An OPC UA node, addressed in one of the two ways.
+#[derive(Debug)]
+pub(in crate::config) struct OpcuaTag(TagKeys);
+
+impl Section for OpcuaTag {
+    const KEYS: &'static [&'static str] = TagKeys::KEYS;
+
+    fn read_keys(node: &Node, report: &mut Report) -> Option<Self> {
+        let keys = TagKeys::read_keys(node, report)?;
+        match (node.get("node"), node.get("path")) {
+            (None, None) => report.add(&node.place, &node.path, "the key `node` is missing (or `path`)"),
+            (Some(_), Some(path)) => {
+                report.add(&path.place, &path.path, "the tag has a `node` already; leave one of the two out");
+            }
+            _ => {}
+        }
+        if let (Some(index), Some(_)) = (&keys.index, &keys.range) {
+            index.wrong(report, "the tag has a `range` already; leave one of the two out");
+        }
+        Some(Self(keys))
+    }
+
+    fn describe() -> Value {
+        let mut schema = TagKeys::describe();
+        schema["oneOf"] = json!([{ "required": ["node"] }, { "required": ["path"] }]);
+        schema["not"] = json!({ "required": ["index", "range"] });
+        schema
+    }
+}
+
+impl TagKeys {
+    fn address(&self) -> Option<opcua::Address> {
+        let node = self.node.as_ref().map(|node| opcua::Address::Node(node.value.0.clone()));
+        node.or_else(|| self.path.as_ref().map(|path| opcua::Address::Path(path.value.0.clone())))
+    }
+
+    fn pick(&self) -> opcua::Pick {
+        let element =
+            self.index.as_ref().map(|index| opcua::Range::element(u32::try_from(index.0).unwrap_or(u32::MAX)));
+        opcua::Pick {
+            range: element.or_else(|| self.range.as_ref().map(|range| range.value.0.clone())),
+            field: self.field.as_ref().map(|field| field.value.0.clone()),
+            names: self.r#enum.as_ref().is_some_and(|told| told.0 == Enumeration::Name),
+        }
     }
 }
 
@@ -148,13 +305,28 @@ impl Speaks for Opcua {
         let Wire::Opcua(draft) = links.wire(index) else { return None };
         draft.door.say(told.who, source, report);
         draft.timeout.say(told.who, &source.timeout, |time| time.0, report);
-        let tags = station.tags.iter().flat_map(|tags| &tags.value).zip(told.facts).filter_map(|(tag, facts)| {
-            Some(opcua::Tag { id: facts.id, node: tag.value.own.node.as_ref()?.value.0.clone() })
-        });
+        let mut tags = Vec::with_capacity(told.facts.len());
+        for (tag, facts) in station.tags.iter().flat_map(|tags| &tags.value).zip(told.facts) {
+            let OpcuaTag(keys) = &tag.value.own;
+            let (pick, Some(node)) = (keys.pick(), keys.address()) else { continue };
+            if let Some(told_as) = keys.r#enum.as_ref().filter(|_| pick.names && told.oee.counts(facts.id)) {
+                told_as.wrong(report, format!("`{}` counts, and names are no numbers; leave `enum` out", facts.shown));
+            }
+            tags.push(opcua::Tag { id: facts.id, node, pick });
+        }
+        let notifier = |events: &At<OpcuaEvents>| {
+            let OpcuaEvents { node, min_severity, refresh } = &events.value;
+            Some(opcua::Notifier {
+                node: node.as_ref()?.value.0.clone(),
+                min_severity: u16::try_from(min_severity.as_ref()?.0).unwrap_or(u16::MAX),
+                refresh: refresh.as_ref()?.0,
+            })
+        };
         draft.config.stations.push(opcua::Station {
             name: Arc::clone(&told.who.name),
             publish: source.publish.as_ref()?.0,
-            tags: tags.collect(),
+            tags,
+            events: source.events.iter().flat_map(|events| &events.value).filter_map(notifier).collect(),
         });
         Some(index)
     }

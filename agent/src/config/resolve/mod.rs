@@ -3,6 +3,7 @@
 mod context;
 mod links;
 mod oee;
+mod presets;
 mod shifts;
 
 use std::collections::HashMap;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use gemba_drivers::{TagId, modbus};
 
 pub(super) use self::links::{Agreed, Links};
+pub(super) use self::presets::Preset;
 use super::error::{Place, Report};
 use super::otlp::Compression;
 use super::protocols::{Speaks, Tag as RawTag};

@@ -37,7 +37,7 @@ pub(super) fn resolve(oee: Option<&At<raw::Oee>>, tags: &[TagFacts], report: &mu
         reject.wrong(report, "two of `total`, `good` and `reject` are enough, the third is derived; leave one out");
     }
     let mut roles = Roles { tags, taken: Vec::new() };
-    let state = oee.state.as_ref().and_then(|state| roles.state(&state.value, report));
+    let state = oee.state.as_ref().and_then(|state| roles.state(&state.value.0, report));
     let mut counter = |role, counter: &Option<At<raw::Counter>>| {
         counter.as_ref().and_then(|counter| roles.counter(role, &counter.value, report))
     };
@@ -78,15 +78,15 @@ impl<'a> Roles<'a> {
         Some(tag)
     }
 
-    fn state(&mut self, raw: &raw::StateTag, report: &mut Report) -> Option<(StateSpec, bool)> {
+    fn state(&mut self, raw: &raw::StateKeys, report: &mut Report) -> Option<(StateSpec, bool)> {
         let tag = raw.tag.as_ref().and_then(|name| self.tag("state", name, report));
-        let map = raw.map.as_ref()?;
-        if map.value.0.is_empty() {
+        if let Some(map) = raw.map.as_ref().filter(|map| map.value.0.is_empty()) {
             map.wrong(report, "the map is empty; write it as `{ 1: producing, 2: down }`");
         }
-        let mut entries = Vec::with_capacity(map.value.0.len());
+        let map = raw.map.iter().flat_map(|map| &map.value.0);
+        let mut entries = Vec::new();
         let mut text = false;
-        for (key, state) in &map.value.0 {
+        for (key, state) in map {
             let wrong = match device_value(key) {
                 Err(message) => message,
                 Ok((value, _)) if entries.iter().any(|(known, _)| *known == value) => {
@@ -105,7 +105,22 @@ impl<'a> Roles<'a> {
             };
             report.add(&key.place, &state.path, wrong);
         }
-        Some((StateSpec { tag: tag?.id, map: entries }, text))
+        let tag = tag?;
+        if let Some(preset) = raw.preset.as_ref().filter(|_| tag.data_type == Some(modbus::DataType::Bool)) {
+            preset.wrong(report, format!("`{}` is a `bool`, and the standard's states are numbers", tag.shown));
+        }
+        for (value, state) in raw.preset.iter().flat_map(|preset| preset.0.entries()) {
+            let number = value.bytes().all(|byte| byte.is_ascii_digit());
+            // A register has numbers only. What the map says of a value counts more than the standard.
+            if (number || tag.data_type.is_none()) && entries.iter().all(|(known, _)| *known != value) {
+                text |= !number;
+                entries.push((value, state));
+            }
+        }
+        if entries.is_empty() {
+            return None;
+        }
+        Some((StateSpec { tag: tag.id, map: entries }, text))
     }
 
     fn counter(&mut self, role: &'static str, raw: &raw::Counter, report: &mut Report) -> Option<CounterSpec> {
