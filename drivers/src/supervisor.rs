@@ -9,7 +9,9 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
-use crate::{Batch, BreakerState, Driver, LinkError, LinkPhase, Outlet, OwnStatus, Reading, Status, TagId, Time, trace};
+use crate::{
+    Batch, BreakerState, Driver, LinkError, LinkPhase, Outlet, OwnStatus, Reading, Status, TagId, Time, trace,
+};
 
 /// The shortest pause between two attempts.
 pub const FIRST_PAUSE: Duration = Duration::from_millis(500);

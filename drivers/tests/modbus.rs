@@ -418,7 +418,8 @@ async fn nothing_but_reads_ever_leaves() {
     server.set_discrete(1, 0, &[true]);
     server.set_input(1, 0, &[1]);
     server.refuse(1, Table::Holding, 1, Some(2));
-    let all = [("coil:0", "bool"), ("discrete:0", "bool"), ("input:0", "u16"), ("holding:0.3", "bool"), ("input:9", "u16")];
+    let all =
+        [("coil:0", "bool"), ("discrete:0", "bool"), ("input:0", "u16"), ("holding:0.3", "bool"), ("input:9", "u16")];
     groups.push(group(1, 3, &all));
     groups.push(group(2, 8, &[("holding:0", "u16")]));
     let (endpoint, seen) = recorder(server.addr()).await;
@@ -430,7 +431,8 @@ async fn nothing_but_reads_ever_leaves() {
         link.next().await;
     }
     server.silence(Some(2));
-    link.until(|batch| (batch.readings[0].validity == Validity::Bad(Status::Own(OwnStatus::NoAnswer))).then_some(())).await;
+    link.until(|batch| (batch.readings[0].validity == Validity::Bad(Status::Own(OwnStatus::NoAnswer))).then_some(()))
+        .await;
     server.hang(true);
     link.until_lost().await;
     server.hang(false);
@@ -493,14 +495,21 @@ async fn a_gateway_that_says_a_unit_is_away_is_asked_for_it_ever_more_seldom() {
     let of_seven = server.take_asked().iter().filter(|asked| asked.unit == 7).count();
     assert!(of_seven <= 2, "{of_seven}");
     server.set_holding(7, 0, &[70]);
-    link.until(|batch| (batch.readings[0].tag == TagId(3)).then(|| of(batch, 3).value == Value::Int(70))?.then_some(())).await;
+    link.until(|batch| {
+        (batch.readings[0].tag == TagId(3)).then(|| of(batch, 3).value == Value::Int(70))?.then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_tag_that_cannot_be_decoded_is_bad_beside_good_ones() {
     let server = ModbusServer::start().await.expect("a server");
     server.set_holding(1, 0, &[0x12A4, 0x1234, 0xFF41]);
-    let mut only = group(1, 0, &[("holding:0", "bcd16"), ("holding:1", "bcd16"), ("holding:2", "string"), ("holding:1.4", "bool")]);
+    let mut only = group(
+        1,
+        0,
+        &[("holding:0", "bcd16"), ("holding:1", "bcd16"), ("holding:2", "string"), ("holding:1.4", "bool")],
+    );
     only.tags[2].length = 2;
     let mut link = Link::start(client(server.endpoint(), TIMEOUT, vec![only]));
     let batch = link.next().await;
@@ -603,7 +612,10 @@ async fn a_browse_that_finds_nothing_says_why() {
     let server = ModbusServer::start().await.expect("a server");
     let (_, outcome) = browse(server.endpoint(), 10).await;
     let why = outcome.expect_err("no unit 1").to_string();
-    assert_eq!(why, "refused: unit 1 is there and refused all of it; the last time with GatewayTargetDeviceFailedToRespond");
+    assert_eq!(
+        why,
+        "refused: unit 1 is there and refused all of it; the last time with GatewayTargetDeviceFailedToRespond"
+    );
     server.hang(true);
     let (_, outcome) = browse(server.endpoint(), 10).await;
     assert_eq!(outcome.expect_err("silence").to_string(), "unreachable: unit 1 did not answer within 1s: nothing came");

@@ -11,10 +11,10 @@ use gemba_drivers::modbus::{Address, Client, Config, DataType, Endpoint, Group, 
 use gemba_drivers::sim::rtu::{Mood, RtuBus};
 use gemba_drivers::survey::{Probed, Survey as _};
 use gemba_drivers::{
-    Batch, BreakerState, DeviceState, Driver as _, LinkError, LinkState, Outlet, OwnStatus, Reading, Status, TagId, Time,
-    Validity, Value,
+    Batch, BreakerState, DeviceState, Driver as _, LinkError, LinkState, Outlet, OwnStatus, Reading, Status, TagId,
+    Time, Validity, Value,
 };
-use proptest::prelude::{ProptestConfig, Just, Strategy, any, prop_assert_eq, prop_oneof, proptest};
+use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_assert_eq, prop_oneof, proptest};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -264,7 +264,11 @@ async fn rtu_over_tcp_is_read_lost_and_found_again() {
     let mut group = two(1, 0);
     group.timeout = Duration::from_millis(300);
     let mut link = Link::start(Client::new(config(endpoint, vec![group])));
-    assert_own(&link.until(|batch| all_good(batch).then(|| Batch { readings: batch.readings.clone(), ..Batch::default() })).await);
+    assert_own(
+        &link
+            .until(|batch| all_good(batch).then(|| Batch { readings: batch.readings.clone(), ..Batch::default() }))
+            .await,
+    );
     bus.always(1, Some(Mood::Silent));
     link.until_lost().await;
     bus.always(1, None);

@@ -67,17 +67,38 @@ impl Families {
             Metric { name, unit: "s", about, kind: Kind::Histogram(since), points }
         };
         let all = [
-            self.attempts.tell("gemba.link.attempts", "{attempt}", "Times that it was tried to bring the link up.", count),
-            took(("gemba.link.connect.duration", "How long these attempts took, also those that failed."), self.connecting),
-            self.link.states.tell("gemba.link.breaker.state", "1", state, Kind::Gauge),
+            self.attempts.tell(
+                "gemba.link.attempts",
+                "{attempt}",
+                "Times that it was tried to bring the link up.",
+                count,
+            ),
+            took(
+                ("gemba.link.connect.duration", "How long these attempts took, also those that failed."),
+                self.connecting,
+            ),
+            self.link.states.tell("gemba.link.breaker.state", "{state}", state, Kind::Gauge),
             self.link.turns.tell("gemba.link.breaker.transitions", "{transition}", turns, count),
-            self.device.states.tell("gemba.device.breaker.state", "1", state, Kind::Gauge),
+            self.device.states.tell("gemba.device.breaker.state", "{state}", state, Kind::Gauge),
             self.device.turns.tell("gemba.device.breaker.transitions", "{transition}", turns, count),
             self.requests.tell("gemba.device.requests", "{request}", "Requests to the device.", count),
             self.unanswered.tell("gemba.device.unanswered", "{request}", "Requests that had no answer.", count),
-            self.retries.tell("gemba.device.retries", "{request}", "Requests made again, or to see whether it is back.", count),
-            took(("gemba.device.retry.duration", "How long retries took, also those without an answer."), self.retrying),
-            self.discarded.tell("gemba.device.discarded", "{frame}", "Frames that were no answer to what was asked.", count),
+            self.retries.tell(
+                "gemba.device.retries",
+                "{request}",
+                "Requests made again, or to see whether it is back.",
+                count,
+            ),
+            took(
+                ("gemba.device.retry.duration", "How long retries took, also those without an answer."),
+                self.retrying,
+            ),
+            self.discarded.tell(
+                "gemba.device.discarded",
+                "{frame}",
+                "Frames that were no answer to what was asked.",
+                count,
+            ),
         ];
         all.into_iter().filter(|metric| !metric.points.is_empty()).collect()
     }
@@ -199,7 +220,10 @@ mod tests {
                 format!("gemba.device.unanswered {device} 6"),
                 format!("gemba.device.retries {device} 2"),
                 format!("gemba.device.retry.duration {device} 2 in 0.1"),
-                format!("gemba.device.discarded {} gemba.frame.kind=crc gemba.link.endpoint=tcp://a 4", "gemba.device.name=unit 2"),
+                format!(
+                    "gemba.device.discarded {} gemba.frame.kind=crc gemba.link.endpoint=tcp://a 4",
+                    "gemba.device.name=unit 2"
+                ),
             ]
         );
     }

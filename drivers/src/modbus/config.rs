@@ -280,7 +280,11 @@ impl FromStr for Address {
         let bit = match bit {
             None => None,
             Some(_) if table.is_bits() => {
-                return Err(format!("`{text}`: a {} is one bit already; write `{}:{offset}`", table.name(), table.name()));
+                return Err(format!(
+                    "`{text}`: a {} is one bit already; write `{}:{offset}`",
+                    table.name(),
+                    table.name()
+                ));
             }
             Some(bit) => match digits(bit) {
                 Some(bit @ 0..=15) => Some(bit),

@@ -92,7 +92,9 @@ pub(super) fn otherwise(tag: &Tag, words: &[u16]) -> Vec<(String, Value)> {
             }
         }
         DataType::Bool => {}
-        _ => orders.into_iter().for_each(|order| try_out(like(tag.data_type, order), format!("order: {}", order.letters()))),
+        _ => orders
+            .into_iter()
+            .for_each(|order| try_out(like(tag.data_type, order), format!("order: {}", order.letters()))),
     }
     found
 }

@@ -89,7 +89,8 @@ impl Line {
         let (mut line, mut stop_bits) = (Self::default(), None);
         let mut seen = Vec::new();
         for setting in query.split('&').filter(|setting| !setting.is_empty()) {
-            let (key, value) = setting.split_once('=').ok_or_else(|| format!("`{setting}` sets nothing; write `baud=19200`"))?;
+            let (key, value) =
+                setting.split_once('=').ok_or_else(|| format!("`{setting}` sets nothing; write `baud=19200`"))?;
             if seen.contains(&key) {
                 return Err(format!("`{key}` is set twice"));
             }
@@ -97,7 +98,8 @@ impl Line {
             match (key, value) {
                 ("baud", value) => {
                     let baud = value.parse().ok().filter(|baud| (300..=4_000_000).contains(baud));
-                    line.baud = baud.ok_or_else(|| format!("`{value}` is no baud rate; a whole number from 300 to 4000000"))?;
+                    line.baud =
+                        baud.ok_or_else(|| format!("`{value}` is no baud rate; a whole number from 300 to 4000000"))?;
                 }
                 ("parity", "even") => line.parity = Parity::Even,
                 ("parity", "odd") => line.parity = Parity::Odd,
@@ -191,9 +193,12 @@ mod tests {
     fn a_serial_line_is_19200_8e1_unless_said() {
         let all = "rtu:///dev/ttyUSB0?baud=9600&parity=odd&stop_bits=2&data_bits=8";
         assert_eq!(line(all).to_string(), "9600 8O2");
-        for (query, shown) in
-            [("", "19200 8E1"), ("?", "19200 8E1"), ("?parity=none", "19200 8N2"), ("?parity=none&stop_bits=1", "19200 8N1")]
-        {
+        for (query, shown) in [
+            ("", "19200 8E1"),
+            ("?", "19200 8E1"),
+            ("?parity=none", "19200 8N2"),
+            ("?parity=none&stop_bits=1", "19200 8N1"),
+        ] {
             assert_eq!(line(&format!("rtu:///dev/ttyS0{query}")).to_string(), shown);
         }
     }
@@ -209,8 +214,14 @@ mod tests {
             ("rtu:///dev/ttyS0?parity=E", "`E` is no parity; `even`, `odd` or `none`"),
             ("rtu:///dev/ttyS0?stop_bits=3", "`3` is no number of stop bits; 1 or 2"),
             ("rtu:///dev/ttyS0?data_bits=7", "RTU has 8 data bits, not `7`"),
-            ("rtu:///dev/ttyS0?speed=9600", "`speed` is no setting of a serial line; one of baud, parity, stop_bits, data_bits"),
-            ("serial:///dev/ttyS0", "`serial:///dev/ttyS0` is no Modbus endpoint; write it as `tcp://host:502`, `rtu:///dev/ttyS0` or `rtu+tcp://host:502`"),
+            (
+                "rtu:///dev/ttyS0?speed=9600",
+                "`speed` is no setting of a serial line; one of baud, parity, stop_bits, data_bits",
+            ),
+            (
+                "serial:///dev/ttyS0",
+                "`serial:///dev/ttyS0` is no Modbus endpoint; write it as `tcp://host:502`, `rtu:///dev/ttyS0` or `rtu+tcp://host:502`",
+            ),
         ] {
             assert_eq!(text.parse::<Endpoint>(), Err(why.to_owned()));
         }

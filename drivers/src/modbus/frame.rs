@@ -168,7 +168,9 @@ impl Asked {
         (0..bytes.len()).find_map(|start| {
             let frame = &bytes[start..];
             let length = match *frame {
-                [unit, said, count, ..] if (unit, said) == (self.unit, function) && usize::from(count) == self.data() => {
+                [unit, said, count, ..]
+                    if (unit, said) == (self.unit, function) && usize::from(count) == self.data() =>
+                {
                     self.rtu_length()
                 }
                 [unit, said, ..] if (unit, said) == (self.unit, function | 0x80) => 5,

@@ -88,7 +88,8 @@ impl Client {
     ) -> Self {
         let mut client = Self::new(config);
         let line = if let Endpoint::Rtu { line, .. } = &client.endpoint { Some(*line) } else { None };
-        let framing = if matches!(client.endpoint, Endpoint::Tcp { .. }) { frame::Framing::Tcp } else { frame::Framing::Rtu };
+        let framing =
+            if matches!(client.endpoint, Endpoint::Tcp { .. }) { frame::Framing::Tcp } else { frame::Framing::Rtu };
         client.wire = Some(Wire::over(Box::new(stream), framing, line, client.pause));
         client
     }
@@ -394,7 +395,8 @@ mod tests {
     }
 
     fn group(unit: u8, addresses: &[&str]) -> Group {
-        let tag = |(address, id): (&&str, u32)| Tag::new(TagId(id), address.parse().expect("an address"), DataType::U16);
+        let tag =
+            |(address, id): (&&str, u32)| Tag::new(TagId(id), address.parse().expect("an address"), DataType::U16);
         let tags = addresses.iter().zip(0..).map(tag).collect();
         let (poll, timeout, limits) = (Duration::from_secs(1), Duration::from_secs(1), Limits::default());
         Group { station: format!("press-{unit}").into(), unit, poll, timeout, limits, tags }

@@ -237,9 +237,8 @@ mod tests {
     #[test]
     fn fewer_registers_and_other_gaps_where_a_device_wants_them() {
         let tags = |addresses: &[&str]| {
-            let tag = |(address, id): (&&str, u32)| {
-                Tag::new(TagId(id), address.parse().expect("an address"), DataType::U16)
-            };
+            let tag =
+                |(address, id): (&&str, u32)| Tag::new(TagId(id), address.parse().expect("an address"), DataType::U16);
             addresses.iter().zip(0..).map(tag).collect::<Vec<_>>()
         };
         let some = tags(&["holding:0", "holding:1", "holding:2", "holding:3", "holding:9"]);

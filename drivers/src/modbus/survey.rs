@@ -67,7 +67,16 @@ impl Survey for Client {
         }
         let pause = if self.pause.is_zero() { GENTLE } else { self.pause };
         let wire = self.wire.as_mut().ok_or_else(|| LinkError::Broken("not connected".to_owned()))?;
-        let mut search = Search { wire, unit, timeout, pause, left: scope.most, refused: None, answered: false, lacking: Vec::new() };
+        let mut search = Search {
+            wire,
+            unit,
+            timeout,
+            pause,
+            left: scope.most,
+            refused: None,
+            answered: false,
+            lacking: Vec::new(),
+        };
         let mut outcome = Ok(());
         for table in Table::ALL {
             outcome = search.table(table, found).await;

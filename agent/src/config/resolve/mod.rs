@@ -244,7 +244,8 @@ impl Plant {
                 }
                 // Of an array once.
                 (Some(name), None)
-                    if matches!(part.as_str(), "" | ".0") && !is_metric_name(&format!("factory.tag.{}", name.value.0)) =>
+                    if matches!(part.as_str(), "" | ".0")
+                        && !is_metric_name(&format!("factory.tag.{}", name.value.0)) =>
                 {
                     let fitting: String = name
                         .shown

@@ -254,12 +254,7 @@ fn place(first: modbus::Address, width: u16, part: u32) -> Option<modbus::Addres
 }
 
 /// The tag, or the first one of an array.
-fn one(
-    tag: &At<super::Tag<Modbus>>,
-    facts: &TagFacts,
-    limits: Limits,
-    report: &mut Report,
-) -> Option<modbus::Tag> {
+fn one(tag: &At<super::Tag<Modbus>>, facts: &TagFacts, limits: Limits, report: &mut Report) -> Option<modbus::Tag> {
     let options = &tag.value.own;
     let written = options.address.as_ref()?;
     let address = written.value.0;
