@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::Client;
 use super::config::{Table, Tag};
 use super::decode::{decode, otherwise};
 use super::frame::{Answer, Oddity};
 use super::plan::{Plan, Read};
+use super::poll::may_blame_address;
 use super::wire::{Failure, Wire};
-use super::{Client, may_blame_address};
 use crate::survey::{Offered, Probed, Scope, Survey};
 use crate::{Driver, LinkError, OwnStatus, Reading, Status, Time, Value};
 
