@@ -73,7 +73,7 @@ impl Client {
         };
         let units: Vec<_> = ids.into_iter().map(unit).collect();
         let plans = groups.into_iter().map(Plan::new).collect();
-        let bus = Bus { units: units.len(), ..Bus::default() };
+        let bus = Bus::of(units.len());
         Self { endpoint, timeout, pause, plans, units, bus, wire: None }
     }
 

@@ -179,12 +179,18 @@ pub(super) fn is_away(code: u8) -> bool {
 }
 
 /// What the units of a bus have in common.
-#[derive(Default)]
 pub(super) struct Bus {
     /// How many there are.
-    pub(super) units: usize,
+    units: usize,
     /// The slowest answer of late, whoever gave it.
     slowest: Option<Duration>,
     /// When there is time again for a unit that does not answer.
     pub(super) calm: Option<Instant>,
+}
+
+impl Bus {
+    /// With so many units, of which nothing is known yet.
+    pub(super) fn of(units: usize) -> Self {
+        Self { units, slowest: None, calm: None }
+    }
 }
