@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fieldbus::{Link, all_good, of};
-use gemba_drivers::modbus::{Client, Config, DataType, Endpoint, Group, Limits, Line, Order, Table, Tag};
+use gemba_drivers::modbus::{Address, Client, Config, DataType, Endpoint, Group, Limits, Line, Order, Table, Tag};
 use gemba_drivers::sim::rtu::{Mood, RtuBus};
 use gemba_drivers::survey::{Probed, Survey as _};
 use gemba_drivers::{
     Batch, BreakerState, DeviceState, Driver as _, LinkError, LinkState, Outlet, OwnStatus, Reading, Status, TagId,
     Time, Validity, Value,
 };
-use proptest::prelude::*;
+use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_assert_eq, prop_oneof, proptest};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -278,17 +278,19 @@ async fn rtu_over_tcp_is_read_lost_and_found_again() {
 
 #[tokio::test]
 async fn a_real_serial_line_is_opened_by_its_path() {
-    let (far, mut near) = SerialStream::pair().expect("a pty pair");
-    near.set_exclusive(false).expect("shared");
+    let (far, near) = SerialStream::pair().expect("a pty pair");
     let path = near.name().expect("a path");
-    let bus = RtuBus::on(far);
-    bus.set(1, Table::Holding, 0, &[10, 11]);
-    bus.set(1, Table::Input, 7, &[0x4C4F, 0x5431]);
+    drop(near); // the driver opens it, for itself alone
     let mut group = two(1, 0);
     group.tags.push(Tag { length: 4, ..Tag::new(TagId(2), "input:7".parse().expect("an address"), DataType::Text) });
     // 115200 baud; a pty has no parity.
     let endpoint = format!("rtu://{path}?baud=115200&parity=none").parse().expect("an endpoint");
     let mut link = Link::start(Client::new(config(endpoint, vec![group])));
+    let state = link.until_state(|state| state.connects > 0 || state.last_error.is_some()).await;
+    assert_eq!(state.last_error, None);
+    let bus = RtuBus::on(far);
+    bus.set(1, Table::Holding, 0, &[10, 11]);
+    bus.set(1, Table::Input, 7, &[0x4C4F, 0x5431]);
     let batch = link.next().await;
     assert!(all_good(&batch), "{batch:?}");
     assert_eq!(of(&batch, 1).value, Value::Int(11));
@@ -307,7 +309,10 @@ async fn a_line_that_is_not_there_is_told_with_its_settings() {
     assert!(why.starts_with("unreachable: /dev/gemba-no-such-line (9600 8E1): "), "{why}");
 }
 
-fn any_tag() -> impl Strategy<Value = (Table, u16, Option<u8>, DataType, usize, u16)> {
+/// Table, offset, bit, type, order and length.
+type AnyTag = (Table, u16, Option<u8>, DataType, usize, u16);
+
+fn any_tag() -> impl Strategy<Value = AnyTag> {
     let table = prop_oneof![Just(Table::Coil), Just(Table::Discrete), Just(Table::Holding), Just(Table::Input)];
     let offset = prop_oneof![0..60_u16, 65_500..=u16::MAX];
     let data_type = proptest::sample::select(DataType::NAMES.as_slice())
@@ -327,9 +332,9 @@ proptest! {
         words in proptest::collection::vec(any::<u16>(), 100),
         holes in proptest::collection::vec((any_tag(), 0..4_u16), 0..8),
     ) {
-        let tag = |((table, offset, bit, data_type, order, length), id): (_, u32)| {
-            let table: Table = table;
-            let address = gemba_drivers::modbus::Address { table, offset, bit: bit.filter(|_: &u8| !table.is_bits() && data_type == DataType::Bool) };
+        let tag = |((table, offset, bit, data_type, order, length), id): (AnyTag, u32)| {
+            let bit = bit.filter(|_: &u8| !table.is_bits() && data_type == DataType::Bool);
+            let address = Address { table, offset, bit };
             let data_type = if table.is_bits() { DataType::Bool } else { data_type };
             Tag { order: Order::ALL[order].1, length, ..Tag::new(TagId(id), address, data_type) }
         };

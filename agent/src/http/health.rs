@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gemba_drivers::{LinkPhase, Time, Value};
+use gemba_drivers::{BreakerView, LinkPhase, LinkState, Time, Value};
 use serde::{Serialize, Serializer};
 
 use super::View;
@@ -39,6 +39,9 @@ struct Station<'a> {
     /// Beyond the contract: since when, and why it is not connected.
     link_since: Option<Time>,
     link_error: Option<&'a str>,
+    /// Of the device behind the link that the station is, where a link has several: whether it is asked, and since when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<Device<'a>>,
     /// Null for a station without `oee:`.
     state: Option<&'static str>,
     state_since: Option<Time>,
@@ -46,6 +49,14 @@ struct Station<'a> {
     /// Null for a station without `oee:`; all of nulls where nothing can be known yet.
     kpi: Option<Kpi>,
     tags: Vec<Tag<'a>>,
+}
+
+#[derive(Serialize)]
+struct Device<'a> {
+    name: &'a str,
+    /// `closed`, `half_open` or `open`.
+    breaker: &'static str,
+    breaker_since: Time,
 }
 
 #[derive(Serialize)]
@@ -199,6 +210,7 @@ impl<'a> Station<'a> {
             link: link.map_or(LinkPhase::Connecting, |link| link.phase).word(),
             link_since: link.map(|link| link.since),
             link_error: error,
+            device: link.and_then(|link| device(link, &station.name)),
             state: station.state.map(crate::model::State::word),
             state_since: station.state_since,
             shift: station.shift.as_deref(),
@@ -210,6 +222,13 @@ impl<'a> Station<'a> {
             tags: station.tags.iter().map(|tag| Tag::new(tag, view.now)).collect(),
         }
     }
+}
+
+/// Only where several share a link: else the link says it all.
+fn device<'a>(link: &'a LinkState, station: &str) -> Option<Device<'a>> {
+    let device = link.devices.iter().find(|device| device.stations.iter().any(|of| **of == *station))?;
+    let BreakerView { state, since, .. } = device.breaker;
+    (link.devices.len() > 1).then(|| Device { name: &device.name, breaker: state.word(), breaker_since: since })
 }
 
 impl<'a> Tag<'a> {

@@ -10,9 +10,11 @@
 //!
 //! - [`metric`]: one description of a figure, from which both OTLP and `/metrics` are written.
 //! - [`meters`]: what the agent counts.
+//! - [`breakers`]: how links and the devices behind them are tried and left alone.
 //! - [`outbox`]: log lines and spans on their way.
 //! - [`teller`]: what puts them together and hands them to the pipeline.
 
+pub mod breakers;
 pub mod meters;
 pub mod metric;
 pub mod outbox;

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use crate::otlp::OwnEncoder;
 use crate::snapshot::UpstreamView;
 use crate::spool::{Own, Signal};
+use crate::telemetry::breakers;
 use crate::telemetry::meters::Meters;
 use crate::telemetry::metric::{Kind, Metric, Number};
 use crate::telemetry::outbox::{Held, Outbox};
@@ -72,6 +73,7 @@ impl Teller {
         let about = ("gemba.link.connects", "{connect}", "Times that the link came up.");
         let points = connects.into_iter().map(|(endpoint, count)| (endpoint, Number::Whole(count)));
         metrics.push(Metric::by(about, Kind::Count(self.sources.meters.since()), "gemba.link.endpoint", points));
+        metrics.extend(breakers::metrics(&self.sources.links, self.sources.meters.since()));
         metrics
     }
 

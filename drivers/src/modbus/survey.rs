@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::Client;
 use super::config::{Table, Tag};
 use super::decode::{decode, otherwise};
 use super::frame::{Answer, Oddity};
 use super::plan::{Plan, Read};
+use super::poll::may_blame_address;
 use super::wire::{Failure, Wire};
-use super::{Client, may_blame_address};
 use crate::survey::{Offered, Probed, Scope, Survey};
 use crate::{Driver, LinkError, OwnStatus, Reading, Status, Time, Value};
 
@@ -24,9 +25,11 @@ const STRETCH: u32 = 64;
 /// Of a stretch that is refused, pieces so small are taken apart only if something else in the stretch is there; of others the
 /// first register is looked at.
 const PIECE: u32 = 8;
-/// After so many stretches in a row with nothing in them only round numbers are looked at, multiples of 100 and of 256, where
-/// manuals begin their blocks. A search of all 65,536 would take minutes on a serial line.
-const EMPTY: u32 = 16;
+/// After so many stretches in a row with nothing in them only [`ROUND`] numbers are looked at. A search of all 65,536 would
+/// take minutes on a serial line.
+const EMPTY: u32 = 8;
+/// Multiples of these, where manuals begin their blocks.
+const ROUND: [u32; 2] = [500, 1024];
 
 impl Survey for Client {
     async fn probe(&mut self, told: &mut (dyn FnMut(Probed) + Send)) -> Result<(), LinkError> {
@@ -209,7 +212,7 @@ impl Search<'_> {
 
     /// The next round number at which something is.
     async fn round_number(&mut self, table: Table, from: u32) -> Result<Option<u32>, LinkError> {
-        for at in (from..END).filter(|at| at.is_multiple_of(100) || at.is_multiple_of(256)) {
+        for at in (from..END).filter(|at| ROUND.iter().any(|round| at.is_multiple_of(*round))) {
             if self.lacks(table) {
                 break;
             }

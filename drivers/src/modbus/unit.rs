@@ -28,6 +28,8 @@ pub(super) struct Unit {
     timeout: Duration,
     /// The slowest answer of late.
     slowest: Option<Duration>,
+    /// It has not been asked yet over this link.
+    fresh: bool,
     /// Over RTU, until when an answer to what was given up may still come, and would be taken for another.
     settled: Option<Instant>,
     told: DeviceState,
@@ -45,7 +47,7 @@ impl Unit {
             retrying: Durations::default(),
             discarded: Oddity::ALL.iter().map(|oddity| (oddity.word(), 0)).collect(),
         };
-        Self { id, breaker: Breaker::new(THRESHOLD), timeout, slowest: None, settled: None, told }
+        Self { id, breaker: Breaker::new(THRESHOLD), timeout, slowest: None, fresh: true, settled: None, told }
     }
 
     /// What is told of it.
@@ -72,7 +74,7 @@ impl Unit {
 
     /// Over a new link nothing that was given up can come any more, and the unit may answer again.
     pub(super) fn begin(&mut self, now: Instant) {
-        self.settled = None;
+        (self.fresh, self.settled) = (true, None);
         self.breaker.hurry(now);
     }
 
@@ -80,6 +82,7 @@ impl Unit {
     /// again at once: others wait.
     pub(super) async fn ask(&mut self, wire: &mut Wire, read: &Read, bus: &mut Bus) -> Result<Answer, Failure> {
         let limit = self.limit(bus);
+        self.fresh = false;
         let probing = self.breaker.state() != BreakerState::Closed;
         let mut again = false;
         loop {
@@ -121,9 +124,9 @@ impl Unit {
         }
     }
 
-    /// How long to wait: its timeout, and for a unit that is away only a glance, but for now and then.
+    /// How long to wait: its timeout, and while others wait for a unit that is away only a glance, but for now and then.
     fn limit(&self, bus: &Bus) -> Duration {
-        let patient = self.breaker.failures().is_multiple_of(PATIENT);
+        let patient = self.fresh || bus.units < 2 || self.breaker.failures().is_multiple_of(PATIENT);
         match self.slowest.or(bus.slowest) {
             Some(slowest) if self.breaker.state() != BreakerState::Closed && !patient => {
                 self.timeout.min((slowest * 2).max(GLANCE))
@@ -176,10 +179,18 @@ pub(super) fn is_away(code: u8) -> bool {
 }
 
 /// What the units of a bus have in common.
-#[derive(Default)]
 pub(super) struct Bus {
+    /// How many there are.
+    units: usize,
     /// The slowest answer of late, whoever gave it.
     slowest: Option<Duration>,
     /// When there is time again for a unit that does not answer.
     pub(super) calm: Option<Instant>,
+}
+
+impl Bus {
+    /// With so many units, of which nothing is known yet.
+    pub(super) fn of(units: usize) -> Self {
+        Self { units, slowest: None, calm: None }
+    }
 }

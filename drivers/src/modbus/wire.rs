@@ -123,10 +123,11 @@ impl Wire {
         if !self.is_rtu() {
             self.held = heard; // the beginning of a frame: its rest comes, and is discarded as a whole
         } else {
+            let late = self.owes(unit);
             let strays = asked.sweep(&heard);
             strays.iter().for_each(|stray| last = Some(self.discard_stray(*stray)));
             // A device that always says too much or too little is there, and its tags should say what is wrong.
-            if strays.contains(&Stray { oddity: Oddity::Length, unit: Some(unit) }) {
+            if !late && strays.contains(&Stray { oddity: Oddity::Length, unit: Some(unit) }) {
                 return Ok(Answer::WrongLength);
             }
         }
@@ -150,6 +151,7 @@ impl Wire {
             for stray in asked.sweep(&before) {
                 self.discard_stray(stray);
             }
+            self.owed.retain(|(_, unit)| *unit != asked.unit); // answers come in order
             return Ok(Some(answer));
         }
         loop {
@@ -179,8 +181,9 @@ impl Wire {
     async fn settle(&mut self) -> Result<(), Failure> {
         let silence = self.line.map_or(Duration::ZERO, |line| line.silence());
         for _ in 0..SILENCES {
-            if let Some(busy) = self.busy {
-                sleep_until(busy + silence + self.pause).await;
+            let free = self.busy.map(|busy| busy + silence + self.pause);
+            if let Some(free) = free.filter(|free| Instant::now() < *free) {
+                sleep_until(free).await;
             }
             if !self.is_rtu() || !self.clear()? {
                 break;
@@ -220,7 +223,7 @@ impl Wire {
         let whole = self.is_rtu() && self.held.len() >= 5;
         whole
             && asked.sweep(&self.held).iter().any(|stray| match stray.unit {
-                Some(unit) => unit == asked.unit,
+                Some(unit) => unit == asked.unit && !self.owes(unit),
                 None => stray.oddity == Oddity::Crc && self.held.len() >= asked.rtu_length(),
             })
     }
@@ -240,6 +243,11 @@ impl Wire {
     fn pay(&mut self, answers: impl Fn((u16, u8)) -> bool) -> bool {
         let place = self.owed.iter().position(|owed| answers(*owed));
         place.map(|place| self.owed.remove(place)).is_some()
+    }
+
+    /// Whether `unit` was asked something that was given up since.
+    fn owes(&self, unit: u8) -> bool {
+        self.owed.iter().any(|(_, owed)| *owed == unit)
     }
 
     /// How long so many bytes take on the line: 11 bits each.

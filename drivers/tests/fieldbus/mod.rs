@@ -66,6 +66,7 @@ impl Link {
         held.expect("the sender lives").clone()
     }
 
+    #[allow(dead_code, reason = "not every test file asks")]
     pub(crate) async fn until_connected(&self) -> LinkState {
         self.until_state(|state| state.phase == LinkPhase::Connected).await
     }

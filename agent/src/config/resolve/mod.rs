@@ -258,15 +258,20 @@ impl Plant {
         let mut names = Names::default();
         let mut metrics = Names::default();
         let mut facts = Vec::with_capacity(tags.len());
-        for tag in &tags.value {
-            let RawTag { common: tag, own } = &tag.value;
+        for (RawTag { common: tag, own }, part) in tags.value.iter().flat_map(|tag| parts(&tag.value)) {
             let id = TagId(u32::try_from(self.tags.len()).unwrap_or(u32::MAX));
             if let Some(name) = &tag.name {
-                names.take(&name.value.0, name, "a tag of this station", report);
+                names.take(&format!("{}{part}", name.value.0), name, "a tag of this station", report);
             }
             match (&tag.name, &tag.metric) {
-                (_, Some(metric)) => metrics.take(&metric.value.0, metric, "a metric of this station", report),
-                (Some(name), None) if !is_metric_name(&format!("factory.tag.{}", name.value.0)) => {
+                (_, Some(metric)) => {
+                    metrics.take(&format!("{}{part}", metric.value.0), metric, "a metric of this station", report);
+                }
+                // Of an array once.
+                (Some(name), None)
+                    if matches!(part.as_str(), "" | ".0")
+                        && !is_metric_name(&format!("factory.tag.{}", name.value.0)) =>
+                {
                     let fitting: String = name
                         .shown
                         .chars()
@@ -284,13 +289,15 @@ impl Plant {
             }
             let name = tag.name.as_ref().map_or("", |name: &At<Name>| name.value.0.as_str());
             let shown = tag.name.as_ref().map_or_else(|| "".into(), |name| Rc::clone(&name.shown));
-            facts.push(TagFacts { id, name: name.to_owned(), shown, data_type: P::data_type(own) });
+            let name = format!("{name}{part}");
+            let shown = if part.is_empty() { shown } else { format!("{shown}{part}").into() };
+            facts.push(TagFacts { id, name: name.clone(), shown, data_type: P::data_type(own) });
             self.tags.push(Tag {
                 id,
                 station: index,
                 name: name.into(),
                 unit: tag.unit.as_ref().map(|unit| unit.value.0.as_str().into()),
-                metric: tag.metric.as_ref().map(|metric| metric.value.0.as_str().into()),
+                metric: tag.metric.as_ref().map(|metric| format!("{}{part}", metric.value.0).into()),
                 text: false,
             });
         }
@@ -312,4 +319,11 @@ impl Plant {
             context,
         });
     }
+}
+
+/// The tag as often as it stands for one, each with what follows its name: nothing, or its place in the array.
+fn parts<P: Speaks>(tag: &RawTag<P>) -> impl Iterator<Item = (&RawTag<P>, String)> {
+    let parts = P::parts(&tag.own);
+    let part = move |part: u32| parts.map_or_else(String::new, |_| format!(".{part}"));
+    (0..parts.unwrap_or(1)).map(move |place| (tag, part(place)))
 }
