@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use gemba_drivers::treat::Suppressed;
 use gemba_drivers::{LinkPhase, LinkState, Loss, Time};
 use tokio::sync::{mpsc, watch};
 
@@ -10,7 +11,7 @@ use crate::otlp::OwnEncoder;
 use crate::snapshot::UpstreamView;
 use crate::spool::{Own, Signal};
 use crate::telemetry::meters::Meters;
-use crate::telemetry::metric::{Kind, Metric, Number};
+use crate::telemetry::metric::{Kind, Metric, Number, Point};
 use crate::telemetry::outbox::{Held, Outbox};
 
 /// The source of losses of own telemetry.
@@ -24,6 +25,8 @@ pub struct Sources {
     pub meters: Arc<Meters>,
     /// Each link's endpoint and state.
     pub links: Vec<(Arc<str>, watch::Receiver<LinkState>)>,
+    /// What the links' treatments left out.
+    pub suppressed: Vec<Arc<Suppressed>>,
     /// The way up.
     pub upstream: watch::Receiver<UpstreamView>,
     /// What upstream is sent; nothing without one. The spool is for what somebody may yet want.
@@ -72,7 +75,49 @@ impl Teller {
         let about = ("gemba.link.connects", "{connect}", "Times that the link came up.");
         let points = connects.into_iter().map(|(endpoint, count)| (endpoint, Number::Whole(count)));
         metrics.push(Metric::by(about, Kind::Count(self.sources.meters.since()), "gemba.link.endpoint", points));
+        metrics.extend(self.clock_skew());
+        metrics.extend(self.suppressed());
         metrics
+    }
+
+    /// How far sources' clocks are from ours; none while no source tells a time of its own. Of two links to one endpoint the
+    /// one that is further off.
+    fn clock_skew(&self) -> Option<Metric> {
+        let mut skews = BTreeMap::<_, f64>::new();
+        for (endpoint, link) in &self.sources.links {
+            let Some(skew) = link.borrow().clock_skew else { continue };
+            #[expect(clippy::cast_precision_loss, reason = "seconds need no more digits")]
+            let skew = skew as f64 / 1e9;
+            let known = skews.entry(endpoint.clone()).or_insert(skew);
+            if skew.abs() > known.abs() {
+                *known = skew;
+            }
+        }
+        let about = (
+            "gemba.link.clock_skew",
+            "s",
+            "How far the newest source time of the last batch lay ahead of its receipt, less than zero if behind.",
+        );
+        let points = skews.into_iter().map(|(endpoint, skew)| (endpoint, Number::Real(skew)));
+        let metric = Metric::by(about, Kind::Gauge, "gemba.link.endpoint", points);
+        (!metric.points.is_empty()).then_some(metric)
+    }
+
+    /// Readings that were left out since the configuration asks for it.
+    fn suppressed(&self) -> Option<Metric> {
+        let counts = self.sources.suppressed.iter().flat_map(|link| link.counts());
+        let points = counts.map(|(station, reason, count)| Point {
+            attributes: vec![("factory.station", station.clone()), ("gemba.suppression.reason", reason.word().into())],
+            value: Number::Whole(count),
+        });
+        let points: Vec<_> = points.collect();
+        (!points.is_empty()).then(|| Metric {
+            name: "gemba.readings.suppressed",
+            unit: "{reading}",
+            about: "Readings that a tag's options left out.",
+            kind: Kind::Count(self.sources.meters.since()),
+            points,
+        })
     }
 
     /// All figures: those of `machine`, which hold [`Self::metrics`] already, and how links, spool and upstream are.
@@ -163,6 +208,7 @@ mod tests {
             outbox: outbox.clone(),
             meters: Arc::default(),
             links: links.into(),
+            suppressed: Vec::new(),
             upstream: watch::channel(upstream).1,
             wanted: Signal::ALL.to_vec(),
         };
