@@ -180,6 +180,8 @@ impl Teller {
 
 #[cfg(test)]
 mod tests {
+    use gemba_drivers::treat::{Options, Plan, Station, Treatment};
+    use gemba_drivers::{Reading, TagId, Value};
     use tracing::subscriber::with_default;
     use tracing_subscriber::prelude::*;
 
@@ -272,6 +274,33 @@ mod tests {
         let connects = metrics.iter().find(|metric| metric.name == "gemba.link.connects").expect("it is told");
         let told: Vec<_> = connects.points.iter().map(|point| (&*point.attributes[0].1, &point.value)).collect();
         assert_eq!(told, [("tcp://a", &Number::Whole(4)), ("tcp://b", &Number::Whole(2))]);
+    }
+
+    #[test]
+    fn clocks_and_what_was_left_out_are_told_once_there_is_something_to_tell() {
+        let (mut teller, ..) = teller(8);
+        let found = |teller: &Teller, name: &str| teller.metrics().into_iter().find(|metric| metric.name == name);
+        assert_eq!(found(&teller, "gemba.link.clock_skew"), None);
+        assert_eq!(found(&teller, "gemba.readings.suppressed"), None);
+        let skews = [Some(1_500_000_000), Some(-3_600_000_000_000), None];
+        for ((_, link), clock_skew) in teller.sources.links.iter_mut().zip(skews) {
+            *link = watch::channel(LinkState { clock_skew, ..LinkState::new(Time(0)) }).1;
+        }
+        let skew = found(&teller, "gemba.link.clock_skew").expect("it is told");
+        let [point] = &skew.points[..] else { panic!("one endpoint told its time: {skew:?}") };
+        assert_eq!((&*point.attributes[0].1, &point.value), ("tcp://a", &Number::Real(-3600.0)));
+
+        let options = Options { on_change: true, ..Options::default() };
+        let name: Arc<str> = "oven-1".into();
+        let station = Station { name, tags: 0..1, treated: vec![(TagId(0), options)], max_clock_skew: None };
+        let mut treatment = Treatment::new(&Plan { stations: vec![station] }).expect("there is something to do");
+        let same = Reading::good(TagId(0), Value::Int(1), Time(1), Time(1));
+        treatment.apply(&mut vec![same.clone(), same.clone(), same], tokio::time::Instant::now());
+        teller.sources.suppressed.push(treatment.suppressed());
+        let left_out = found(&teller, "gemba.readings.suppressed").expect("it is told");
+        let told: Vec<_> = left_out.points[0].attributes.iter().map(|(name, value)| (*name, &**value)).collect();
+        assert_eq!(told, [("factory.station", "oven-1"), ("gemba.suppression.reason", "on_change")]);
+        assert_eq!(left_out.points[0].value, Number::Whole(2));
     }
 
     #[test]
