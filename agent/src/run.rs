@@ -16,6 +16,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use gemba_drivers::supervisor::supervise;
+use gemba_drivers::treat::Treatment;
+use gemba_drivers::treat::clock::GatewayClock;
 use gemba_drivers::{AnyDriver, LinkState, Loss, Outlet, Reading, TagId, Time, gpio, modbus, mqtt, opcua};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -110,10 +112,15 @@ pub async fn run_with(
     let reading = CancellationToken::new();
     let mut drivers = JoinSet::new();
     let mut links: Vec<watch::Receiver<LinkState>> = Vec::new();
+    let clock = Arc::new(GatewayClock::default());
+    clock.look();
+    let mut suppressed = Vec::new();
     for link in &config.links {
         let (state, watched) = watch::channel(LinkState::new(Time::now()));
         links.push(watched);
-        let outlet = Outlet::new(batches.clone(), Arc::new(state));
+        let treatment = Treatment::new(&config.plan(link));
+        suppressed.extend(treatment.as_ref().map(Treatment::suppressed));
+        let outlet = Outlet::new(batches.clone(), Arc::new(state)).treating(treatment).timed_by(clock.clone());
         let driver = match link.source.clone() {
             Source::Opcua(source) => AnyDriver::Opcua(Box::new(opcua::Client::new(source))),
             Source::Modbus(source) => AnyDriver::Modbus(Box::new(modbus::Client::new(source))),
@@ -147,6 +154,7 @@ pub async fn run_with(
         outbox: own,
         meters: meters.clone(),
         links: config.links.iter().map(|link| link.endpoint.as_str().into()).zip(links.iter().cloned()).collect(),
+        suppressed,
         upstream: upstream.clone(),
         wanted: config.upstream.as_ref().map(|upstream| upstream.signals.clone()).unwrap_or_default(),
     };
@@ -160,7 +168,7 @@ pub async fn run_with(
         let (losses, stop) = (losses.clone(), keeping.clone());
         let (host, telling) = (Host::new(&config.spool.path), telling.clone());
         let watching = async move {
-            watch_host(host, gateways, teller, telling).await;
+            watch_host(host, clock, gateways, teller, telling).await;
             drop(last_told);
         };
         spawn_blocking(move || {
@@ -381,7 +389,13 @@ async fn keep_house(sealer: &mut spool::Sealer, losses: mpsc::Sender<Loss>, stop
 }
 
 /// Looks at the machine, and tells of it and of the agent until `stop`, and once more then.
-async fn watch_host(mut host: Host, gateways: watch::Sender<GatewayView>, mut teller: Teller, stop: CancellationToken) {
+async fn watch_host(
+    mut host: Host,
+    clock: Arc<GatewayClock>,
+    gateways: watch::Sender<GatewayView>,
+    mut teller: Teller,
+    stop: CancellationToken,
+) {
     let every = |span| {
         let mut ticks = tokio::time::interval(span);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -393,6 +407,7 @@ async fn watch_host(mut host: Host, gateways: watch::Sender<GatewayView>, mut te
         tokio::select! {
             () = stop.cancelled() => break,
             _ = looks.tick() => {
+                clock.look();
                 let mut view = host.look(Time::now());
                 view.metrics = view.metrics.iter().cloned().chain(teller.metrics()).collect();
                 if looked.is_multiple_of(LOOKS_A_TELLING) {

@@ -7,6 +7,8 @@ use std::time::Duration;
 use gemba::config::{Config, Link, Protocol, Source};
 use gemba::model::{ContextSpec, State};
 use gemba::spool::Signal;
+use gemba_drivers::treat::expression::Kind;
+use gemba_drivers::treat::{Compress, Options};
 use gemba_drivers::{TagId, gpio, modbus, mqtt, opcua};
 use jiff::civil::time;
 use proptest::prelude::*;
@@ -270,6 +272,63 @@ fn the_reference_line_means_what_it_says() {
         config.links.iter().map(|link| link.endpoint.as_str()).collect::<Vec<_>>(),
         ["tcp://127.0.0.1:5020", "opc.tcp://127.0.0.1:4840", "mqtt://127.0.0.1:1883"]
     );
+}
+
+/// What every tag may have, whatever its protocol.
+#[test]
+fn what_happens_to_readings_is_said_alike_for_every_protocol() {
+    let treated =
+        "scale: 0.1, offset: -40, clamp: { min: 0, max: 200 }, deadband: 2%, min_interval: 500ms, max_age: 30s";
+    let config = load(&format!(
+        r#"
+site: s
+line: l
+timezone: UTC
+stations:
+  - name: a
+    max_clock_skew: 5s
+    source: {{ type: modbus, endpoint: "tcp://gw:502" }}
+    tags:
+      - {{ name: power, expression: "volts * tags[\"amps.1\"]", unit: W, on_change: true }}
+      - {{ name: volts, address: "holding:0", as: u16, {treated} }}
+      - {{ name: amps.1, address: "holding:1", as: f32 }}
+      - {{ name: hot, expression: "power / 1000 > 2.5" }}
+  - name: b
+    source: {{ type: opcua, endpoint: "opc.tcp://plc:4840" }}
+    tags: [{{ name: t, node: "ns=2;i=1", {treated} }}]
+  - name: c
+    source: {{ type: mqtt, endpoint: "mqtt://broker", topics: [{{ topic: c }}] }}
+    tags: [{{ name: t, path: $.t, {treated} }}, {{ name: u, path: $.u, compress: {{ deviation: 0.2 }} }}]
+"#
+    ));
+    let expected = Options {
+        scale: Some(0.1),
+        offset: Some(-40.0),
+        clamp: Some((0.0, 200.0)),
+        deadband: Some(4.0),
+        min_interval: Some(Duration::from_millis(500)),
+        max_age: Some(Duration::from_secs(30)),
+        ..Options::default()
+    };
+    let options = |tag: usize| config.tags[tag].treat.as_deref();
+    for tag in [1, 4, 5] {
+        assert_eq!(options(tag), Some(&expected));
+    }
+    assert!(options(2).is_none());
+    let door = Compress { deviation: 0.2, max_gap: Duration::from_secs(60) };
+    assert_eq!(options(6).and_then(|options| options.compress), Some(door));
+    let formula = |tag| options(tag).and_then(|options| options.derived.as_ref()).expect("it is computed");
+    assert_eq!((formula(0).inputs.as_slice(), formula(0).expression.kind()), (&[TagId(1), TagId(2)][..], Kind::Number));
+    assert_eq!((formula(3).inputs.as_slice(), formula(3).expression.kind()), (&[TagId(0)][..], Kind::Bool));
+    assert!(options(0).is_some_and(|options| options.on_change));
+    let read: Vec<_> = modbus(&config.links[0]).groups[0].tags.iter().map(|tag| tag.id.0).collect();
+    assert_eq!(read, [1, 2], "the driver never sees what is computed");
+    assert_eq!(
+        config.stations.iter().map(|it| it.max_clock_skew).collect::<Vec<_>>(),
+        [Some(Duration::from_secs(5)), None, None]
+    );
+    let plan = config.plan(&config.links[0]);
+    assert_eq!((plan.stations[0].tags.clone(), plan.stations[0].treated.len()), (0..4, 3));
 }
 
 /// As little as there can be: everything else has a default.
@@ -716,7 +775,9 @@ fn options(schema: &Json, path: &str, into: &mut BTreeMap<String, Need>) {
     for then in schema["allOf"].as_array().into_iter().flatten() {
         options(&then["then"], path, into);
     }
-    let required = schema["required"].as_array();
+    // What a tag that is computed does not need stands under `else`.
+    let required: Vec<_> =
+        [&schema["required"], &schema["else"]["required"]].into_iter().flat_map(|it| it.as_array()).flatten().collect();
     for (key, property) in schema["properties"].as_object().into_iter().flatten() {
         let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
         let below = match property["properties"]["type"]["const"].as_str() {
@@ -728,7 +789,7 @@ fn options(schema: &Json, path: &str, into: &mut BTreeMap<String, Need>) {
         let section = item["properties"].is_object() || item["allOf"].is_array();
         let need = match &property["default"] {
             _ if section => Need::Section,
-            Json::Null if required.is_some_and(|keys| keys.contains(&key.as_str().into())) => Need::Required,
+            Json::Null if required.iter().any(|needed| *needed == key) => Need::Required,
             Json::Null => Need::Neither,
             // As YAML has it: neither words nor items of a list need quotes.
             default => Need::Default(default.to_string().replace('"', "").replace(',', ", ")),

@@ -158,7 +158,7 @@ mod tests {
 
     use tokio::sync::{mpsc, watch};
 
-    use crate::LinkState;
+    use crate::{LinkState, Rung, Stale, treat};
 
     /// Connects, then meets a message that its library does not survive; once more it does better.
     struct Fragile {
@@ -302,6 +302,144 @@ mod tests {
             link.await.expect("it ends well");
             assert!(asked.elapsed() <= GOODBYE + Duration::from_millis(10), "{:?}", asked.elapsed());
             drop(inlet);
+        }
+    }
+
+    /// Opens a session and then fails half-way; counts what stays open.
+    struct HalfWay {
+        open: u32,
+        seen: mpsc::UnboundedSender<(Instant, u32)>,
+    }
+
+    impl Driver for HalfWay {
+        fn tags(&self) -> Vec<TagId> {
+            Vec::new()
+        }
+
+        async fn connect(&mut self) -> Result<(), LinkError> {
+            self.open += 1;
+            let _ = self.seen.send((Instant::now(), self.open));
+            Err(LinkError::Unreachable("no answer to CreateSession".into()))
+        }
+
+        async fn run(&mut self, _: &Outlet) -> LinkError {
+            LinkError::Broken("never was up".into())
+        }
+
+        async fn close(&mut self) {
+            self.open = 0;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_minute_of_trouble_is_a_handful_of_sessions_and_never_two_at_once() {
+        let (batches, _inlet) = mpsc::channel(4);
+        let (seen, mut sessions) = mpsc::unbounded_channel();
+        let outlet = Outlet::new(batches, Arc::new(watch::Sender::new(LinkState::new(Time::now()))));
+        let stop = CancellationToken::new();
+        let start = Instant::now();
+        let link = tokio::spawn(supervise(HalfWay { open: 0, seen }, "half-way".into(), outlet, stop.clone()));
+        let mut opened = 0;
+        while let Some((at, open)) = sessions.recv().await {
+            assert_eq!(open, 1, "the one before was closed");
+            if at.duration_since(start) > Duration::from_secs(60) {
+                break;
+            }
+            opened += 1;
+        }
+        assert!((3..=8).contains(&opened), "{opened} sessions in a minute");
+        stop.cancel();
+        link.await.expect("it ends well");
+    }
+
+    /// Says a few numbers at once and then nothing more; climbs the ladder that it is told.
+    struct Quiet {
+        says: Vec<f64>,
+        rungs: mpsc::UnboundedSender<(Instant, Rung)>,
+    }
+
+    impl Driver for Quiet {
+        fn tags(&self) -> Vec<TagId> {
+            vec![TagId(0)]
+        }
+
+        async fn connect(&mut self) -> Result<(), LinkError> {
+            Ok(())
+        }
+
+        async fn run(&mut self, outlet: &Outlet) -> LinkError {
+            for value in std::mem::take(&mut self.says) {
+                let now = Time::now();
+                let readings = vec![Reading::good(TagId(0), crate::Value::Float(value), now, now)];
+                let _ = outlet.deliver(Batch { readings, ..Batch::default() }).await;
+            }
+            loop {
+                let Stale { tags, rung } = outlet.stale().await;
+                assert_eq!(tags, [TagId(0)]);
+                let _ = self.rungs.send((Instant::now(), rung));
+                if rung == Rung::Reconnect {
+                    return LinkError::Silent(Duration::from_secs(20));
+                }
+            }
+        }
+
+        async fn close(&mut self) {}
+    }
+
+    fn treated(batches: mpsc::Sender<Batch>, options: treat::Options) -> Outlet {
+        let station =
+            treat::Station { name: "a".into(), tags: 0..1, treated: vec![(TagId(0), options)], max_clock_skew: None };
+        let plan = treat::Plan { stations: vec![station] };
+        Outlet::new(batches, Arc::new(watch::Sender::new(LinkState::new(Time::now()))))
+            .treating(treat::Treatment::new(&plan))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_climbs_the_ladder_and_turns_the_tag_bad() {
+        let (batches, mut inlet) = mpsc::channel(8);
+        let (rungs, mut told) = mpsc::unbounded_channel();
+        let options = treat::Options { max_age: Some(Duration::from_secs(10)), ..Default::default() };
+        let (outlet, stop, start) = (treated(batches, options), CancellationToken::new(), Instant::now());
+        let driver = Quiet { says: vec![1.0], rungs };
+        let link = tokio::spawn(supervise(driver, "quiet".into(), outlet, stop.clone()));
+        let mut climbed = Vec::new();
+        while climbed.len() < 3 {
+            let (at, rung) = told.recv().await.expect("a rung");
+            climbed.push((at.duration_since(start).as_millis() / 100, rung));
+        }
+        assert_eq!(climbed, [(50, Rung::Look), (100, Rung::Renew), (200, Rung::Reconnect)]);
+        let mut statuses = Vec::new();
+        while statuses.len() < 3 {
+            let batch = inlet.recv().await.expect("a batch");
+            statuses.extend(batch.readings.iter().map(|reading| reading.validity.status()));
+        }
+        let own = |status| Some(Status::Own(status));
+        assert_eq!(statuses, [None, own(OwnStatus::Stale), own(OwnStatus::LinkLost)]);
+        stop.cancel();
+        link.await.expect("it ends well");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_held_back_goes_out_in_time_and_at_a_stop() {
+        let told = |batch: Batch| batch.readings.iter().map(|reading| reading.value.clone()).collect::<Vec<_>>();
+        let value = |number| vec![crate::Value::Float(number)];
+        for stopped in [false, true] {
+            let (batches, mut inlet) = mpsc::channel(8);
+            let (rungs, _told) = mpsc::unbounded_channel();
+            let options = treat::Options { min_interval: Some(Duration::from_secs(60)), ..Default::default() };
+            let (outlet, stop, start) = (treated(batches, options), CancellationToken::new(), Instant::now());
+            let driver = Quiet { says: vec![1.0, 2.0, 3.0], rungs };
+            let link = tokio::spawn(supervise(driver, "quiet".into(), outlet, stop.clone()));
+            assert_eq!(told(inlet.recv().await.expect("a batch")), value(1.0));
+            if stopped {
+                tokio::task::yield_now().await; // the driver has said all it has to say
+                stop.cancel();
+            }
+            assert_eq!(told(inlet.recv().await.expect("what was held back")), value(3.0));
+            let waited = start.elapsed().as_secs();
+            assert_eq!(waited, if stopped { 0 } else { 60 });
+            stop.cancel();
+            link.await.expect("it ends well");
         }
     }
 

@@ -4,6 +4,7 @@
 //! (`substitute`), options are read from it as they are declared (`raw`, `section`), and their meaning
 //! is worked out (`resolve`). Each step reports everything that is wrong and goes on.
 
+mod amounts;
 mod calendar;
 mod error;
 mod otlp;
@@ -23,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gemba_drivers::{AnyDriver, TagId, gpio, modbus, mqtt, opcua};
+use gemba_drivers::{AnyDriver, TagId, gpio, modbus, mqtt, opcua, treat};
 
 use self::error::Report;
 pub use self::error::{ConfigError, Finding};
@@ -61,6 +62,22 @@ pub struct Config {
 }
 
 impl Config {
+    /// What happens to the readings of a link's tags before they count.
+    #[must_use]
+    pub fn plan(&self, link: &Link) -> treat::Plan {
+        let station = |at: &usize| {
+            let station = &self.stations[*at];
+            let tags = &self.tags[station.tags.start as usize..station.tags.end as usize];
+            treat::Station {
+                name: Arc::clone(&station.name),
+                tags: station.tags.clone(),
+                treated: tags.iter().filter_map(|tag| Some((tag.id, tag.treat.as_deref()?.clone()))).collect(),
+                max_clock_skew: station.max_clock_skew,
+            }
+        };
+        treat::Plan { stations: link.stations.iter().map(station).collect() }
+    }
+
     /// The configuration in `path`: a file, or a folder of which every `*.yaml` is read, in order of
     /// name. What several files say is put together: lists follow each other, anything said twice is refused.
     ///
@@ -273,6 +290,8 @@ pub struct Station {
     pub oee: Option<OeeSpec>,
     /// Which tags tell what it works on.
     pub context: ContextSpec,
+    /// How far its source's clock may be from the gateway's; without it the source's time counts.
+    pub max_clock_skew: Option<Duration>,
 }
 
 /// A tag.
@@ -290,6 +309,8 @@ pub struct Tag {
     pub metric: Option<Arc<str>>,
     /// Its state map has keys that are neither numbers nor booleans, so its values are text.
     pub text: bool,
+    /// What its readings go through, if anything.
+    pub treat: Option<Box<treat::Options>>,
 }
 
 /// A link, with what its driver is told.

@@ -5,6 +5,7 @@
 
 use serde_json::{Value, json};
 
+use super::amounts::{Band, Formula, Real};
 use super::calendar::{Days, WallTime, Zone};
 use super::error::Report;
 use super::otlp::{BaseUrl, Compression};
@@ -13,7 +14,7 @@ use super::resolve::Preset;
 use super::section::{At, Entries, Leaf, Shape, expect_map, section};
 use super::tree::{Kind, Node};
 use super::units::{DAY, MIB, PIB, Rate, SECOND, Size, Span};
-use super::words::{FilePath, Fraction, Hidden, Listen, Metric, Name, OneOf, Percent, Ucum, Whole};
+use super::words::{FilePath, Flag, Fraction, Hidden, Listen, Metric, Name, OneOf, Percent, Ucum, Whole};
 use crate::model::State;
 use crate::spool::Signal;
 
@@ -152,6 +153,9 @@ section! {
         oee: Oee => optional;
         /// Which tags tell what the station works on.
         context: Context => optional;
+        /// How far the clock of its source may be from the gateway's. Beyond it readings get the time of their receipt and
+        /// are uncertain; without it the source's time counts, whatever it is.
+        max_clock_skew: Span<1, DAY> => optional;
     }
 }
 
@@ -164,6 +168,50 @@ section! {
         unit: Ucum => optional;
         /// The metric's name, instead of `factory.tag.<name>`.
         metric: Metric => optional;
+    }
+}
+
+section! {
+    /// What happens to a tag's readings before they count, whatever its protocol.
+    TreatOptions {
+        /// The tag is not read but computed from others of its station, in CEL: `volts * amps`, `tags["zone-1"] > 80`.
+        expression: Formula => optional;
+        /// The value times this, such as `0.1`.
+        scale: Real => optional;
+        /// This is added to it, after `scale`.
+        offset: Real => optional;
+        /// Outside of it the value is its nearer end, and uncertain.
+        clamp: Clamp => optional;
+        /// Is told only if it differs by more than this from what was told last: a number, or `2%` of the span of `clamp`.
+        deadband: Band => optional;
+        /// Is told at most once in so long; the last value of an interval is told at its end.
+        min_interval: Span<10, DAY> => optional;
+        /// `true` tells only changes.
+        on_change: Flag => default(false);
+        /// Leaves out what lies on a straight line.
+        compress: Compress => optional;
+        /// Is bad when nothing came for so long though the link stands.
+        max_age: Span<100, { 366 * DAY }> => optional;
+    }
+}
+
+section! {
+    /// The range of a value.
+    Clamp {
+        /// The least.
+        min: Real => required;
+        /// The greatest.
+        max: Real => required;
+    }
+}
+
+section! {
+    /// Swinging-door compression.
+    Compress {
+        /// How far a reading that is left out may lie from the straight line between its kept neighbours.
+        deviation: Real => required;
+        /// One is kept at least so often.
+        max_gap: Span<SECOND, DAY> => default("60s");
     }
 }
 

@@ -44,6 +44,9 @@ pub(super) trait Section: std::fmt::Debug + Sized {
     /// What `node` says under these keys; what else it says is somebody else's.
     fn read_keys(node: &Node, report: &mut Report) -> Option<Self>;
 
+    /// Where none of its keys may stand.
+    fn none() -> Self;
+
     /// Its JSON Schema.
     fn describe() -> Value;
 }
@@ -259,6 +262,10 @@ macro_rules! section {
                         None => section!(@absent $need $(($default))?, node, key, report),
                     }
                 },)+ })
+            }
+
+            fn none() -> Self {
+                Self { $($field: None,)+ }
             }
 
             fn describe() -> serde_json::Value {

@@ -51,7 +51,8 @@ pub(super) fn shift(name: &str, start: &str, end: &str, breaks: &[(&str, &str)])
 }
 
 fn config(oee: OeeSpec, shifts: Vec<ShiftSpec>) -> Config {
-    let tag = |id, name: &str| Tag { id, station: 0, name: name.into(), unit: None, metric: None, text: false };
+    let tag =
+        |id, name: &str| Tag { id, station: 0, name: name.into(), unit: None, metric: None, text: false, treat: None };
     Config {
         site: "fab-2".into(),
         line: "smt-1".into(),
@@ -66,6 +67,7 @@ fn config(oee: OeeSpec, shifts: Vec<ShiftSpec>) -> Config {
             tags: 0..3,
             link: 0,
             oee: Some(oee),
+            max_clock_skew: None,
             context: ContextSpec::default(),
         }],
         tags: vec![tag(STATE, "state"), tag(TOTAL, "total"), tag(REJECT, "reject")],

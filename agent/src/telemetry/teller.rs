@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use gemba_drivers::treat::Suppressed;
 use gemba_drivers::{LinkPhase, LinkState, Loss, Time};
 use tokio::sync::{mpsc, watch};
 
@@ -11,7 +12,7 @@ use crate::snapshot::UpstreamView;
 use crate::spool::{Own, Signal};
 use crate::telemetry::breakers;
 use crate::telemetry::meters::Meters;
-use crate::telemetry::metric::{Kind, Metric, Number};
+use crate::telemetry::metric::{Kind, Metric, Number, Point};
 use crate::telemetry::outbox::{Held, Outbox};
 
 /// The source of losses of own telemetry.
@@ -25,6 +26,8 @@ pub struct Sources {
     pub meters: Arc<Meters>,
     /// Each link's endpoint and state.
     pub links: Vec<(Arc<str>, watch::Receiver<LinkState>)>,
+    /// What the links' treatments left out.
+    pub suppressed: Vec<Arc<Suppressed>>,
     /// The way up.
     pub upstream: watch::Receiver<UpstreamView>,
     /// What upstream is sent; nothing without one. The spool is for what somebody may yet want.
@@ -74,7 +77,49 @@ impl Teller {
         let points = connects.into_iter().map(|(endpoint, count)| (endpoint, Number::Whole(count)));
         metrics.push(Metric::by(about, Kind::Count(self.sources.meters.since()), "gemba.link.endpoint", points));
         metrics.extend(breakers::metrics(&self.sources.links, self.sources.meters.since()));
+        metrics.extend(self.clock_skew());
+        metrics.extend(self.suppressed());
         metrics
+    }
+
+    /// How far sources' clocks are from ours; none while no source tells a time of its own. Of two links to one endpoint the
+    /// one that is further off.
+    fn clock_skew(&self) -> Option<Metric> {
+        let mut skews = BTreeMap::<_, f64>::new();
+        for (endpoint, link) in &self.sources.links {
+            let Some(skew) = link.borrow().clock_skew else { continue };
+            #[expect(clippy::cast_precision_loss, reason = "seconds need no more digits")]
+            let skew = skew as f64 / 1e9;
+            let known = skews.entry(endpoint.clone()).or_insert(skew);
+            if skew.abs() > known.abs() {
+                *known = skew;
+            }
+        }
+        let about = (
+            "gemba.link.clock_skew",
+            "s",
+            "How far the newest source time of the last batch lay ahead of its receipt, less than zero if behind.",
+        );
+        let points = skews.into_iter().map(|(endpoint, skew)| (endpoint, Number::Real(skew)));
+        let metric = Metric::by(about, Kind::Gauge, "gemba.link.endpoint", points);
+        (!metric.points.is_empty()).then_some(metric)
+    }
+
+    /// Readings that were left out since the configuration asks for it.
+    fn suppressed(&self) -> Option<Metric> {
+        let counts = self.sources.suppressed.iter().flat_map(|link| link.counts());
+        let points = counts.map(|(station, reason, count)| Point {
+            attributes: vec![("factory.station", station.clone()), ("gemba.suppression.reason", reason.word().into())],
+            value: Number::Whole(count),
+        });
+        let points: Vec<_> = points.collect();
+        (!points.is_empty()).then(|| Metric {
+            name: "gemba.readings.suppressed",
+            unit: "{reading}",
+            about: "Readings that a tag's options left out.",
+            kind: Kind::Count(self.sources.meters.since()),
+            points,
+        })
     }
 
     /// All figures: those of `machine`, which hold [`Self::metrics`] already, and how links, spool and upstream are.
@@ -137,6 +182,8 @@ impl Teller {
 
 #[cfg(test)]
 mod tests {
+    use gemba_drivers::treat::{Options, Plan, Station, Treatment};
+    use gemba_drivers::{Reading, TagId, Value};
     use tracing::subscriber::with_default;
     use tracing_subscriber::prelude::*;
 
@@ -165,6 +212,7 @@ mod tests {
             outbox: outbox.clone(),
             meters: Arc::default(),
             links: links.into(),
+            suppressed: Vec::new(),
             upstream: watch::channel(upstream).1,
             wanted: Signal::ALL.to_vec(),
         };
@@ -228,6 +276,33 @@ mod tests {
         let connects = metrics.iter().find(|metric| metric.name == "gemba.link.connects").expect("it is told");
         let told: Vec<_> = connects.points.iter().map(|point| (&*point.attributes[0].1, &point.value)).collect();
         assert_eq!(told, [("tcp://a", &Number::Whole(4)), ("tcp://b", &Number::Whole(2))]);
+    }
+
+    #[test]
+    fn clocks_and_what_was_left_out_are_told_once_there_is_something_to_tell() {
+        let (mut teller, ..) = teller(8);
+        let found = |teller: &Teller, name: &str| teller.metrics().into_iter().find(|metric| metric.name == name);
+        assert_eq!(found(&teller, "gemba.link.clock_skew"), None);
+        assert_eq!(found(&teller, "gemba.readings.suppressed"), None);
+        let skews = [Some(1_500_000_000), Some(-3_600_000_000_000), None];
+        for ((_, link), clock_skew) in teller.sources.links.iter_mut().zip(skews) {
+            *link = watch::channel(LinkState { clock_skew, ..LinkState::new(Time(0)) }).1;
+        }
+        let skew = found(&teller, "gemba.link.clock_skew").expect("it is told");
+        let [point] = &skew.points[..] else { panic!("one endpoint told its time: {skew:?}") };
+        assert_eq!((&*point.attributes[0].1, &point.value), ("tcp://a", &Number::Real(-3600.0)));
+
+        let options = Options { on_change: true, ..Options::default() };
+        let name: Arc<str> = "oven-1".into();
+        let station = Station { name, tags: 0..1, treated: vec![(TagId(0), options)], max_clock_skew: None };
+        let mut treatment = Treatment::new(&Plan { stations: vec![station] }).expect("there is something to do");
+        let same = Reading::good(TagId(0), Value::Int(1), Time(1), Time(1));
+        treatment.apply(&mut vec![same.clone(), same.clone(), same], tokio::time::Instant::now());
+        teller.sources.suppressed.push(treatment.suppressed());
+        let left_out = found(&teller, "gemba.readings.suppressed").expect("it is told");
+        let told: Vec<_> = left_out.points[0].attributes.iter().map(|(name, value)| (*name, &**value)).collect();
+        assert_eq!(told, [("factory.station", "oven-1"), ("gemba.suppression.reason", "on_change")]);
+        assert_eq!(left_out.points[0].value, Number::Whole(2));
     }
 
     #[test]

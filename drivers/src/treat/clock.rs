@@ -150,7 +150,10 @@ impl GatewayClock {
             match state {
                 ClockState::Trusted => info!("the gateway's clock counts from now on"),
                 _ => {
-                    warn!(?state, "the gateway's clock is not synchronised; readings that carry its time are uncertain")
+                    warn!(
+                        ?state,
+                        "the gateway's clock is not synchronised; readings that carry its time are uncertain"
+                    );
                 }
             }
         }

@@ -23,7 +23,8 @@ mod fresh;
 mod linear;
 mod suppressed;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,8 +93,10 @@ pub struct Plan {
 pub struct Station {
     /// For counts and log lines.
     pub name: Arc<str>,
-    /// Every tag of it; those without options only matter to the clock.
-    pub tags: Vec<(TagId, Option<Options>)>,
+    /// The numbers of all of its tags.
+    pub tags: Range<u32>,
+    /// Those that have options.
+    pub treated: Vec<(TagId, Options)>,
     /// How far the source's clock may be from the gateway's.
     pub max_clock_skew: Option<Duration>,
 }
@@ -152,26 +155,23 @@ impl Treatment {
         let mut skews = Vec::new();
         let mut formulas = Vec::new();
         let nothing = Options::default();
-        let all = plan.stations.iter().flat_map(|station| &station.tags);
-        let used: HashSet<TagId> = all
-            .filter_map(|(_, options)| options.as_ref()?.derived.as_ref())
-            .flat_map(|it| it.inputs.iter().copied())
-            .collect();
         for (at, station) in (0..).zip(&plan.stations) {
             let skew = station.max_clock_skew.map(|most| {
                 skews.push(Skew::new(Arc::clone(&station.name), most));
                 u32::try_from(skews.len() - 1).unwrap_or(NONE)
             });
-            for (tag, options) in &station.tags {
-                if options.is_none() && skew.is_none() && !used.contains(tag) {
-                    continue;
-                }
-                let options = options.as_ref().unwrap_or(&nothing);
+            let treated: BTreeMap<TagId, &Options> =
+                station.treated.iter().map(|(tag, options)| (*tag, options)).collect();
+            let inputs = treated.values().filter_map(|options| options.derived.as_ref()).flat_map(|it| &it.inputs);
+            let judged = skew.iter().flat_map(|_| station.tags.clone().map(TagId));
+            let concerned: BTreeSet<TagId> = treated.keys().chain(inputs).copied().chain(judged).collect();
+            for tag in concerned {
+                let options = treated.get(&tag).copied().unwrap_or(&nothing);
                 if let Some(formula) = &options.derived {
-                    formulas.push((*tag, formula));
+                    formulas.push((tag, formula));
                 }
                 slots.push(Slot {
-                    tag: *tag,
+                    tag,
                     station: at,
                     linear: linear::Linear::new(options),
                     gate: Gate::new(options),

@@ -16,8 +16,8 @@ struct Bench {
 
 impl Bench {
     fn new(options: impl IntoIterator<Item = Option<Options>>) -> Self {
-        let tags = (10..).map(TagId).zip(options).collect();
-        let station = Station { name: "oven-1".into(), tags, max_clock_skew: None };
+        let treated = (10..).map(TagId).zip(options).filter_map(|(tag, options)| Some((tag, options?))).collect();
+        let station = Station { name: "oven-1".into(), tags: 10..30, treated, max_clock_skew: None };
         let treatment = Treatment::new(&Plan { stations: vec![station] }).expect("there is something to do");
         Self { treatment, start: Instant::now() }
     }
@@ -82,10 +82,8 @@ fn formula(text: &str, tags: &[(&str, u32)]) -> Option<Options> {
 
 #[test]
 fn what_has_no_options_is_left_alone() {
-    let plan = |options| Plan {
-        stations: vec![Station { name: "a".into(), tags: vec![(TagId(0), options)], max_clock_skew: None }],
-    };
-    assert!(Treatment::new(&plan(None)).is_none());
+    let station = Station { name: "a".into(), tags: 0..1, treated: Vec::new(), max_clock_skew: None };
+    assert!(Treatment::new(&Plan { stations: vec![station] }).is_none());
     let mut bench = Bench::one(Options { scale: Some(2.0), ..Options::default() });
     let others = vec![number(9, 1.0, 1.0), number(11, 1.0, 1.0), number(u32::MAX, 1.0, 1.0)];
     assert_eq!(bench.batch(1.0, others.clone()), others);

@@ -14,7 +14,7 @@ pub(super) use self::modbus::Modbus;
 pub(super) use self::mqtt::Mqtt;
 pub(super) use self::opcua::Opcua;
 use super::error::Report;
-use super::raw::{StationOf, TagOptions};
+use super::raw::{StationOf, TagOptions, TreatOptions};
 use super::resolve::{Links, Told};
 use super::section::{Leaf, Section, Shape, expect_map, refuse_unknown};
 use super::tree::{Node, Scalar};
@@ -144,33 +144,53 @@ impl<P: Speaks> Shape for Source<P> {
     }
 }
 
-/// A tag: what every tag has, and what its protocol adds.
+/// A tag: what every tag has, what is done with its readings, and what its protocol adds.
 #[derive(Debug)]
 pub(super) struct Tag<P: Speaks> {
     pub(super) common: TagOptions,
+    /// Most tags have none of it, and there are many tags.
+    pub(super) treat: Option<Box<TreatOptions>>,
+    /// Nothing, for a tag that is computed.
     pub(super) own: P::Tag,
 }
 
 impl<P: Speaks> Shape for Tag<P> {
     fn read(node: &Node, report: &mut Report) -> Option<Self> {
         expect_map(node, report)?;
-        let allowed = [TagOptions::KEYS, P::Tag::KEYS].concat();
+        let allowed = [TagOptions::KEYS, P::Tag::KEYS, TreatOptions::KEYS].concat();
         refuse_unknown(node, &allowed, &|key| owners(key, P::PROTOCOL, &TAGS), report);
-        Some(Self { common: TagOptions::read_keys(node, report)?, own: P::Tag::read_keys(node, report)? })
+        let common = TagOptions::read_keys(node, report);
+        let treated = TreatOptions::KEYS.iter().any(|key| node.get(key).is_some());
+        let treat = if treated { TreatOptions::read_keys(node, report).map(Box::new) } else { None };
+        let own = if node.get("expression").is_some() {
+            for (key, value) in P::Tag::KEYS.iter().filter_map(|key| Some((key, node.get(key)?))) {
+                let message =
+                    format!("a tag with `expression` is computed, not read: leave `{key}` or `expression` out");
+                report.add(&value.place, &value.path, message);
+            }
+            Some(P::Tag::none())
+        } else {
+            P::Tag::read_keys(node, report)
+        };
+        Some(Self { common: common?, treat, own: own? })
     }
 
     fn schema() -> Value {
         let mut schema = P::Tag::describe();
-        let common = TagOptions::describe();
-        let (Value::Object(of_all), Value::Array(needed)) = (&common["properties"], &common["required"]) else {
-            return schema;
-        };
-        for (key, option) in of_all {
-            schema["properties"][key] = option.clone();
+        let own = schema["properties"].as_object().into_iter().flatten().map(|(key, _)| (key.clone(), false.into()));
+        let own: serde_json::Map<_, _> = own.collect();
+        for (key, option) in [TagOptions::describe(), TreatOptions::describe()]
+            .iter_mut()
+            .filter_map(|of_all| of_all["properties"].as_object_mut())
+            .flat_map(std::mem::take)
+        {
+            schema["properties"][key] = option;
         }
-        if let Value::Array(required) = &mut schema["required"] {
-            required.extend(needed.iter().cloned());
-        }
+        // A tag that is computed is not read.
+        schema["if"] = serde_json::json!({ "required": ["expression"] });
+        schema["then"] = serde_json::json!({ "properties": own });
+        schema["else"] = serde_json::json!({ "required": schema["required"] });
+        schema["required"] = TagOptions::describe()["required"].take();
         schema
     }
 }

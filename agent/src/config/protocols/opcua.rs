@@ -246,6 +246,10 @@ impl Section for OpcuaTag {
         Some(Self(keys))
     }
 
+    fn none() -> Self {
+        Self(TagKeys::none())
+    }
+
     fn describe() -> Value {
         let mut schema = TagKeys::describe();
         schema["oneOf"] = json!([{ "required": ["node"] }, { "required": ["path"] }]);

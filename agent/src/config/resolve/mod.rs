@@ -5,6 +5,7 @@ mod links;
 mod oee;
 mod presets;
 mod shifts;
+mod treat;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -239,7 +240,17 @@ impl Plant {
         let told = Told { who: &who, facts: &facts, oee: &oee, line: self.line.as_deref(), pki: &self.pki };
         let link = P::join(&mut self.links, raw, &told, report);
         let context = context::resolve(raw.context.as_ref(), &facts, report);
+        let tags = raw.tags.as_ref().map_or(&[][..], |tags| tags.value.as_slice());
+        let all = tags.iter().flat_map(|tag| parts(&tag.value));
+        let options: Vec<_> = all.map(|(tag, _)| tag.treat.as_deref()).collect();
+        let uses = treat::Uses { oee: &oee, context: &context };
+        for (tag, treated) in facts.iter().zip(treat::resolve(&options, &facts, &uses, report)) {
+            self.tags[tag.id.index()].treat = treated;
+        }
         self.end(who, &facts, oee, context, link);
+        if let Some(station) = self.stations.last_mut() {
+            station.max_clock_skew = raw.max_clock_skew.as_ref().map(|most| most.0);
+        }
     }
 
     /// Takes the station's name and its tags' names; numbers the tags.
@@ -258,7 +269,7 @@ impl Plant {
         let mut names = Names::default();
         let mut metrics = Names::default();
         let mut facts = Vec::with_capacity(tags.len());
-        for (RawTag { common: tag, own }, part) in tags.value.iter().flat_map(|tag| parts(&tag.value)) {
+        for (RawTag { common: tag, own, .. }, part) in tags.value.iter().flat_map(|tag| parts(&tag.value)) {
             let id = TagId(u32::try_from(self.tags.len()).unwrap_or(u32::MAX));
             if let Some(name) = &tag.name {
                 names.take(&format!("{}{part}", name.value.0), name, "a tag of this station", report);
@@ -299,6 +310,7 @@ impl Plant {
                 unit: tag.unit.as_ref().map(|unit| unit.value.0.as_str().into()),
                 metric: tag.metric.as_ref().map(|metric| format!("{}{part}", metric.value.0).into()),
                 text: false,
+                treat: None,
             });
         }
         (who, facts)
@@ -317,6 +329,7 @@ impl Plant {
             link: link.unwrap_or_default(),
             oee: oee.spec,
             context,
+            max_clock_skew: None,
         });
     }
 }

@@ -25,6 +25,11 @@ impl Resolved {
         let Some(spec) = &self.spec else { return false };
         [&spec.total, &spec.good, &spec.reject].into_iter().flatten().any(|counter| counter.tag == tag)
     }
+
+    /// Whether `tag` tells the state.
+    pub(super) fn tells_state(&self, tag: TagId) -> bool {
+        self.spec.as_ref().and_then(|spec| spec.state.as_ref()).is_some_and(|state| state.tag == tag)
+    }
 }
 
 /// What `oee` means for a station with these tags.

@@ -398,7 +398,6 @@ impl Checker<'_> {
 }
 
 /// Every function, for suggestions.
-#[must_use]
 pub fn functions() -> impl Iterator<Item = &'static str> {
     FUNCTIONS.into_iter().chain(["contains", "startsWith", "endsWith"])
 }

@@ -95,7 +95,10 @@ impl Draft {
         }
         let tree = environment().parser().parse(text).map_err(|errors| {
             let first = errors.errors.first().map_or("nothing to read", |error| error.msg.as_str());
-            Mistake::Syntax(first.lines().next().unwrap_or_default().to_owned())
+            let first = first.lines().next().unwrap_or_default().trim_start_matches("Syntax error: ");
+            // The list of everything that would have been right is no help.
+            let first = first.split(" expecting {").next().unwrap_or_default().replace("<EOF>", "the end");
+            Mistake::Syntax(first)
         })?;
         let (tree, inputs) = check::name(tree, tags)?;
         if inputs.is_empty() {
