@@ -31,9 +31,18 @@ impl Link {
         Self { batches, state, stop, task }
     }
 
-    /// The next batch.
+    /// The next batch that says something. (What a session is subscribed to is kept by one that does not.)
     pub(crate) async fn next(&mut self) -> Batch {
-        timeout(DEADLINE, self.batches.recv()).await.expect("a batch in time").expect("the link runs")
+        timeout(DEADLINE, async {
+            loop {
+                let batch = self.batches.recv().await.expect("the link runs");
+                if !batch.readings.is_empty() || !batch.losses.is_empty() {
+                    return batch;
+                }
+            }
+        })
+        .await
+        .expect("a batch in time")
     }
 
     /// The first batch that `wanted` takes something from; those before it are dropped.
