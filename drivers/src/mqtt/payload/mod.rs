@@ -3,6 +3,7 @@
 mod binary;
 mod csv;
 mod instant;
+mod look;
 mod pick;
 mod text;
 
@@ -17,6 +18,7 @@ use tracing::debug;
 pub(super) use self::binary::unsigned;
 use self::csv::Rows;
 use self::instant::{Given, instant};
+pub(super) use self::look::Found;
 use self::pick::Pick;
 use super::config::{self, Column, ColumnAt, Field, Fields, Metric, SourceTime, Text, TimeFormat, TopicTag};
 use super::filter::{self, STATION, TAG, fill, has, matches, unshared};
@@ -368,7 +370,7 @@ fn json(
 }
 
 /// The node as a value; `None` when it is none, or text where only numbers make sense.
-pub(super) fn json_value(node: &Json, numeric: bool) -> Option<Value> {
+fn json_value(node: &Json, numeric: bool) -> Option<Value> {
     match node {
         Json::Bool(on) => Some(Value::Bool(*on)),
         Json::Number(number) => match number.as_i64() {
