@@ -79,6 +79,7 @@ impl Link {
         self.until_state(|state| state.phase == LinkPhase::Connected).await
     }
 
+    #[allow(dead_code, reason = "not every test file looks at it")]
     pub(crate) fn state(&self) -> LinkState {
         self.state.borrow().clone()
     }
@@ -111,6 +112,7 @@ pub(crate) fn of(batch: &Batch, tag: u32) -> Reading {
 }
 
 /// Whether every reading in the batch is good, and there is one.
+#[allow(dead_code, reason = "not every test file asks")]
 pub(crate) fn all_good(batch: &Batch) -> bool {
     !batch.readings.is_empty() && batch.readings.iter().all(|reading| reading.validity == Validity::Good)
 }
