@@ -4,7 +4,8 @@
 //! [`supervisor`] owns every link: it connects, lets the driver deliver, and after a break tells the
 //! outside and tries again. Everything that was read goes as [`Batch`]es into one bounded channel.
 //!
-//! No driver can write to a device: there is no write call in this crate.
+//! No driver can write to a device: there is no write call in this crate but for what the configuration names (MQTT: a
+//! Sparkplug node may be asked for a birth).
 
 pub mod delivery;
 pub mod driver;

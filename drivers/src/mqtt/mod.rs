@@ -319,7 +319,7 @@ impl Driver for Client {
             if let Some(host) = &self.config.host_id {
                 // A goodbye takes the will back, so it is said in person.
                 let (topic, payload) = sparkplug::state(host, false, self.since);
-                let _ = session.publish(topic, payload, true).await;
+                let _ = timeout(SETTLE / 2, session.publish(topic, payload, true)).await;
             }
             session.close().await;
         }

@@ -484,7 +484,12 @@ fn error_v311(error: &rumqttc::ConnectionError) -> LinkError {
         }
         Error::ConnectionRefused(code) => refused(code),
         Error::Tls(error) => tls(error),
-        Error::Io(error) | Error::MqttState(State::Io(error)) if tls::alert(error).is_some() => tls::refused(error),
+        Error::Io(error)
+        | Error::MqttState(State::Io(error) | State::Deserialization(rumqttc::mqttbytes::Error::Io(error)))
+            if tls::alert(error).is_some() =>
+        {
+            tls::refused(error)
+        }
         Error::Io(error) => LinkError::Unreachable(error.to_string()),
         Error::MqttState(State::AwaitPingResp) => LinkError::Broken("the broker answers no ping".to_owned()),
         Error::MqttState(State::ConnectionAborted) => LinkError::Broken(CLOSED.to_owned()),
@@ -508,7 +513,12 @@ fn error_v5(error: &v5::ConnectionError) -> LinkError {
         ) => LinkError::Unreachable("the broker is not available".to_owned()),
         Error::ConnectionRefused(code) => refused(code),
         Error::Tls(error) => tls(error),
-        Error::Io(error) | Error::MqttState(State::Io(error)) if tls::alert(error).is_some() => tls::refused(error),
+        Error::Io(error)
+        | Error::MqttState(State::Io(error) | State::Deserialization(v5::mqttbytes::Error::Io(error)))
+            if tls::alert(error).is_some() =>
+        {
+            tls::refused(error)
+        }
         Error::Io(error) => LinkError::Unreachable(error.to_string()),
         Error::MqttState(State::AwaitPingResp) => LinkError::Broken("the broker answers no ping".to_owned()),
         Error::MqttState(State::ConnectionAborted) => LinkError::Broken(CLOSED.to_owned()),

@@ -213,7 +213,8 @@ impl Nodes {
     pub(super) fn tell(&mut self, heard: &Heard, fields: &Fields<Metric>, now: Time, into: &mut Vec<Reading>) {
         match &heard.what {
             What::Values { values, born } => {
-                for value in values {
+                // What is told late goes first: what is told of now stands at the end.
+                for value in values.iter().filter(|of| of.historical).chain(values.iter().filter(|of| !of.historical)) {
                     for tag in fields.tags.iter().filter(|tag| wants(tag, heard) && tag.place.name == value.name) {
                         into.push(value.reading(tag, now));
                         if !value.historical {
@@ -331,7 +332,7 @@ impl<'a> Address<'a> {
         let levels: Vec<&str> = topic.split('/').collect();
         let (group, kind, node, device) = match *levels.as_slice() {
             [NAMESPACE, group, kind, node] => (group, kind, node, None),
-            [NAMESPACE, group, kind, node, device] => (group, kind, node, Some(device)),
+            [NAMESPACE, group, kind, node, device] if !device.is_empty() => (group, kind, node, Some(device)),
             _ => return None,
         };
         let kind = match (kind, device) {

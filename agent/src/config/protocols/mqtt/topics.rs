@@ -100,7 +100,7 @@ pub(super) fn topics(station: &StationOf<Mqtt>, told: &Told<'_>, report: &mut Re
     let mut named: Vec<Named<'_>> = Vec::new();
     for topic in &list.value {
         let Some(filter) = filter(topic, report) else { continue };
-        match named.iter().find(|earlier| earlier.filter == filter.filter && earlier.device() == filter.device()) {
+        match named.iter().find(|earlier| earlier.filter == filter.filter) {
             Some(earlier) => filter.at.wrong(
                 report,
                 format!("`{}` is already a topic of this station at {}", filter.shown, earlier.at.place),
