@@ -14,7 +14,7 @@ use crate::config::error::Report;
 use crate::config::protocols::Tag;
 use crate::config::raw::StationOf;
 use crate::config::resolve::{TagFacts, Told};
-use crate::config::section::{At, section};
+use crate::config::section::{At, join, section};
 use crate::config::words::{Flag, OneOf, Text, Whole, one_of_names};
 
 section! {
@@ -29,8 +29,8 @@ section! {
         payload: OneOf<Payload> => default("json");
         /// Where the payload says when its values came to be; the time received counts without it.
         time: PayloadTime => optional;
-        /// CSV: what stands between fields; one character, or `tab`.
-        separator: Separator => default(",");
+        /// CSV: what stands between fields: `comma`, `semicolon`, `tab` or one character.
+        separator: Separator => default("comma");
         /// CSV: whether the first row names the columns.
         header: Flag => default(true);
         /// Sparkplug: the group of the edge node.
@@ -180,16 +180,17 @@ fn filter<'a>(section: &'a At<Topic>, report: &mut Report) -> Option<Named<'a>> 
             section.wrong(report, "the keys `group` and `edge_node` are missing, or `topic: spBv1.0/group/+/node/#`");
             None
         }
-        (group, _) if sparkplug => {
-            let missing = if group.is_none() { "group" } else { "edge_node" };
-            section.wrong(report, format!("the key `{missing}` is missing"));
-            None
-        }
-        _ => {
-            section.wrong(report, "the key `topic` is missing");
-            None
-        }
+        (group, _) if sparkplug => absent(section, if group.is_none() { "group" } else { "edge_node" }, "", report),
+        _ => absent(section, "topic", "", report),
     }
+}
+
+/// `section` lacks a key that it needs here, unless it is there and wrong, which was reported.
+fn absent<S, T>(section: &At<S>, key: &str, help: &str, report: &mut Report) -> Option<T> {
+    if !report.knows(&join(&section.path, key)) {
+        section.wrong(report, format!("the key `{key}` is missing{help}"));
+    }
+    None
 }
 
 /// Births, deaths and sequence numbers of a node concern all of it.
@@ -391,7 +392,7 @@ impl Reader<'_, '_> {
             }
         }
         if places.iter().all(|(own, said)| *own != key || said.is_none()) {
-            section.wrong(self.report, format!("the key `{key}` is missing"));
+            return absent(section, key, "", self.report);
         }
         let format = match &time.r#as.as_ref()?.value {
             TimeWord::Known(known) => known.clone(),
@@ -446,9 +447,6 @@ impl Reader<'_, '_> {
 
     /// A tag lacks what its payload needs; said once, however many topics carry it.
     fn missing<T>(&mut self, tag: &At<Tag<Mqtt>>, facts: &TagFacts, key: &'static str, help: &str) -> Option<T> {
-        if self.missed.insert((facts.id.0, key)) {
-            tag.wrong(self.report, format!("the key `{key}` is missing{help}"));
-        }
-        None
+        if self.missed.insert((facts.id.0, key)) { absent(tag, key, help, self.report) } else { None }
     }
 }

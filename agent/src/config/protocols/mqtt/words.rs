@@ -119,13 +119,18 @@ impl Leaf for Column {
 pub(in crate::config) struct Separator(pub(in crate::config) u8);
 
 impl Leaf for Separator {
-    const FORM: &'static str = "a character such as `;`, or `tab`";
+    const FORM: &'static str = "`comma`, `semicolon`, `tab` or one character";
 
     fn parse(scalar: &Scalar) -> Result<Self, String> {
         match scalar.text.as_bytes() {
+            b"comma" => Ok(Self(b',')),
+            b"semicolon" => Ok(Self(b';')),
             b"tab" | b"\t" => Ok(Self(b'\t')),
             [one] if one.is_ascii_punctuation() && *one != b'"' => Ok(Self(*one)),
-            _ => Err(format!("`{}` is no separator: one character such as `;`, or `tab`", scalar.text.escape_debug())),
+            _ => Err(format!(
+                "`{}` is no separator: `comma`, `semicolon`, `tab` or one character",
+                scalar.text.escape_debug()
+            )),
         }
     }
 
