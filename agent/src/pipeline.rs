@@ -177,8 +177,8 @@ impl Pipeline {
         self.derived.records.extend(events.into_iter().map(|event| Record::Event(Box::new(event))));
         self.append_derived(None, full);
         if let Some(receipt) = receipt {
-            let (session, delivery) = receipt.delivery();
-            self.received.note(session, delivery);
+            let (session, keep) = receipt.keep();
+            self.received.keep(session, keep);
             self.receipts.push(receipt);
         }
         if self.receipts.len() >= MOST_RECEIPTS && self.failing.is_none() {

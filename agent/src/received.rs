@@ -1,14 +1,18 @@
 //! What brokers delivered last, by session. It becomes durable with what the messages said, so that after a restart
-//! a message that comes again is known (docs/decisions/0003-a-message-twice.md).
+//! a message that comes again is known (docs/decisions/0003-a-message-twice.md). Likewise what each session is subscribed
+//! to, so that a restart with other topics can let go of those that are not wanted any more.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use gemba_drivers::{Deliveries, Delivery};
+use gemba_drivers::{Deliveries, Delivery, Keep};
 
 use crate::spool::Entry;
 
-/// The last deliveries of each session.
+/// How many bytes of filters are one entry; a single one may be longer.
+const PIECE: usize = 3 << 10;
+
+/// The last deliveries of each session, and its filters.
 #[derive(Debug, Default)]
 pub struct Received(BTreeMap<Arc<str>, Session>);
 
@@ -17,9 +21,23 @@ struct Session {
     deliveries: Deliveries,
     /// How many of them, the last ones, are still to be written.
     unwritten: usize,
+    filters: Arc<[Box<str>]>,
+    /// Whether the filters are still to be written.
+    changed: bool,
 }
 
 impl Received {
+    /// What is to become durable of a session.
+    pub fn keep(&mut self, session: &Arc<str>, keep: &Keep) {
+        match keep {
+            Keep::Delivery(delivery) => self.note(session, *delivery),
+            Keep::Filters(filters) => {
+                let held = self.0.entry(Arc::clone(session)).or_default();
+                (held.filters, held.changed) = (Arc::clone(filters), true);
+            }
+        }
+    }
+
     /// One more, to be written.
     pub fn note(&mut self, session: &Arc<str>, delivery: Delivery) {
         let held = self.0.entry(Arc::clone(session)).or_default();
@@ -33,6 +51,13 @@ impl Received {
         deliveries.into_iter().for_each(|delivery| held.deliveries.push(delivery));
     }
 
+    /// Likewise a piece of its filters.
+    pub fn restore_filters(&mut self, session: Arc<str>, begins: bool, filters: Vec<Box<str>>) {
+        let held = self.0.entry(session).or_default();
+        let known = if begins { &[] } else { &*held.filters };
+        held.filters = known.iter().cloned().chain(filters).collect();
+    }
+
     /// Forgets the sessions that the configuration has no more.
     pub fn retain(&mut self, mut wanted: impl FnMut(&str) -> bool) {
         self.0.retain(|session, _| wanted(session));
@@ -44,9 +69,18 @@ impl Received {
         self.0.get(session).map(|held| held.deliveries.clone()).unwrap_or_default()
     }
 
+    /// What one session is subscribed to, as far as is known.
+    #[must_use]
+    pub fn filters_of(&self, session: &str) -> Vec<String> {
+        self.0.get(session).map(|held| held.filters.iter().map(ToString::to_string).collect()).unwrap_or_default()
+    }
+
     /// All is to be written again: a checkpoint was, and what lies before one is not read at a start.
     pub fn rewrite(&mut self) {
-        self.0.values_mut().for_each(|held| held.unwritten = held.deliveries.len());
+        for held in self.0.values_mut() {
+            held.unwritten = held.deliveries.len();
+            held.changed = !held.filters.is_empty();
+        }
     }
 
     /// What is to be written, which then counts as written: entries of an open commit are never lost without it.
@@ -54,6 +88,20 @@ impl Received {
         for (session, held) in self.0.iter_mut().filter(|(_, held)| held.unwritten > 0) {
             let deliveries = held.deliveries.last(std::mem::take(&mut held.unwritten)).collect();
             into(Entry::Deliveries { session: Arc::clone(session), deliveries });
+        }
+        for (session, held) in self.0.iter_mut().filter(|(_, held)| held.changed) {
+            held.changed = false;
+            let (mut begins, mut rest) = (true, &*held.filters);
+            while begins || !rest.is_empty() {
+                let mut bytes = 0;
+                let fits = rest.iter().take_while(|filter| {
+                    bytes += filter.len();
+                    bytes <= PIECE
+                });
+                let (piece, after) = rest.split_at(fits.count().max(1).min(rest.len()));
+                into(Entry::Filters { session: Arc::clone(session), begins, filters: piece.to_vec() });
+                (begins, rest) = (false, after);
+            }
         }
     }
 }
@@ -82,8 +130,10 @@ mod tests {
     fn stored(path: &Path) -> Received {
         let (opened, mut received) = open(path);
         for entry in opened.recovery.entries() {
-            if let (_, Entry::Deliveries { session, deliveries }) = entry.expect("reads") {
-                received.restore(session, deliveries);
+            match entry.expect("reads").1 {
+                Entry::Deliveries { session, deliveries } => received.restore(session, deliveries),
+                Entry::Filters { session, begins, filters } => received.restore_filters(session, begins, filters),
+                _ => {}
             }
         }
         received
@@ -157,6 +207,32 @@ mod tests {
 
     fn change(time: Time) -> Record {
         Record::StateChanged { station: "oven-1".into(), time, from: State::Down, to: State::Producing }
+    }
+
+    #[test]
+    fn what_a_session_is_subscribed_to_is_known_after_a_restart() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut opened, mut received) = open(folder.path());
+        let session: Arc<str> = SESSION.into();
+        let filters = |count: usize| -> Arc<[Box<str>]> {
+            (0..count).map(|number| format!("plant/a-long-name-of-a-line/oven-{number:04}/#").into()).collect()
+        };
+        let known = |received: &Received| received.filters_of(SESSION).len();
+        received.keep(&session, &Keep::Filters(filters(1_000)));
+        let applied = commit(&mut opened.writer, &mut received);
+        opened.writer.checkpoint(applied, &[1]);
+        received.rewrite();
+        commit(&mut opened.writer, &mut received);
+        drop(opened);
+        let held = stored(folder.path());
+        assert_eq!(held.filters_of(SESSION), filters(1_000).iter().map(ToString::to_string).collect::<Vec<_>>());
+        for fewer in [3, 0] {
+            let (mut opened, mut received) = open(folder.path());
+            received.keep(&session, &Keep::Filters(filters(fewer)));
+            commit(&mut opened.writer, &mut received);
+            drop(opened);
+            assert_eq!(known(&stored(folder.path())), fewer);
+        }
     }
 
     #[test]

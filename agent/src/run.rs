@@ -125,8 +125,9 @@ pub async fn run_with(
             Source::Opcua(source) => AnyDriver::Opcua(Box::new(opcua::Client::new(source))),
             Source::Modbus(source) => AnyDriver::Modbus(Box::new(modbus::Client::new(source))),
             Source::Mqtt(source) => {
-                let known = received.of(&source.session());
-                AnyDriver::Mqtt(Box::new(mqtt::Client::new(source).having(known)))
+                let session = source.session();
+                let (known, filters) = (received.of(&session), received.filters_of(&session));
+                AnyDriver::Mqtt(Box::new(mqtt::Client::new(source).having(known).subscribed_to(filters)))
             }
             Source::Gpio(source) => AnyDriver::Gpio(Box::new(gpio::Client::new(source))),
         };
@@ -347,6 +348,7 @@ fn reapply(line: &mut Line, received: &mut Received, recovery: Recovery, ids: &[
             }
             Entry::Tick(at) => line.advance(at, &mut scratch),
             Entry::Deliveries { session, deliveries } => received.restore(session, deliveries),
+            Entry::Filters { session, begins, filters } => received.restore_filters(session, begins, filters),
             Entry::Record { cause: None, record: crate::record::Record::Loss { loss, .. } } => {
                 line.lose(loss, &mut scratch);
             }

@@ -145,6 +145,11 @@ fn a_draft_may_lack_tags_and_nothing_else() {
     assert!(wrong.contains("did you mean `endpoint`?") && !wrong.contains("tags"), "{wrong}");
 }
 
+fn json(topic: &mqtt::Topic) -> &mqtt::Fields<serde_json_path::JsonPath> {
+    let mqtt::Payload::Json(fields) = &topic.payload else { panic!("{topic:?}") };
+    fields
+}
+
 /// Each file in tests/config/bad ends with the messages it must give, all of them, each after `#! `.
 #[test]
 fn every_mistake_is_told_in_full() {
@@ -266,7 +271,7 @@ fn the_reference_line_means_what_it_says() {
     );
     assert_eq!((link.keep_alive, link.timeout), (Duration::from_secs(30), Duration::from_secs(5)));
     assert_eq!((link.max_payload, link.topics[0].qos), (256 << 10, 1));
-    let numeric: Vec<_> = link.topics[0].tags.iter().map(|tag| (tag.id.0, tag.numeric, tag.required)).collect();
+    let numeric: Vec<_> = json(&link.topics[0]).tags.iter().map(|tag| (tag.id.0, tag.numeric, tag.required)).collect();
     assert_eq!(numeric, [(8, false, false), (9, true, false), (10, false, false)]);
     assert_eq!(
         config.links.iter().map(|link| link.endpoint.as_str()).collect::<Vec<_>>(),
@@ -487,12 +492,54 @@ stations:
     let topics: Vec<_> = link
         .topics
         .iter()
-        .map(|topic| (topic.filter.as_str(), topic.qos, topic.tags.iter().map(|tag| tag.id.0).collect::<Vec<_>>()))
+        .map(|topic| (topic.filter.as_str(), topic.qos, topic.payload.ids().iter().map(|id| id.0).collect::<Vec<_>>()))
         .collect();
     assert_eq!(topics, [("x/+", 2, vec![0]), ("y/#", 0, vec![0, 1])]);
-    assert_eq!(link.topics[0].time.as_ref().map(|time| time.format), Some(mqtt::TimeFormat::Rfc3339));
-    assert!(link.topics[1].tags[1].required);
+    assert_eq!(json(&link.topics[0]).time.as_ref().map(|time| time.format.clone()), Some(mqtt::TimeFormat::Rfc3339));
+    assert!(json(&link.topics[1]).tags[1].required);
     assert_eq!(config.tags[1].metric.as_deref(), Some("plant.one"));
+}
+
+#[test]
+fn every_mqtt_payload_is_resolved() {
+    let config = load(include_str!("config/good/mqtt.yaml"));
+    let link = mqtt(&config.links[0]);
+    let identity = link.identity.as_ref().expect("a certificate");
+    assert_eq!(
+        (identity.cert_file.as_path(), identity.key_file.as_path()),
+        (Path::new("/own.pem"), Path::new("/own.key"))
+    );
+    assert!(link.rebirth && link.host_id.as_deref() == Some("scada"));
+    let filters: Vec<_> = link.topics.iter().map(|topic| topic.filter.as_str()).collect();
+    assert_eq!(
+        filters,
+        ["csv", "raw", "$share/g/fab/{station}/{tag}", "spBv1.0/Plant/+/Oven/#", "spBv1.0/Plant/+/{station}/#"]
+    );
+
+    let mqtt::Payload::Csv { separator: b';', header: true, fields } = &link.topics[0].payload else { panic!("CSV") };
+    assert_eq!(
+        fields.tags[0].place,
+        mqtt::Column { at: mqtt::ColumnAt::Name("Serial No".into()), text: mqtt::Text::Text }
+    );
+    assert_eq!(fields.tags[1].place, mqtt::Column { at: mqtt::ColumnAt::Index(3), text: mqtt::Text::Any });
+    let time = fields.time.as_ref().expect("a time");
+    let berlin = jiff::tz::TimeZone::get("Europe/Berlin").expect("bundled");
+    assert_eq!(time.format, mqtt::TimeFormat::Custom("%d.%m.%Y %H:%M:%S".into(), berlin));
+
+    let mqtt::Payload::Binary(fields) = &link.topics[1].payload else { panic!("binary") };
+    let field = |offset, kind, little| mqtt::Field { offset, kind, little };
+    assert_eq!(fields.tags[0].place, field(8, mqtt::Kind::F32, true));
+    assert_eq!(fields.tags[1].place, field(12, mqtt::Kind::Text(8), false));
+    assert_eq!(fields.tags[2].place, field(20, mqtt::Kind::Bit(3), false));
+    assert_eq!(fields.time.as_ref().map(|time| time.place), Some(field(0, mqtt::Kind::Signed(8), true)));
+
+    let mqtt::Payload::Plain(fields) = &link.topics[2].payload else { panic!("plain") };
+    assert_eq!((&*fields.tags[0].name, fields.tags[0].place), ("speed", mqtt::Text::Number));
+    let metric = |name: &str, device: Option<&str>| mqtt::Metric { name: name.into(), device: device.map(Into::into) };
+    let mqtt::Payload::Sparkplug(fields) = &link.topics[3].payload else { panic!("Sparkplug") };
+    assert_eq!(fields.tags[0].place, metric("Zone 1/Temp", Some("PLC")));
+    let mqtt::Payload::Sparkplug(fields) = &link.topics[4].payload else { panic!("Sparkplug") };
+    assert_eq!(fields.tags[0].place, metric("count", Some("Other")));
 }
 
 #[test]

@@ -148,21 +148,30 @@ pub struct Receipt {
     durable: Arc<watch::Sender<u64>>,
     number: u64,
     session: Arc<str>,
-    delivery: Delivery,
+    keep: Keep,
+}
+
+/// What is to become durable for a session with a broker, so that another process knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// A message that was taken in: it may come again.
+    Delivery(Delivery),
+    /// What the session is subscribed to now, all of it.
+    Filters(Arc<[Box<str>]>),
 }
 
 impl Receipt {
-    /// The receipt for `delivery`, the one of this `number` in `session`; numbers of one `durable` only grow.
+    /// The receipt for what `session` is to `keep`, after the delivery of this `number`; numbers of one `durable` only
+    /// grow.
     #[must_use]
-    pub fn new(durable: Arc<watch::Sender<u64>>, number: u64, session: Arc<str>, delivery: Delivery) -> Self {
-        Self { durable, number, session, delivery }
+    pub fn new(durable: Arc<watch::Sender<u64>>, number: u64, session: Arc<str>, keep: Keep) -> Self {
+        Self { durable, number, session, keep }
     }
 
-    /// What is to become durable with the batch, so that another process knows it if it comes again: the session's
-    /// lasting name, and the delivery.
+    /// What is to become durable with the batch: the session's lasting name, and what is kept of it.
     #[must_use]
-    pub fn delivery(&self) -> (&Arc<str>, Delivery) {
-        (&self.session, self.delivery)
+    pub fn keep(&self) -> (&Arc<str>, &Keep) {
+        (&self.session, &self.keep)
     }
 
     /// Everything up to this delivery is durable.

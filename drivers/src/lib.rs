@@ -4,8 +4,8 @@
 //! [`supervisor`] owns every link: it connects, lets the driver deliver, and after a break tells the
 //! outside and tries again. Everything that was read goes as [`Batch`]es into one bounded channel.
 //!
-//! No driver can write to a device: there is no write call in this crate, but for the digital outputs that the configuration
-//! names ([`gpio::Switch`]).
+//! No driver can write to a device: there is no write call in this crate but for what the configuration names: digital outputs
+//! ([`gpio::Switch`]), and Sparkplug nodes that may be asked for a birth.
 
 pub mod breaker;
 pub mod delivery;
@@ -31,7 +31,8 @@ pub mod treat;
 pub use breaker::{Breaker, BreakerState, BreakerView, Durations};
 pub use delivery::{Deliveries, Delivery};
 pub use driver::{
-    AnyDriver, Batch, DeviceState, Driver, LinkError, LinkPhase, LinkState, Loss, Outlet, Receipt, Rung, Stale, Stopped,
+    AnyDriver, Batch, DeviceState, Driver, Keep, LinkError, LinkPhase, LinkState, Loss, Outlet, Receipt, Rung, Stale,
+    Stopped,
 };
 pub use event::Event;
 pub use reading::{OwnStatus, Reading, Status, TagId, Validity, Value};

@@ -151,17 +151,17 @@ async fn oven(plant: &Plant) -> Reader {
     ];
     let tags = (0..).zip(paths).map(|(id, (path, numeric))| mqtt::TopicTag {
         id: TagId(id),
-        path: path.parse().expect("a path"),
+        name: path.into(),
+        place: path.parse().expect("a path"),
         required: true,
         numeric,
     });
-    let time = mqtt::SourceTime { path: "$.t".parse().expect("a path"), format: mqtt::TimeFormat::UnixMs };
+    let time = mqtt::SourceTime { place: "$.t".parse().expect("a path"), format: mqtt::TimeFormat::UnixMs };
     let topic = mqtt::Topic {
         station: "oven-1".into(),
         filter: TOPIC.to_owned(),
         qos: 1,
-        time: Some(time),
-        tags: tags.collect(),
+        payload: mqtt::Payload::Json(mqtt::Fields { time: Some(time), tags: tags.collect() }),
     };
     let config = mqtt::Config {
         endpoint: plant.mqtt().parse().expect("an endpoint"),
@@ -173,6 +173,9 @@ async fn oven(plant: &Plant) -> Reader {
         max_payload: 100_000,
         credentials: None,
         ca_file: None,
+        identity: None,
+        rebirth: false,
+        host_id: None,
         topics: vec![topic],
     };
     Reader::start(mqtt::Client::new(config)).await

@@ -127,7 +127,7 @@ impl Span {
                     span.cover(own.time, own.time, false);
                     span.count += own.items.saturating_sub(1);
                 }
-                Entry::Tick(_) | Entry::Deliveries { .. } => {}
+                Entry::Tick(_) | Entry::Deliveries { .. } | Entry::Filters { .. } => {}
             }
         }
         span

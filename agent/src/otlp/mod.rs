@@ -248,7 +248,11 @@ fn with_own(payload: Option<Payload>, signal: Signal, entries: &[(Seq, Entry)]) 
 fn records(entries: &[(Seq, Entry)]) -> impl Iterator<Item = &Record> {
     entries.iter().filter_map(|(_, entry)| match entry {
         Entry::Record { record, .. } => Some(record),
-        Entry::Readings(_) | Entry::Telemetry(_) | Entry::Tick(_) | Entry::Deliveries { .. } => None,
+        Entry::Readings(_)
+        | Entry::Telemetry(_)
+        | Entry::Tick(_)
+        | Entry::Deliveries { .. }
+        | Entry::Filters { .. } => None,
     })
 }
 

@@ -170,6 +170,10 @@ impl TagGauges {
 fn readings(entries: &[(Seq, Entry)]) -> impl Iterator<Item = &crate::spool::StoredReading> {
     entries.iter().flat_map(|(_, entry)| match entry {
         Entry::Readings(readings) => readings.as_slice(),
-        Entry::Record { .. } | Entry::Telemetry(_) | Entry::Tick(_) | Entry::Deliveries { .. } => &[],
+        Entry::Record { .. }
+        | Entry::Telemetry(_)
+        | Entry::Tick(_)
+        | Entry::Deliveries { .. }
+        | Entry::Filters { .. } => &[],
     })
 }

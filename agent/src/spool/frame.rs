@@ -147,6 +147,15 @@ pub(super) enum Mark<'a> {
         /// In order of arrival.
         deliveries: Cow<'a, [Delivery]>,
     },
+    /// See [`Entry::Filters`](super::Entry::Filters). (An older gemba cannot read it, and passes it over.)
+    Filters {
+        /// The broker session.
+        session: &'a str,
+        /// The first piece of a list.
+        begins: bool,
+        /// Topic filters.
+        filters: Cow<'a, [Box<str>]>,
+    },
 }
 
 /// A frame, as it lies in `bytes`.

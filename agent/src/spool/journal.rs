@@ -248,7 +248,9 @@ pub(super) fn model_frames(bytes: &[u8], through: u64) -> (Vec<u64>, Option<u64>
     let mut assembly = Assembly::default();
     for frame in Frames::sound(bytes, 0) {
         match frame.mark() {
-            Some(Mark::Tick(_) | Mark::Deliveries { .. }) if frame.seq > through => later.push(frame.seq),
+            Some(Mark::Tick(_) | Mark::Deliveries { .. } | Mark::Filters { .. }) if frame.seq > through => {
+                later.push(frame.seq)
+            }
             Some(mark @ Mark::Checkpoint { piece, through, .. }) => {
                 if piece == 0 {
                     open.clear();

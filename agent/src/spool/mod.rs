@@ -194,6 +194,15 @@ pub enum Entry {
         /// In order of arrival.
         deliveries: Vec<Delivery>,
     },
+    /// What a broker session is subscribed to, in pieces. Never goes upstream.
+    Filters {
+        /// The session.
+        session: Arc<str>,
+        /// The first piece of a list that stands in for what was known.
+        begins: bool,
+        /// Topic filters.
+        filters: Vec<Box<str>>,
+    },
     /// What the agent tells of itself. Nothing of it is ever applied: a restart passes it over.
     Telemetry(Own),
 }

@@ -106,6 +106,9 @@ pub(super) fn entry(frame: &Frame<'_>) -> Option<Entry> {
             Mark::Deliveries { session, deliveries } => {
                 Some(Entry::Deliveries { session: session.into(), deliveries: deliveries.into_owned() })
             }
+            Mark::Filters { session, begins, filters } => {
+                Some(Entry::Filters { session: session.into(), begins, filters: filters.into_owned() })
+            }
             Mark::Commit { .. } | Mark::Checkpoint { .. } => None,
         },
         Lane::Telemetry => {

@@ -62,6 +62,9 @@ impl Writer {
                     self.put_mark(0, &Mark::Deliveries { session, deliveries: Cow::Borrowed(chunk) });
                 }
             }
+            Entry::Filters { session, begins, filters } => {
+                self.put_mark(0, &Mark::Filters { session, begins: *begins, filters: Cow::Borrowed(filters) });
+            }
         }
         Seq(self.next - 1)
     }

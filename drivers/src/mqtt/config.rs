@@ -1,10 +1,12 @@
 //! What an MQTT link is told.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use serde_json_path::JsonPath;
 
 use crate::TagId;
@@ -29,7 +31,14 @@ pub struct Config {
     /// User name and password.
     pub credentials: Option<Credentials>,
     /// PEM file with the authorities that `mqtts` brokers are checked against.
-    pub ca_file: Option<std::path::PathBuf>,
+    pub ca_file: Option<PathBuf>,
+    /// What we show to a broker that wants to know who we are.
+    pub identity: Option<Identity>,
+    /// Whether Sparkplug edge nodes are asked for a new birth where one is needed. It is a command to the node, and the
+    /// only one there is.
+    pub rebirth: bool,
+    /// The name under which we tell Sparkplug edge nodes that we are there (`spBv1.0/STATE/<host_id>`); nothing without it.
+    pub host_id: Option<String>,
     /// What to subscribe to, with what each station takes from it.
     pub topics: Vec<Topic>,
 }
@@ -42,28 +51,69 @@ impl Config {
     }
 }
 
+/// A certificate of our own, for brokers that want one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// PEM file with our certificate, and those between it and the authority that the broker trusts.
+    pub cert_file: PathBuf,
+    /// PEM file with its private key.
+    pub key_file: PathBuf,
+}
+
 /// What one station takes from one topic.
 #[derive(Clone, Debug)]
 pub struct Topic {
-    /// The station, for losses.
+    /// The station, for losses, and in place of `{station}`.
     pub station: Arc<str>,
-    /// Topic filter, wildcards allowed.
+    /// Topic filter, wildcards allowed. A level `{station}` stands for the station's name, a level `{tag}` for one of its
+    /// tags' names.
     pub filter: String,
     /// 0, 1 or 2. We ask for 2 as 1: it comes at least once, and acknowledged only when durable.
     pub qos: u8,
-    /// Where the payload says when its values came to be; the time received without it.
-    pub time: Option<SourceTime>,
-    /// What to look for.
-    pub tags: Vec<TopicTag>,
+    /// How the payload is read, and what is looked for.
+    pub payload: Payload,
 }
 
-/// One tag in a JSON payload.
+/// How a payload is read.
 #[derive(Clone, Debug)]
-pub struct TopicTag {
+pub enum Payload {
+    /// A JSON text; the first node that a path (RFC 9535) selects is the value.
+    Json(Fields<JsonPath>),
+    /// Rows of text (RFC 4180), each of them a reading for every tag.
+    Csv {
+        /// Between fields.
+        separator: u8,
+        /// Whether the first row names the columns.
+        header: bool,
+        /// What to look for.
+        fields: Fields<Column>,
+    },
+    /// The whole payload is one value.
+    Plain(Fields<Text>),
+    /// Bytes in a fixed layout.
+    Binary(Fields<Field>),
+    /// Sparkplug B (Eclipse Sparkplug 3.0).
+    Sparkplug(Fields<Metric>),
+}
+
+/// What to look for in a payload.
+#[derive(Clone, Debug)]
+pub struct Fields<P> {
+    /// Where the payload says when its values came to be; the time received without it.
+    pub time: Option<SourceTime<P>>,
+    /// The tags.
+    pub tags: Vec<TopicTag<P>>,
+}
+
+/// One tag in a payload.
+#[derive(Clone, Debug)]
+pub struct TopicTag<P> {
     /// Its place in the configuration.
     pub id: TagId,
-    /// RFC 9535; the first node it selects is the value.
-    pub path: JsonPath,
+    /// Its name, in place of `{tag}`.
+    pub name: Arc<str>,
+    /// Where in the payload.
+    pub place: P,
     /// Whether a payload that has other tags and not this one makes it bad (`PathNotFound`); otherwise it stays as
     /// it was.
     pub required: bool,
@@ -74,15 +124,15 @@ pub struct TopicTag {
 /// Where a payload carries its time. A payload without it, or with one that cannot be read, keeps its values:
 /// as of the time received, and uncertain (`NoSourceTime`).
 #[derive(Clone, Debug)]
-pub struct SourceTime {
+pub struct SourceTime<P> {
     /// Where.
-    pub path: JsonPath,
+    pub place: P,
     /// How it is written.
     pub format: TimeFormat,
 }
 
 /// How a payload's time is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TimeFormat {
     /// Seconds since the Unix epoch, fractions allowed.
     UnixS,
@@ -90,8 +140,127 @@ pub enum TimeFormat {
     UnixMs,
     /// Microseconds.
     UnixUs,
+    /// Nanoseconds.
+    UnixNs,
     /// RFC 3339 text.
     Rfc3339,
+    /// Text in a format as strftime has it; without an offset in it the time of this zone.
+    Custom(Arc<str>, TimeZone),
+}
+
+/// A column of a CSV payload, and how its text is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Which.
+    pub at: ColumnAt,
+    /// How its text is read.
+    pub text: Text,
+}
+
+/// Which column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ColumnAt {
+    /// By its name in the header.
+    Name(Arc<str>),
+    /// By its place, from 0.
+    Index(usize),
+}
+
+/// How text is read as a value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Text {
+    /// A number if it is one, `true` or `false`, or else text.
+    #[default]
+    Any,
+    /// A number, or a wrong type.
+    Number,
+    /// `true`, `false`, `1` or `0`, or a wrong type.
+    Bool,
+    /// Text, digits too: `0042` stays what it is.
+    Text,
+}
+
+/// Some bytes of a payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// Of the first byte, from 0.
+    pub offset: usize,
+    /// What they are.
+    pub kind: Kind,
+    /// Whether the least significant byte comes first.
+    pub little: bool,
+}
+
+/// What bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A byte: 0 is false.
+    Bool,
+    /// One bit of a byte, 0 the least significant.
+    Bit(u8),
+    /// Unsigned, in so many bytes: 1, 2, 4 or 8.
+    Unsigned(u8),
+    /// Two's complement, likewise.
+    Signed(u8),
+    /// IEEE 754, 32 bits.
+    F32,
+    /// IEEE 754, 64 bits.
+    F64,
+    /// UTF-8 in so many bytes, up to the first NUL; spaces at its end do not count.
+    Text(usize),
+}
+
+impl Kind {
+    /// How many bytes.
+    #[must_use]
+    pub fn size(self) -> usize {
+        match self {
+            Self::Bool | Self::Bit(_) => 1,
+            Self::Unsigned(size) | Self::Signed(size) => size.into(),
+            Self::F32 => 4,
+            Self::F64 => 8,
+            Self::Text(size) => size,
+        }
+    }
+}
+
+/// A Sparkplug metric.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The device it belongs to; without it any of the edge node's, and the node itself.
+    pub device: Option<Arc<str>>,
+}
+
+impl Payload {
+    /// The tags it carries.
+    pub fn ids(&self) -> Vec<TagId> {
+        fn ids<P>(fields: &Fields<P>) -> Vec<TagId> {
+            fields.tags.iter().map(|tag| tag.id).collect()
+        }
+        match self {
+            Self::Json(fields) => ids(fields),
+            Self::Csv { fields, .. } => ids(fields),
+            Self::Plain(fields) => ids(fields),
+            Self::Binary(fields) => ids(fields),
+            Self::Sparkplug(fields) => ids(fields),
+        }
+    }
+
+    /// Their names, in the same order.
+    pub fn names(&self) -> Vec<Arc<str>> {
+        fn names<P>(fields: &Fields<P>) -> Vec<Arc<str>> {
+            fields.tags.iter().map(|tag| Arc::clone(&tag.name)).collect()
+        }
+        match self {
+            Self::Json(fields) => names(fields),
+            Self::Csv { fields, .. } => names(fields),
+            Self::Plain(fields) => names(fields),
+            Self::Binary(fields) => names(fields),
+            Self::Sparkplug(fields) => names(fields),
+        }
+    }
 }
 
 /// Protocol version.
@@ -126,7 +295,7 @@ pub struct Endpoint {
 
 impl TimeFormat {
     /// Every spelling, for help and suggestions.
-    pub const NAMES: [&str; 4] = ["unix_s", "unix_ms", "unix_us", "rfc3339"];
+    pub const NAMES: [&str; 5] = ["unix_s", "unix_ms", "unix_us", "unix_ns", "rfc3339"];
 }
 
 impl FromStr for TimeFormat {
@@ -137,6 +306,7 @@ impl FromStr for TimeFormat {
             "unix_s" => Self::UnixS,
             "unix_ms" => Self::UnixMs,
             "unix_us" => Self::UnixUs,
+            "unix_ns" => Self::UnixNs,
             "rfc3339" => Self::Rfc3339,
             _ => return Err(format!("`{text}` is no time format; one of {}", Self::NAMES.join(", "))),
         })

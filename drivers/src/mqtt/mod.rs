@@ -1,4 +1,4 @@
-//! MQTT 3.1.1 and 5 subscriber with JSON payloads.
+//! MQTT 3.1.1 and 5 subscriber: JSON, CSV, plain and binary payloads, and Sparkplug B.
 //!
 //! One session a client id, for all stations on it. A message of quality of service 1 is acknowledged once what
 //! it brought is durable (its [`Receipt`] is signed), on the connection that brought it; what is not
@@ -6,13 +6,23 @@
 //! acknowledged, once it is durable: an older count would look like a counter's reset.
 //!
 //! We subscribe when the broker has no session of ours, and at the first connection of each start, since the
-//! topics may be others than the session knows. Not at each: a broker sends its retained messages again then.
+//! topics may be others than the session knows, and since retained messages are all that tells how things stand. Not at
+//! each: a broker sends its retained messages again then, and what it kept says nothing about the gap.
+//! What the session was subscribed to becomes durable as deliveries do, so that a later process lets go of what the
+//! configuration has no more. (A process that dies between a subscription and the next commit leaves the filters that
+//! were new in it unknown; what comes by them is acknowledged and passed over.)
+//!
+//! Nothing is ever published, except by a Sparkplug host application that the configuration makes of us: requests for a
+//! birth (`rebirth`), and the word that we are there (`host_id`).
 
 mod config;
+mod filter;
+mod held;
 mod payload;
-mod pick;
 mod session;
+pub mod sparkplug;
 mod survey;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,12 +31,17 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{Instrument, debug, warn};
 
-pub use config::{Config, Credentials, Endpoint, SourceTime, TimeFormat, Topic, TopicTag, Version};
+pub use config::{
+    Column, ColumnAt, Config, Credentials, Endpoint, Field, Fields, Identity, Kind, Metric, Payload, SourceTime, Text,
+    TimeFormat, Topic, TopicTag, Version,
+};
+pub use payload::Payloads;
 
-use self::payload::Payloads;
-use self::session::{Event, Message, Session, Unsigned};
+use self::held::Held;
+use self::session::{Event, Message, Session, Unsigned, Watch};
 use crate::{
-    Batch, Deliveries, Delivery, Driver, LinkError, Outlet, OwnStatus, Reading, Receipt, Status, TagId, Time, trace,
+    Batch, Deliveries, Delivery, Driver, Keep, LinkError, Outlet, OwnStatus, Reading, Receipt, Stale, Status, TagId,
+    Time, trace,
 };
 
 /// How long a stop waits for what was delivered to become durable: some commits of the usual `spool.sync`, and less
@@ -57,13 +72,17 @@ pub struct Client {
     subscribed: bool,
     /// Tags that come by no filter that the broker grants us.
     refused: Vec<TagId>,
+    /// The filters that the broker's session has, as far as we know.
+    held: Held,
+    /// When this connection was begun, as a Sparkplug host says it.
+    since: Time,
 }
 
 impl Client {
     /// A driver for `config`; nothing is connected yet.
     #[must_use]
     pub fn new(mut config: Config) -> Self {
-        let payloads = Payloads::new(std::mem::take(&mut config.topics), config.max_payload);
+        let payloads = Payloads::new(std::mem::take(&mut config.topics), config.max_payload, config.rebirth);
         Self {
             filters: payloads.filters(),
             payloads,
@@ -77,6 +96,8 @@ impl Client {
             name: config.session().into(),
             subscribed: false,
             refused: Vec::new(),
+            held: Held::default(),
+            since: Time::default(),
             config,
         }
     }
@@ -87,12 +108,19 @@ impl Client {
         Self { received, ..self }
     }
 
+    /// And that knows which filters the session had then.
+    #[must_use]
+    pub fn subscribed_to(self, filters: impl IntoIterator<Item = String>) -> Self {
+        Self { held: Held::new(filters), ..self }
+    }
+
     /// From nothing to a session that has our topics.
     async fn establish(&mut self) -> Result<(), LinkError> {
         let mut durable = self.durable.subscribe();
-        let session = self.session.insert(Session::new(&self.config)?);
+        self.since = Time::now();
+        let session = self.session.insert(Session::new(&self.config, self.since)?);
         loop {
-            match session.next(&mut self.unsigned, &mut durable).await.map_err(while_connecting)? {
+            match session.next(&mut self.unsigned, &mut durable, None).await.map_err(while_connecting)? {
                 Event::Connected { resumed } => {
                     if !resumed {
                         // Identifiers begin anew, and nothing comes again. Nor is it told of our topics yet, should
@@ -100,12 +128,21 @@ impl Client {
                         self.received.clear();
                         (self.anew, self.subscribed) = (true, false);
                     }
+                    self.held.connected(resumed);
+                    let mut left = self.held.unwanted(&self.filters);
+                    if !left.is_empty() {
+                        debug!(topics = ?left, "the session has topics that are not wanted any more");
+                        let answers = session.unsubscribe(&left).await.map_err(while_connecting)?;
+                        left.truncate(if answers == 1 { left.len() } else { answers });
+                        self.held.leave(left, answers);
+                    }
                     if (resumed && self.subscribed) || self.filters.is_empty() {
                         return Ok(());
                     }
                     session.subscribe(&self.filters).await.map_err(while_connecting)?;
                 }
                 Event::Subscribed(granted) => break self.granted(&granted),
+                Event::Unsubscribed => self.held.left(),
                 // The backlog of a resumed session. The link is up, and the word on our topics is heard when it
                 // comes: a broker may hold it back until messages are acknowledged.
                 Event::Message(message) => {
@@ -132,6 +169,36 @@ impl Client {
         }
         self.refused = self.payloads.tags_of(|filter| refused.iter().any(|refused| *refused == filter));
         self.subscribed = true;
+        let kept = self.filters.iter().map(|(filter, _)| filter).filter(|filter| !refused.contains(filter));
+        for filter in kept {
+            self.held.granted(filter);
+        }
+        Ok(())
+    }
+
+    /// What the session is subscribed to becomes durable, for the next process.
+    async fn tell_held(&mut self, outlet: &Outlet) -> Result<(), LinkError> {
+        let Some(filters) = self.held.news().filter(|_| !self.config.clean_session) else { return Ok(()) };
+        let (durable, session) = (Arc::clone(&self.durable), Arc::clone(&self.name));
+        let receipt = Some(Receipt::new(durable, self.delivered, session, Keep::Filters(filters)));
+        deliver(outlet, Batch { receipt, ..Batch::default() }).await
+    }
+
+    /// Says what a Sparkplug host has to say; nothing unless the configuration makes us one.
+    async fn speak(&mut self, begin: bool) -> Result<(), LinkError> {
+        let now = Time::now();
+        if begin {
+            self.payloads.greet(now);
+        }
+        let Some(session) = &mut self.session else { return Ok(()) };
+        if let Some(host) = self.config.host_id.as_deref().filter(|_| begin) {
+            let (topic, payload) = sparkplug::state(host, true, self.since);
+            session.publish(topic, payload, true).await.map_err(while_running)?;
+        }
+        for (topic, payload) in self.payloads.requests(now) {
+            debug!(%topic, "asking for a birth");
+            session.publish(topic, payload, false).await.map_err(while_running)?;
+        }
         Ok(())
     }
 
@@ -171,9 +238,10 @@ impl Client {
             let delivery = Delivery { packet: ack.pkid, digest: message.digest(), anew };
             self.received.push(delivery);
             let (durable, session) = (Arc::clone(&self.durable), Arc::clone(&self.name));
-            batch.receipt = Some(Receipt::new(durable, self.delivered, session, delivery));
+            batch.receipt = Some(Receipt::new(durable, self.delivered, session, Keep::Delivery(delivery)));
         }
-        deliver(outlet, batch).await
+        deliver(outlet, batch).await?;
+        self.speak(false).await
     }
 }
 
@@ -198,7 +266,9 @@ impl Driver for Client {
         let mut durable = self.durable.subscribe();
         let error = async {
             self.tell_refused(outlet).await?;
+            self.speak(true).await?;
             loop {
+                self.tell_held(outlet).await?;
                 if let Some(message) = self.early.take() {
                     self.take(&message, outlet).await?;
                     continue;
@@ -206,11 +276,22 @@ impl Driver for Client {
                 let Some(session) = &mut self.session else {
                     return Err(LinkError::Broken("not connected".to_owned()));
                 };
-                match session.next(&mut self.unsigned, &mut durable).await.map_err(while_running)? {
+                let payloads = &mut self.payloads;
+                let mut wake = |stale: &Stale| {
+                    let now = Time::now();
+                    payloads.wake(&stale.tags, now);
+                    payloads.requests(now)
+                };
+                let watch = Watch { outlet, filters: &self.filters, wake: &mut wake };
+                match session.next(&mut self.unsigned, &mut durable, Some(watch)).await.map_err(while_running)? {
                     Event::Message(message) => self.take(&message, outlet).await?,
                     Event::Subscribed(granted) => {
                         self.granted(&granted)?;
                         self.tell_refused(outlet).await?;
+                    }
+                    Event::Unsubscribed => {
+                        outlet.alive(Time::now());
+                        self.held.left();
                     }
                     Event::Connected { .. } | Event::Alive => outlet.alive(Time::now()),
                     Event::Sent => {}
@@ -234,6 +315,11 @@ impl Driver for Client {
             let mut durable = self.durable.subscribe();
             if !matches!(timeout(SETTLE, session.settle(&mut unsigned, &mut durable)).await, Ok(Ok(()))) {
                 debug!("stopping before everything was acknowledged; the broker sends it again");
+            }
+            if let Some(host) = &self.config.host_id {
+                // A goodbye takes the will back, so it is said in person.
+                let (topic, payload) = sparkplug::state(host, false, self.since);
+                let _ = timeout(SETTLE / 2, session.publish(topic, payload, true)).await;
             }
             session.close().await;
         }

@@ -9,7 +9,8 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::config::{Config, Version};
-use crate::{Deliveries, LinkError};
+use super::{sparkplug, tls};
+use crate::{Deliveries, LinkError, Outlet, Rung, Stale, Time};
 
 /// The largest packet that is let in, in bytes. Messages over `max_payload` are refused by us, counted and
 /// acknowledged; what this limit refuses breaks the connection (3.1.1: again and again, until somebody takes
@@ -19,6 +20,9 @@ pub(super) const LARGEST_PACKET: u32 = 64 << 20;
 /// How many messages may wait for their acknowledgement at once; MQTT 5 tells the broker. As many as we know
 /// again if they come again.
 const MOST_UNSIGNED: u16 = Deliveries::KEPT;
+
+/// How many filters are let go of at one connect, in version 5.
+const MOST_LEFT: usize = 256;
 
 /// How long the broker may take no acknowledgement from the wire.
 const STUCK: Duration = Duration::from_secs(10);
@@ -46,6 +50,8 @@ pub(super) enum Event {
     Subscribed(Vec<bool>),
     /// A message.
     Message(Message),
+    /// The broker has let go of the filters that it was asked to.
+    Unsubscribed,
     /// Something without data.
     Alive,
     /// We sent something: no sign of life from the other side.
@@ -133,10 +139,28 @@ impl Message {
     }
 }
 
+/// What is done about tags that are silent while the connection stands.
+pub(super) struct Watch<'a> {
+    pub(super) outlet: &'a Outlet,
+    pub(super) filters: &'a [(String, u8)],
+    /// Commands that may wake them.
+    pub(super) wake: &'a mut (dyn FnMut(&Stale) -> Vec<(String, Vec<u8>)> + Send),
+}
+
+impl Watch<'_> {
+    async fn stale(outlet: Option<&Outlet>) -> Stale {
+        match outlet {
+            Some(outlet) => outlet.stale().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
 impl Session {
-    /// A connection to be; the first [`next`](Self::next) makes it.
-    pub(super) fn new(config: &Config) -> Result<Self, LinkError> {
-        let transport = transport(config)?;
+    /// A connection to be; the first [`next`](Self::next) makes it. `since` is what a Sparkplug host's word says.
+    pub(super) fn new(config: &Config, since: Time) -> Result<Self, LinkError> {
+        let transport = tls::transport(config)?;
+        let will = config.host_id.as_deref().map(|host| sparkplug::state(host, false, since));
         // rumqttc counts in seconds; the caller's own timeout is exact and comes first.
         let seconds = config.timeout.as_secs() + 1;
         let persistent = !config.clean_session && !config.client_id.is_empty();
@@ -155,6 +179,9 @@ impl Session {
                     .set_max_packet_size(LARGEST_PACKET as usize, LARGEST_PACKET as usize);
                 if let Some(credentials) = &config.credentials {
                     options.set_credentials(&credentials.username, &credentials.password);
+                }
+                if let Some((topic, payload)) = will {
+                    options.set_last_will(rumqttc::LastWill::new(topic, payload, rumqttc::QoS::AtLeastOnce, true));
                 }
                 let mut events = rumqttc::EventLoop::new(options, 1);
                 events.set_network_options(network);
@@ -176,8 +203,12 @@ impl Session {
                 if let Some(credentials) = &config.credentials {
                     options.set_credentials(&credentials.username, &credentials.password);
                 }
+                if let Some((topic, payload)) = will {
+                    let qos = v5::mqttbytes::QoS::AtLeastOnce;
+                    options.set_last_will(v5::mqttbytes::v5::LastWill::new(topic, payload, qos, true, None));
+                }
                 // Room for every acknowledgement that can be due at once, and for what else we say.
-                let (client, events) = v5::AsyncClient::new(options, usize::from(MOST_UNSIGNED) + 8);
+                let (client, events) = v5::AsyncClient::new(options, usize::from(MOST_UNSIGNED) + MOST_LEFT + 64);
                 Self::V5(Box::new(Half5 { client, events, up: false }))
             }
         })
@@ -189,34 +220,51 @@ impl Session {
     pub(super) async fn subscribe(&mut self, filters: &[(String, u8)]) -> Result<(), LinkError> {
         match self {
             Self::V311(events) => {
-                let filters = filters.iter().map(|(filter, qos)| {
-                    let qos = if *qos == 0 { rumqttc::QoS::AtMostOnce } else { rumqttc::QoS::AtLeastOnce };
-                    rumqttc::SubscribeFilter::new(filter.clone(), qos)
-                });
-                let request = rumqttc::Request::Subscribe(rumqttc::Subscribe::new_many(filters));
-                let packet = events.state.handle_outgoing_packet(request).map_err(broke)?;
-                if let (Some(packet), Some(network)) = (packet, &mut events.network) {
-                    network.write(packet).await.map_err(broke)?;
-                    network.flush().await.map_err(broke)?;
-                }
+                send(events, rumqttc::Request::Subscribe(subscribe_v311(filters))).await?;
             }
             Self::V5(session) => {
-                let filters = filters.iter().map(|(filter, qos)| {
-                    let qos = if *qos == 0 { v5::mqttbytes::QoS::AtMostOnce } else { v5::mqttbytes::QoS::AtLeastOnce };
-                    v5::mqttbytes::v5::Filter::new(filter, qos)
-                });
-                session.client.try_subscribe_many(filters).map_err(broke)?;
+                session.client.try_subscribe_many(filters_v5(filters)).map_err(broke)?;
             }
         }
         Ok(())
     }
 
-    /// The next event. Meanwhile it acknowledges what becomes durable, in order.
+    /// Lets go of `filters`; there is one [`Event::Unsubscribed`] for each of `Ok`.
+    pub(super) async fn unsubscribe(&mut self, filters: &[String]) -> Result<usize, LinkError> {
+        match self {
+            Self::V311(events) => {
+                let unsubscribe = rumqttc::Unsubscribe { pkid: 0, topics: filters.to_vec() };
+                send(events, rumqttc::Request::Unsubscribe(unsubscribe)).await?;
+                Ok(1)
+            }
+            Self::V5(session) => {
+                // A packet each, and room is kept for acknowledgements; the rest goes at the next connect.
+                let some = filters.len().min(MOST_LEFT);
+                for filter in &filters[..some] {
+                    session.client.try_unsubscribe(filter).map_err(broke)?;
+                }
+                Ok(some)
+            }
+        }
+    }
+
+    /// Publishes, with quality of service 0, or 1 and retained. Only Sparkplug hosts do.
+    pub(super) async fn publish(&mut self, topic: String, payload: Vec<u8>, keep: bool) -> Result<(), LinkError> {
+        match self {
+            Self::V311(events) => send(events, publish_v311(topic, payload, keep)).await,
+            Self::V5(session) => try_publish_v5(&session.client, topic, payload, keep),
+        }
+    }
+
+    /// The next event. Meanwhile it acknowledges what becomes durable, in order, and does what it can about silence:
+    /// with the connection in hand, since an event that is on its way when the wait is dropped would be lost.
     pub(super) async fn next(
         &mut self,
         unsigned: &mut Unsigned,
         durable: &mut watch::Receiver<u64>,
+        mut watch: Option<Watch<'_>>,
     ) -> Result<Event, LinkError> {
+        let outlet = watch.as_ref().map(|watch| watch.outlet);
         match self {
             Self::V311(events) => loop {
                 let signed = *durable.borrow_and_update();
@@ -225,6 +273,16 @@ impl Session {
                     event = events.poll() => return event.map(from_v311).map_err(|error| error_v311(&error)),
                     // We hold the sender ourselves, so this never fails.
                     _ = durable.changed() => {}
+                    stale = Watch::stale(outlet) => {
+                        let Some(watch) = &mut watch else { continue };
+                        let (renew, commands) = remedy(watch, &stale)?;
+                        for (topic, payload) in commands {
+                            send(events, publish_v311(topic, payload, false)).await?;
+                        }
+                        if renew {
+                            send(events, rumqttc::Request::Subscribe(subscribe_v311(watch.filters))).await?;
+                        }
+                    }
                 }
             },
             Self::V5(session) => {
@@ -239,6 +297,16 @@ impl Session {
                             return event.map(from_v5).map_err(|error| error_v5(&error));
                         }
                         _ = durable.changed() => {}
+                        stale = Watch::stale(outlet) => {
+                            let Some(watch) = &mut watch else { continue };
+                            let (renew, commands) = remedy(watch, &stale)?;
+                            for (topic, payload) in commands {
+                                try_publish_v5(client, topic, payload, false)?;
+                            }
+                            if renew {
+                                client.try_subscribe_many(filters_v5(watch.filters)).map_err(broke)?;
+                            }
+                        }
                     }
                 }
             }
@@ -292,6 +360,55 @@ impl Session {
     }
 }
 
+/// What silence is answered with: whether to subscribe again, and commands. The last answer is to give up.
+fn remedy(watch: &mut Watch<'_>, stale: &Stale) -> Result<(bool, Vec<(String, Vec<u8>)>), LinkError> {
+    match stale.rung {
+        Rung::Look => Ok((false, (watch.wake)(stale))),
+        // Brokers send retained messages again, and Sparkplug nodes their births.
+        Rung::Renew => Ok((true, (watch.wake)(stale))),
+        Rung::Reconnect => {
+            let alive = watch.outlet.state().alive;
+            Err(LinkError::Silent(alive.map_or(Duration::ZERO, |alive| Time::now().since(alive))))
+        }
+    }
+}
+
+/// Sends a packet of our own, past rumqttc's queue: it goes before anything more is read.
+async fn send(events: &mut rumqttc::EventLoop, request: rumqttc::Request) -> Result<(), LinkError> {
+    let packet = events.state.handle_outgoing_packet(request).map_err(broke)?;
+    if let (Some(packet), Some(network)) = (packet, &mut events.network) {
+        network.write(packet).await.map_err(broke)?;
+        network.flush().await.map_err(broke)?;
+    }
+    Ok(())
+}
+
+fn subscribe_v311(filters: &[(String, u8)]) -> rumqttc::Subscribe {
+    rumqttc::Subscribe::new_many(filters.iter().map(|(filter, qos)| {
+        let qos = if *qos == 0 { rumqttc::QoS::AtMostOnce } else { rumqttc::QoS::AtLeastOnce };
+        rumqttc::SubscribeFilter::new(filter.clone(), qos)
+    }))
+}
+
+fn filters_v5(filters: &[(String, u8)]) -> impl Iterator<Item = v5::mqttbytes::v5::Filter> {
+    filters.iter().map(|(filter, qos)| {
+        let qos = if *qos == 0 { v5::mqttbytes::QoS::AtMostOnce } else { v5::mqttbytes::QoS::AtLeastOnce };
+        v5::mqttbytes::v5::Filter::new(filter, qos)
+    })
+}
+
+fn publish_v311(topic: String, payload: Vec<u8>, keep: bool) -> rumqttc::Request {
+    let qos = if keep { rumqttc::QoS::AtLeastOnce } else { rumqttc::QoS::AtMostOnce };
+    let mut publish = rumqttc::Publish::new(topic, qos, payload);
+    publish.retain = keep;
+    rumqttc::Request::Publish(publish)
+}
+
+fn try_publish_v5(client: &v5::AsyncClient, topic: String, payload: Vec<u8>, keep: bool) -> Result<(), LinkError> {
+    let qos = if keep { v5::mqttbytes::QoS::AtLeastOnce } else { v5::mqttbytes::QoS::AtMostOnce };
+    client.try_publish(topic, qos, keep, payload).map_err(broke)
+}
+
 /// All that is due in one write: one system call for a commit, not one a message.
 async fn acknowledge(events: &mut rumqttc::EventLoop, unsigned: &mut Unsigned, durable: u64) -> Result<(), LinkError> {
     let Some(network) = &mut events.network else {
@@ -339,6 +456,7 @@ fn from_v311(event: rumqttc::Event) -> Event {
         rumqttc::Event::Incoming(Packet::SubAck(ack)) => Event::Subscribed(
             ack.return_codes.iter().map(|code| *code != rumqttc::SubscribeReasonCode::Failure).collect(),
         ),
+        rumqttc::Event::Incoming(Packet::UnsubAck(_)) => Event::Unsubscribed,
         rumqttc::Event::Incoming(Packet::Publish(publish)) => Event::Message(Message::V311(publish)),
         rumqttc::Event::Incoming(_) => Event::Alive,
     }
@@ -352,6 +470,7 @@ fn from_v5(event: v5::Event) -> Event {
         v5::Event::Incoming(Packet::SubAck(ack)) => Event::Subscribed(
             ack.return_codes.iter().map(|code| matches!(code, SubscribeReasonCode::Success(_))).collect(),
         ),
+        v5::Event::Incoming(Packet::UnsubAck(_)) => Event::Unsubscribed,
         v5::Event::Incoming(Packet::Publish(publish)) => Event::Message(Message::V5(publish)),
         v5::Event::Incoming(_) => Event::Alive,
     }
@@ -365,6 +484,12 @@ fn error_v311(error: &rumqttc::ConnectionError) -> LinkError {
         }
         Error::ConnectionRefused(code) => refused(code),
         Error::Tls(error) => tls(error),
+        Error::Io(error)
+        | Error::MqttState(State::Io(error) | State::Deserialization(rumqttc::mqttbytes::Error::Io(error)))
+            if tls::alert(error).is_some() =>
+        {
+            tls::refused(error)
+        }
         Error::Io(error) => LinkError::Unreachable(error.to_string()),
         Error::MqttState(State::AwaitPingResp) => LinkError::Broken("the broker answers no ping".to_owned()),
         Error::MqttState(State::ConnectionAborted) => LinkError::Broken(CLOSED.to_owned()),
@@ -388,6 +513,12 @@ fn error_v5(error: &v5::ConnectionError) -> LinkError {
         ) => LinkError::Unreachable("the broker is not available".to_owned()),
         Error::ConnectionRefused(code) => refused(code),
         Error::Tls(error) => tls(error),
+        Error::Io(error)
+        | Error::MqttState(State::Io(error) | State::Deserialization(v5::mqttbytes::Error::Io(error)))
+            if tls::alert(error).is_some() =>
+        {
+            tls::refused(error)
+        }
         Error::Io(error) => LinkError::Unreachable(error.to_string()),
         Error::MqttState(State::AwaitPingResp) => LinkError::Broken("the broker answers no ping".to_owned()),
         Error::MqttState(State::ConnectionAborted) => LinkError::Broken(CLOSED.to_owned()),
@@ -435,28 +566,4 @@ fn keep_alive(wanted: Duration, least: u64) -> Duration {
 fn host(config: &Config) -> String {
     let host = &config.endpoint.host;
     if host.contains(':') && !config.endpoint.tls { format!("[{host}]") } else { host.clone() }
-}
-
-/// Where systems keep the authorities they trust, as one PEM file.
-const SYSTEM_ROOTS: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt", // Debian and its kin
-    "/etc/pki/tls/certs/ca-bundle.crt",   // Fedora and its kin
-    "/etc/ssl/ca-bundle.pem",             // SUSE
-    "/etc/ssl/cert.pem",                  // Alpine
-];
-
-/// Plain, or TLS with the authorities of `ca_file`, or else those that the system trusts.
-fn transport(config: &Config) -> Result<rumqttc::Transport, LinkError> {
-    if !config.endpoint.tls {
-        return Ok(rumqttc::Transport::tcp());
-    }
-    let ca = match &config.ca_file {
-        Some(path) => {
-            std::fs::read(path).map_err(|error| LinkError::Refused(format!("ca_file {}: {error}", path.display())))?
-        }
-        None => SYSTEM_ROOTS.iter().find_map(|path| std::fs::read(path).ok()).ok_or_else(|| {
-            LinkError::Refused("this system lists no trusted authorities; name one with ca_file".to_owned())
-        })?,
-    };
-    Ok(rumqttc::Transport::tls_with_config(rumqttc::TlsConfiguration::Simple { ca, alpn: None, client_auth: None }))
 }

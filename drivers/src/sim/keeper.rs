@@ -30,6 +30,10 @@ pub struct State {
     pub sent: Vec<(u16, bool)>,
     /// Every packet identifier that was acknowledged, heard or not.
     pub acknowledged: Vec<u16>,
+    /// What the session is subscribed to.
+    pub subscribed: Vec<String>,
+    /// Every packet that came, after the one that connects: its first byte and its body.
+    pub heard: Vec<(u8, Vec<u8>)>,
     session: bool,
     deaf: bool,
     last_packet: u16,
@@ -102,6 +106,7 @@ impl Keeper {
             state.cuts += 1;
             (state.session, state.last_packet) = (false, 0);
             state.held.clear();
+            state.subscribed.clear();
         });
     }
 
@@ -141,6 +146,7 @@ async fn converse(stream: &mut TcpStream, state: &watch::Sender<State>) -> io::R
         state.session = true;
         if !present {
             state.held.retain(|held| held.times == 0);
+            state.subscribed.clear();
         }
         state.held.iter_mut().for_each(|held| held.due = true);
         let connack: &[u8] = if five { &[0x20, 3, present.into(), 0, 0] } else { &[0x20, 2, present.into(), 0] };
@@ -155,14 +161,23 @@ async fn converse(stream: &mut TcpStream, state: &watch::Sender<State>) -> io::R
 async fn hear(read: &mut ReadHalf<'_>, state: &watch::Sender<State>, five: bool) -> io::Result<()> {
     loop {
         let (kind, body) = packet(read).await?;
+        state.send_modify(|state| state.heard.push((kind, body.clone())));
         match (kind >> 4, body.as_slice()) {
             (8, [high, low, rest @ ..]) => {
                 let filters = rest.get(if five { 1 + usize::from(*rest.first().ok_or_else(nonsense)?) } else { 0 }..);
-                let granted = vec![1; count(filters.ok_or_else(nonsense)?)?];
+                let filters = names(filters.ok_or_else(nonsense)?, 1)?;
+                let granted = vec![1; filters.len()];
                 let ids = if five { vec![*high, *low, 0] } else { vec![*high, *low] };
                 let body = [ids, granted].concat();
                 let head = [0x90, u8::try_from(body.len()).map_err(io::Error::other)?];
-                state.send_modify(|state| state.answers.extend(head.into_iter().chain(body)));
+                state.send_modify(|state| {
+                    for filter in filters {
+                        if !state.subscribed.contains(&filter) {
+                            state.subscribed.push(filter);
+                        }
+                    }
+                    state.answers.extend(head.into_iter().chain(body));
+                });
             }
             (4, [high, low, ..]) => state.send_modify(|state| {
                 let packet = u16::from_be_bytes([*high, *low]);
@@ -172,6 +187,25 @@ async fn hear(read: &mut ReadHalf<'_>, state: &watch::Sender<State>, five: bool)
                 }
             }),
             (12, _) => state.send_modify(|state| state.answers.extend([0xD0, 0])),
+            (10, [high, low, rest @ ..]) => {
+                let filters = rest.get(if five { 1 + usize::from(*rest.first().ok_or_else(nonsense)?) } else { 0 }..);
+                let left = names(filters.ok_or_else(nonsense)?, 0)?;
+                let ids = if five { vec![*high, *low, 0] } else { vec![*high, *low] };
+                let body = [ids, if five { vec![0; left.len()] } else { Vec::new() }].concat();
+                let head = [0xB0, u8::try_from(body.len()).map_err(io::Error::other)?];
+                state.send_modify(|state| {
+                    state.subscribed.retain(|held| !left.contains(held));
+                    state.answers.extend(head.into_iter().chain(body));
+                });
+            }
+            // What clients of ours seldom do: it is heard, and nobody is told of it.
+            (3, _) => state.send_modify(|state| {
+                if kind & 0x06 == 0x02
+                    && let Some(id) = packet_id(&body)
+                {
+                    state.answers.extend([0x40, 2, id[0], id[1]]);
+                }
+            }),
             (14, _) => return Ok(()),
             _ => return Err(nonsense()),
         }
@@ -217,14 +251,21 @@ fn publish(held: &Held, five: bool) -> Vec<u8> {
     packet
 }
 
-/// How many filters a SUBSCRIBE asks for.
-fn count(mut filters: &[u8]) -> io::Result<usize> {
-    let mut count = 0;
+/// The filters of a SUBSCRIBE or UNSUBSCRIBE, each followed by so many bytes.
+fn names(mut filters: &[u8], options: usize) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
     while let Some((&length, rest)) = filters.split_first_chunk() {
-        filters = rest.get(usize::from(u16::from_be_bytes(length)) + 1..).ok_or_else(nonsense)?;
-        count += 1;
+        let (name, rest) = rest.split_at_checked(u16::from_be_bytes(length).into()).ok_or_else(nonsense)?;
+        names.push(String::from_utf8_lossy(name).into_owned());
+        filters = rest.get(options..).ok_or_else(nonsense)?;
     }
-    Ok(count)
+    Ok(names)
+}
+
+/// The packet identifier of a PUBLISH with quality of service 1, after its topic.
+fn packet_id(body: &[u8]) -> Option<[u8; 2]> {
+    let (&length, rest) = body.split_first_chunk()?;
+    rest.get(u16::from_be_bytes(length).into()..)?.first_chunk().copied()
 }
 
 /// Reads a packet: its first byte and its body.

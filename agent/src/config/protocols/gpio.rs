@@ -316,6 +316,7 @@ impl Speaks for Gpio {
                     channel.wrong(report, "the tag has a `line` too; it is read from one of them");
                 }
                 // What is there and wrong is reported already.
+                (None, None) if tag.value.is_computed() => {}
                 (None, None) if ["line", "channel"].iter().any(|key| report.knows(&format!("{}.{key}", tag.path))) => {}
                 (None, None) => {
                     tag.wrong(

@@ -154,6 +154,13 @@ pub(super) struct Tag<P: Speaks> {
     pub(super) own: P::Tag,
 }
 
+impl<P: Speaks> Tag<P> {
+    /// Whether it is computed from others, and not read.
+    pub(super) fn is_computed(&self) -> bool {
+        self.treat.as_ref().is_some_and(|options| options.expression.is_some())
+    }
+}
+
 impl<P: Speaks> Shape for Tag<P> {
     fn read(node: &Node, report: &mut Report) -> Option<Self> {
         expect_map(node, report)?;
@@ -186,10 +193,15 @@ impl<P: Speaks> Shape for Tag<P> {
         {
             schema["properties"][key] = option;
         }
-        // A tag that is computed is not read.
+        // A tag that is computed is not read: what its protocol asks for is asked of the others only.
         schema["if"] = serde_json::json!({ "required": ["expression"] });
         schema["then"] = serde_json::json!({ "properties": own });
         schema["else"] = serde_json::json!({ "required": schema["required"] });
+        for rule in ["oneOf", "anyOf", "not"] {
+            if let Some(rules) = schema.as_object_mut().and_then(|schema| schema.remove(rule)) {
+                schema["else"][rule] = rules;
+            }
+        }
         schema["required"] = TagOptions::describe()["required"].take();
         schema
     }
