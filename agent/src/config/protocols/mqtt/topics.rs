@@ -50,7 +50,7 @@ section! {
         /// CSV: its column.
         column: Column => optional;
         /// Binary: its first byte. `unix_s` is an unsigned number of 4 bytes, the others are signed ones of 8.
-        offset: Whole<0, 65_535> => optional;
+        byte: Whole<0, 65_535> => optional;
         /// Binary: which byte comes first.
         byte_order: OneOf<ByteOrder> => default("big");
         /// How it is written: `unix_s`, `unix_ms`, `unix_us`, `unix_ns`, `rfc3339`, or as strftime has it:
@@ -69,7 +69,7 @@ section! {
         /// CSV: its column, by name or by place from 0.
         column: Column => optional;
         /// Binary: its first byte, from 0.
-        offset: Whole<0, 65_535> => optional;
+        byte: Whole<0, 65_535> => optional;
         /// Binary: `bool`, `bit(0)`, `u8`, `i8`, `u16`, `i16`, `u32`, `i32`, `u64`, `i64`, `f32`, `f64` or `string(8)`. CSV
         /// and plain: `number`, `bool` or `text`; without it what looks like a number or truth value is one.
         r#as: As => optional;
@@ -228,7 +228,7 @@ fn check_tags(topics: &[Named<'_>], tags: &[RawTag<'_>], written: usize, report:
         for (said, fits) in [
             (own.path.as_ref().map(place_of), &[Json][..]),
             (own.column.as_ref().map(place_of), &[Csv]),
-            (own.offset.as_ref().map(place_of), &[Binary]),
+            (own.byte.as_ref().map(place_of), &[Binary]),
             (own.r#as.as_ref().map(place_of), &[Binary, Csv, Plain]),
             (own.byte_order.as_ref().map(place_of).filter(|said| said.written), &[Binary]),
             (own.metric_name.as_ref().map(place_of), &[Sparkplug]),
@@ -304,12 +304,12 @@ impl Reader<'_, '_> {
                 mqtt::Payload::Plain(Fields { time: None, tags })
             }
             Payload::Binary => mqtt::Payload::Binary(Fields {
-                time: self.time(section, "offset", |time| {
+                time: self.time(section, "byte", |time| {
                     let kind = match time.r#as.as_ref()?.value {
                         TimeWord::Known(TimeFormat::UnixS) => mqtt::Kind::Unsigned(4),
                         _ => mqtt::Kind::Signed(8),
                     };
-                    let offset = usize::try_from(time.offset.as_ref()?.0).ok()?;
+                    let offset = usize::try_from(time.byte.as_ref()?.0).ok()?;
                     Some(mqtt::Field { offset, kind, little: time.byte_order.as_ref()?.0 == ByteOrder::Little })
                 }),
                 tags: self.tags(&mine, |reader, tag, facts| reader.field(tag, facts)),
@@ -384,7 +384,7 @@ impl Reader<'_, '_> {
         let places = [
             ("path", time.path.as_ref().map(place_of)),
             ("column", time.column.as_ref().map(place_of)),
-            ("offset", time.offset.as_ref().map(place_of)),
+            ("byte", time.byte.as_ref().map(place_of)),
         ];
         for (other, said) in &places {
             if let Some(said) = said.as_ref().filter(|_| *other != key) {
@@ -431,8 +431,8 @@ impl Reader<'_, '_> {
 
     fn field(&mut self, tag: &At<Tag<Mqtt>>, facts: &TagFacts) -> Option<mqtt::Field> {
         let own = &tag.value.own;
-        let offset = own.offset.as_ref().and_then(|offset| usize::try_from(offset.0).ok());
-        let offset = offset.or_else(|| self.missing(tag, facts, "offset", ""));
+        let offset = own.byte.as_ref().and_then(|byte| usize::try_from(byte.0).ok());
+        let offset = offset.or_else(|| self.missing(tag, facts, "byte", ""));
         let Some(said) = &own.r#as else {
             return self.missing(tag, facts, "as", ": how are the bytes read? Write for instance `u16` or `f32`");
         };
