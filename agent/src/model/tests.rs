@@ -72,6 +72,7 @@ fn config(oee: OeeSpec, shifts: Vec<ShiftSpec>) -> Config {
         }],
         tags: vec![tag(STATE, "state"), tag(TOTAL, "total"), tag(REJECT, "reject")],
         links: Vec::new(),
+        pki: "unused".into(),
     }
 }
 

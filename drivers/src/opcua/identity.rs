@@ -112,7 +112,10 @@ mod tests {
     fn endpoint(mode: MessageSecurityMode, tokens: &[(UserTokenType, Option<SecurityPolicy>)]) -> EndpointDescription {
         let token = |(kind, policy): &(UserTokenType, Option<SecurityPolicy>)| UserTokenPolicy {
             token_type: *kind,
-            security_policy_uri: policy.map_or_else(UAString::null, |policy| policy.to_uri().into()),
+            security_policy_uri: policy.map_or_else(UAString::null, |policy| match policy {
+                SecurityPolicy::Unknown => "urn:of-next-year".into(),
+                known => known.to_uri().into(),
+            }),
             ..UserTokenPolicy::default()
         };
         EndpointDescription {

@@ -83,7 +83,7 @@ pub(super) trait Speaks: std::fmt::Debug + Sized {
 /// A driver's configuration in the making, with the options that belong to the link as a whole.
 pub(super) enum Wire {
     Modbus(modbus::Draft),
-    Opcua(opcua::Draft),
+    Opcua(Box<opcua::Draft>),
     Mqtt(Box<mqtt::Draft>),
     Gpio(gpio::Draft),
 }

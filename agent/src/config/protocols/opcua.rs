@@ -305,7 +305,7 @@ impl Speaks for Opcua {
         // What was filled in may be a secret: then that endpoint stands for all, as it is written.
         let shown = written.iter().find(|endpoint| endpoint.shown.contains("${")).unwrap_or(first);
         let same = |wire: &Wire| matches!(wire, Wire::Opcua(draft) if draft.identity == identity);
-        let index = links.join(told.who, shown, &urls, same, || Wire::Opcua(Draft::new(&written, told.pki)));
+        let index = links.join(told.who, shown, &urls, same, || Wire::Opcua(Box::new(Draft::new(&written, told.pki))));
         let Wire::Opcua(draft) = links.wire(index) else { return None };
         draft.door.say(told.who, source, report);
         draft.timeout.say(told.who, &source.timeout, |time| time.0, report);
