@@ -918,3 +918,53 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn units_on_a_serial_line_share_it_and_each_interval_is_a_group() {
+    let config = load(
+        r#"
+site: s
+line: l
+timezone: UTC
+stations:
+  - name: a
+    source: { type: modbus, endpoint: "rtu:///dev/ttyS0", order: CDAB, pause: 5ms, max_gap: 0, max_registers: 20 }
+    tags:
+      - { name: bit, address: "holding:5.14", count: 3, metric: press.bit }
+      - { name: total, address: "holding:10", as: u32, poll: 100ms }
+      - { name: lot, address: "input:0", as: string, length: 9, byte_order: little, poll: 10s }
+      - { name: temp, address: "input:20", as: f32, count: 2, word_order: big, poll: 100ms }
+  - name: b
+    source: { type: modbus, endpoint: "rtu:///dev/ttyS0?baud=9600&parity=none", unit: 2, timeout: 300ms }
+    tags: [{ name: t, address: "holding:0", as: bcd16 }]
+"#,
+    );
+    assert_eq!((config.links.len(), config.links[0].endpoint.as_str()), (1, "rtu:///dev/ttyS0"));
+    let names: Vec<_> = config.tags.iter().map(|tag| tag.name.as_ref()).collect();
+    assert_eq!(names, ["bit.0", "bit.1", "bit.2", "total", "lot", "temp.0", "temp.1", "t"]);
+    assert_eq!(config.tags[1].metric.as_deref(), Some("press.bit.1"));
+    let link = modbus(&config.links[0]);
+    let modbus::Endpoint::Rtu { line, .. } = &link.endpoint else { panic!("{link:?}") };
+    assert_eq!((line.to_string().as_str(), link.pause), ("9600 8N2", Duration::from_millis(5)));
+    let ms = Duration::from_millis;
+    let groups: Vec<_> =
+        link.groups.iter().map(|group| (group.unit, group.poll, group.timeout, group.tags.len())).collect();
+    // Station `a` says no timeout: it takes what the other one says.
+    let expected =
+        [(1, ms(1000), ms(300), 3), (1, ms(100), ms(300), 3), (1, ms(10_000), ms(300), 1), (2, ms(1000), ms(300), 1)];
+    assert_eq!(groups, expected);
+    assert_eq!(link.groups[0].limits, modbus::Limits { max_gap: 0, max_registers: 20 });
+    let shown = |group: usize| {
+        let tag = |tag: &modbus::Tag| (tag.id.0, tag.address.to_string(), tag.order.letters(), tag.width());
+        link.groups[group].tags.iter().map(tag).collect::<Vec<_>>()
+    };
+    let tag = |id, address: &str, order, width| (id, address.to_owned(), order, width);
+    assert_eq!(
+        shown(0),
+        [tag(0, "holding:5.14", "CDAB", 1), tag(1, "holding:5.15", "CDAB", 1), tag(2, "holding:6.0", "CDAB", 1)]
+    );
+    let (total, first, second) =
+        (tag(3, "holding:10", "CDAB", 2), tag(5, "input:20", "ABCD", 2), tag(6, "input:22", "ABCD", 2));
+    assert_eq!(shown(1), [total, first, second]);
+    assert_eq!(shown(2), [tag(4, "input:0", "DCBA", 5)]);
+}

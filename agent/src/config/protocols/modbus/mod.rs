@@ -233,7 +233,7 @@ fn tags(
             && let Some(written) = &options.address
         {
             let (shown, width) = (&written.shown, like.width());
-            let what = if parts > 1 { format!("{parts} of {width}") } else { width.to_string() };
+            let what = if parts > 1 { format!("{parts} times {width}") } else { width.to_string() };
             written.wrong(report, format!("`{shown}` with {what} registers goes beyond the last one, 65535"));
         }
     }
