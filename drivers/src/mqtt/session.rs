@@ -139,12 +139,15 @@ impl Message {
     }
 }
 
+/// Topic and payload of something that is published.
+pub(super) type Command = (String, Vec<u8>);
+
 /// What is done about tags that are silent while the connection stands.
 pub(super) struct Watch<'a> {
     pub(super) outlet: &'a Outlet,
     pub(super) filters: &'a [(String, u8)],
     /// Commands that may wake them.
-    pub(super) wake: &'a mut (dyn FnMut(&Stale) -> Vec<(String, Vec<u8>)> + Send),
+    pub(super) wake: &'a mut (dyn FnMut(&Stale) -> Vec<Command> + Send),
 }
 
 impl Watch<'_> {
@@ -361,7 +364,7 @@ impl Session {
 }
 
 /// What silence is answered with: whether to subscribe again, and commands. The last answer is to give up.
-fn remedy(watch: &mut Watch<'_>, stale: &Stale) -> Result<(bool, Vec<(String, Vec<u8>)>), LinkError> {
+fn remedy(watch: &mut Watch<'_>, stale: &Stale) -> Result<(bool, Vec<Command>), LinkError> {
     match stale.rung {
         Rung::Look => Ok((false, (watch.wake)(stale))),
         // Brokers send retained messages again, and Sparkplug nodes their births.

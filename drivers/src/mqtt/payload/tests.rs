@@ -317,7 +317,7 @@ fn topics_name_stations_and_tags() {
         let [(subscribed, 1)] = filters.as_slice() else { panic!("one subscription for both: {filters:?}") };
         assert_eq!(*subscribed, filter.replace("{station}", "+").replace("{tag}", "+"));
         let mut said = |station: &str, tag: &str| {
-            let own = unshared(filter).replace('#', "x").replace('+', "x");
+            let own = unshared(filter).replace(['#', '+'], "x");
             let batch = all.read(&own.replace("{station}", station).replace("{tag}", tag), b"7", NOW);
             batch.map(|batch| batch.readings)
         };

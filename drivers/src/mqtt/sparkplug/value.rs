@@ -5,8 +5,8 @@ use crate::mqtt::payload::unsigned;
 use crate::{OwnStatus, Status, Validity, Value};
 
 /// Data types by their numbers.
+#[allow(missing_docs, reason = "the specification's own names")]
 pub mod datatype {
-    #![allow(missing_docs, reason = "the specification's own names")]
     pub const INT8: u32 = 1;
     pub const INT16: u32 = 2;
     pub const INT32: u32 = 3;
