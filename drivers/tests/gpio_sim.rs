@@ -124,11 +124,11 @@ async fn a_simulated_chip_is_read_counted_and_switched() {
         sim.set(3, false);
         let open = inlet.until(0, Value::Bool(true)).await;
         assert!((before..=open.received_time).contains(&open.source_time), "the kernel's own time: {open:?}");
-        for _ in 0..20 {
+        for count in 1..=20 {
             sim.set(4, true);
+            inlet.until(1, Value::Int(count)).await; // its interrupts are simulated too, and merge
             sim.set(4, false);
         }
-        inlet.until(1, Value::Int(20)).await;
         sim.set(5, true);
         inlet.until(2, Value::Bool(true)).await;
         red.set(true);
