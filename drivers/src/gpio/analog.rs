@@ -242,7 +242,7 @@ mod tests {
         let mut adc = Ads1115::new(bus, NoopDelay::new(), 0x48).expect("an address");
         assert!(matches!(adc.volts(Pins::Single(0), Range::V4_096), Err(Fault::NoAnswer(_))));
         watched.done();
-        assert!(Ads1115::new(I2cMock::new(&[]), NoopDelay::new(), 0x4c).is_err());
+        assert!(target(0x4c).is_err());
     }
 
     /// What `model` says to `pins`, when it is asked `question` and answers `answer`.
@@ -281,7 +281,10 @@ mod tests {
         let nobody = Err(Fault::NoAnswer("nothing answers at this chip select".to_owned()));
         assert_eq!(exchange(Model::Mcp3008, Pins::Single(0), [1, 0x80, 0], [0xff; 3]), nobody);
         assert_eq!(exchange(Model::Mcp3208, Pins::Single(0), [6, 0x00, 0], [0xff; 3]), nobody);
-        let none = Mcp::new(SpiMock::<u8>::new(&[]), Model::Mcp3004, 3.3).volts(Pins::Single(4), Range::default());
+        let bus = SpiMock::<u8>::new(&[]);
+        let mut watched = bus.clone();
+        let none = Mcp::new(bus, Model::Mcp3004, 3.3).volts(Pins::Single(4), Range::default());
         assert!(matches!(none, Err(Fault::Unsupported(_))));
+        watched.done();
     }
 }

@@ -284,8 +284,8 @@ impl Client {
 
 /// Ready when the kernel told of any line; every line was asked then, so that a busy one hides no other.
 fn any_edge(pins: &mut [Pin], context: &mut std::task::Context<'_>) -> Poll<()> {
-    let told = pins.iter_mut().fold(false, |told, pin| pin.poll(context).is_ready() || told);
-    if told { Poll::Ready(()) } else { Poll::Pending }
+    let told = pins.iter_mut().map(|pin| pin.poll(context)).filter(Poll::is_ready).count();
+    if told > 0 { Poll::Ready(()) } else { Poll::Pending }
 }
 
 /// A line that failed is bad, and rests.

@@ -532,7 +532,7 @@ async fn a_line_that_fails_is_bad_alone_and_comes_back() {
         assert_eq!(own(bad.validity), Some(OwnStatus::NoAnswer));
         assert!(bad.source_time <= bad.received_time);
         bench.edge(5, true, 20);
-        assert_eq!(inlet.of(1).await.0, Value::Int(2));
+        while inlet.of(1).await != (Value::Int(2), 20) {}
         assert_eq!(inlet.of(0).await.0, Value::Bool(false), "taken anew");
     })
     .await;
@@ -636,14 +636,13 @@ async fn a_converter_is_read_and_one_that_fails_is_bad_alone_and_made_anew() {
                 }
             }
         }
-        let opened = bench.state().opened;
         bench.state().volts.insert("adc2".to_owned(), Ok(2.0));
         loop {
             if inlet.of(3).await.0 == Value::Float(2.0) {
                 break;
             }
         }
-        assert!(bench.state().opened > opened, "made anew");
+        assert!(bench.state().opened > 2, "made anew");
         // A good one that fails later is bad from its last answer on.
         bench.state().volts.insert("adc1".to_owned(), Err(nobody.clone()));
         let bad = inlet.bad(1).await;

@@ -287,7 +287,8 @@ impl Speaks for Gpio {
         }
         let mut reads = gpio::Station {
             name: Arc::clone(&told.who.name),
-            poll: source.poll.as_ref()?.0,
+            // A wrong one is reported, and the tags still have their say.
+            poll: source.poll.as_ref().map_or(Duration::ZERO, |poll| poll.0),
             inputs: Vec::new(),
             channels: Vec::new(),
         };
@@ -442,14 +443,19 @@ impl Draft {
                 self.named.push(place.clone());
                 self.config.devices.len() - 1
             });
-            let known = &self.config.devices[index];
-            if known != device {
-                let there = &self.named[index];
+            let (known, there) = (&self.config.devices[index], &self.named[index]);
+            if known.name != device.name {
                 report.add(
                     place,
                     path,
-                    format!("`{}` at {there} has the same name or place and is not the same; stations that share a converter say the same of it", known.name),
+                    format!("the converter on {} is already `{}` at {there}", device.bus, known.name),
                 );
+            } else if known != device {
+                let message = format!(
+                    "`{}` is another converter at {there}; stations that share one say the same of it",
+                    known.name
+                );
+                report.add(place, path, message);
             }
             indices.push((Arc::clone(&device.name), index));
         }
