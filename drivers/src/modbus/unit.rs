@@ -165,7 +165,7 @@ impl Unit {
         }
         match (before, self.breaker.state()) {
             (BreakerState::Closed, BreakerState::Open) => {
-                warn!(unit = self.id, "it is asked only now and then from now on")
+                warn!(unit = self.id, "it is asked only now and then from now on");
             }
             (_, BreakerState::Closed) => info!(unit = self.id, "it answers again"),
             _ => {}

@@ -183,9 +183,9 @@ impl Shared {
         let mood = always.or_else(|| lock(&self.moods).pop_front());
         let mut pdu = match said {
             Ok(Response::ReadHoldingRegisters(words) | Response::ReadInputRegisters(words)) => {
-                data(function, words.iter().flat_map(|word| word.to_be_bytes()).collect())
+                data(function, &words.iter().flat_map(|word| word.to_be_bytes()).collect::<Vec<_>>())
             }
-            Ok(Response::ReadCoils(bits) | Response::ReadDiscreteInputs(bits)) => data(function, packed(&bits)),
+            Ok(Response::ReadCoils(bits) | Response::ReadDiscreteInputs(bits)) => data(function, &packed(&bits)),
             Ok(_) => vec![function | 0x80, 1],
             // Nobody answers for a slave that is not there.
             Err(code) if u8::from(code) == 11 => return (Vec::new(), Duration::ZERO),
@@ -215,9 +215,9 @@ impl Shared {
     }
 }
 
-fn data(function: u8, bytes: Vec<u8>) -> Vec<u8> {
+fn data(function: u8, bytes: &[u8]) -> Vec<u8> {
     let count = u8::try_from(bytes.len()).unwrap_or(u8::MAX);
-    [&[function, count], bytes.as_slice()].concat()
+    [&[function, count], bytes].concat()
 }
 
 /// Eight bits to the byte, the first one lowest (Modbus Application Protocol V1.1b3, 6.1).
