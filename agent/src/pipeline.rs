@@ -148,7 +148,7 @@ impl Pipeline {
     }
 
     fn take(&mut self, batch: Batch) {
-        let Batch { readings, losses, receipt } = batch;
+        let Batch { readings, losses, backfills, receipt } = batch;
         self.news = true;
         self.meters.took_batch();
         let full = self.is_full();
@@ -173,6 +173,7 @@ impl Pipeline {
         for loss in losses {
             self.line.lose(loss, &mut self.derived);
         }
+        self.derived.records.extend(backfills.into_iter().map(Record::Backfilled));
         self.append_derived(None, full);
         if let Some(receipt) = receipt {
             let (session, delivery) = receipt.delivery();
@@ -241,6 +242,7 @@ impl Pipeline {
                 | Record::ValidityChanged { station, time, .. }
                 | Record::TagChanged { station, time, .. } => Some((station, time)),
                 Record::Visit(visit) => Some((visit.station, visit.to)),
+                Record::Backfilled(told) => Some((told.station, told.to)),
                 Record::Loss { .. } => None,
             });
             forget(&mut self.unstored, dropped);
@@ -390,7 +392,7 @@ stations:
     fn said(tag: u32, text: &str, seconds: i64) -> Batch {
         let at = Time::from_millis(1_772_431_200_000 + seconds * 1000);
         let readings = vec![Reading::good(TagId(tag), Value::Text(text.into()), at, at)];
-        Batch { readings, losses: Vec::new(), receipt: None }
+        Batch { readings, ..Batch::default() }
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gemba_drivers::{Loss, Time, Validity};
+use gemba_drivers::{Backfill, Loss, Time, Validity};
 use serde::{Deserialize, Serialize};
 
 use crate::model::State;
@@ -65,6 +65,8 @@ pub enum Record {
     },
     /// A unit was at a station: told when it leaves.
     Visit(Box<Visit>),
+    /// A gap of a station was filled from the source's history.
+    Backfilled(Backfill),
 }
 
 /// The stay of one unit at one station.

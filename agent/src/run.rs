@@ -87,6 +87,7 @@ pub async fn run_with(
         let config = config.clone();
         spawn_blocking(move || open_spool(&config)).await.context("opening the spool")??
     };
+    let told: std::collections::HashMap<TagId, Time> = opened.line.told().collect();
     let Opened { line, writer, reader, mut sealer, catalog, ids, applied, received, instance } = opened;
 
     // The bounded queues and the watched states between the tasks below.
@@ -115,7 +116,9 @@ pub async fn run_with(
         links.push(watched);
         let outlet = Outlet::new(batches.clone(), Arc::new(state));
         let driver = match link.source.clone() {
-            Source::Opcua(source) => AnyDriver::Opcua(Box::new(opcua::Client::new(source))),
+            Source::Opcua(source) => {
+                AnyDriver::Opcua(Box::new(opcua::Client::new(source).having(|tag| told.get(&tag).copied())))
+            }
             Source::Modbus(source) => AnyDriver::Modbus(Box::new(modbus::Client::new(source))),
             Source::Mqtt(source) => {
                 let known = received.of(&source.session());
@@ -330,8 +333,8 @@ fn reapply(line: &mut Line, received: &mut Received, recovery: Recovery, ids: &[
         match entry {
             Entry::Readings(stored) => {
                 readings.extend(stored.into_iter().filter_map(|stored| {
-                    let StoredReading { series, value, validity, source_time, received_time } = stored;
-                    Some(Reading { tag: *tags.get(&series)?, value, validity, source_time, received_time })
+                    let StoredReading { series, value, validity, source_time, received_time, backfilled } = stored;
+                    Some(Reading { tag: *tags.get(&series)?, value, validity, source_time, received_time, backfilled })
                 }));
                 line.apply(&readings, &mut scratch);
                 readings.clear();

@@ -24,7 +24,7 @@ mod trace;
 
 pub use delivery::{Deliveries, Delivery};
 pub use driver::{
-    AnyDriver, Batch, Driver, LinkError, LinkPhase, LinkState, Loss, Outlet, Receipt, Rung, Stale, Stopped,
+    AnyDriver, Backfill, Batch, Driver, LinkError, LinkPhase, LinkState, Loss, Outlet, Receipt, Rung, Stale, Stopped,
 };
 pub use reading::{OwnStatus, Reading, Status, TagId, Validity, Value};
 pub use time::Time;

@@ -76,7 +76,12 @@ async fn counts<const N: usize>(link: &mut Link) -> ([i64; N], Vec<Receipt>) {
 }
 
 fn clone(batch: &Batch) -> Batch {
-    Batch { readings: batch.readings.clone(), losses: batch.losses.clone(), receipt: batch.receipt.clone() }
+    Batch {
+        readings: batch.readings.clone(),
+        losses: batch.losses.clone(),
+        receipt: batch.receipt.clone(),
+        ..Batch::default()
+    }
 }
 
 #[tokio::test]

@@ -141,6 +141,7 @@ impl Span {
             | Record::ValidityChanged { time, .. }
             | Record::TagChanged { time, .. } => self.cover(*time, *time, false),
             Record::Visit(visit) => self.cover(visit.from, visit.to, false),
+            Record::Backfilled(told) => self.cover(told.from, told.to, false),
             Record::Loss { loss, .. } => self.cover(loss.from, loss.to, &*loss.source == UPSTREAM),
         }
     }

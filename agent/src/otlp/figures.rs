@@ -52,7 +52,8 @@ impl Families {
             Record::StateChanged { .. }
             | Record::ValidityChanged { .. }
             | Record::TagChanged { .. }
-            | Record::Visit(_) => {}
+            | Record::Visit(_)
+            | Record::Backfilled(_) => {}
         }
     }
 

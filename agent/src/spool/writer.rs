@@ -146,7 +146,8 @@ impl Writer {
             | Record::ValidityChanged { .. }
             | Record::TagChanged { .. }
             | Record::Loss { .. }
-            | Record::Visit(_) => Lane::Events,
+            | Record::Visit(_)
+            | Record::Backfilled(_) => Lane::Events,
         };
         if let Record::Loss { loss, .. } = record {
             self.open_losses.push(loss.clone());

@@ -37,6 +37,7 @@ pub fn readings(numbers: std::ops::Range<u64>) -> Entry {
         validity: Validity::Good,
         source_time: time_of(number),
         received_time: time_of(number),
+        backfilled: false,
     };
     Entry::Readings(numbers.map(reading).collect())
 }

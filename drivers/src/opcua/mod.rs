@@ -1,30 +1,45 @@
-//! OPC UA client: one session, one subscription.
+//! OPC UA client: one session, and one subscription if the server has no limits that ask for more.
 //!
 //! Each connect makes a fresh session of the library and each loss throws it away: its own reconnect
 //! says "connected" and delivers nothing. The session lives only while it is polled, in the task that
 //! owns this driver. While the agent cannot take a batch the session rests, so that values wait in the
 //! server's queues; what does not fit there comes back with a flag and is a loss in the ledger.
 //!
+//! After a gap, of the link or of the agent, what the server recorded meanwhile is read first ([`backfill`]).
+//!
 //! Of the services of OPC UA only those that read are called.
 
+mod backfill;
 mod config;
 mod convert;
 mod dial;
 mod endpoint;
+mod history;
+mod limits;
 mod link;
+mod subscription;
 mod survey;
 
 pub use config::{Config, Identifier, Identity, Namespace, Node, Security, Station, Tag};
 
+use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::mem;
 use std::sync::Arc;
+use std::time::Duration;
 
-use opcua::types::{DataChangeNotification, MonitoredItemNotification, StatusChangeNotification};
+use opcua::types::{DataChangeNotification, MonitoredItemNotification, NodeId, StatusChangeNotification, StatusCode};
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, info, warn};
 
 use crate::{Batch, Driver, LinkError, Loss, Outlet, Reading, Status, TagId, Time, trace};
-use link::{Link, Notice, Want};
+use history::Told;
+use limits::Server;
+use link::{Link, Notice};
+use subscription::Want;
+
+/// How often what the server refused is asked for again.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
 
 /// The driver.
 pub struct Client {
@@ -32,67 +47,174 @@ pub struct Client {
     /// What is watched; an item's client handle is its index here, plus one (0 means none to the library).
     items: Vec<Item>,
     link: Option<Link>,
-    /// What the server does not let us watch, to be told first.
-    refused: Vec<Reading>,
-    sequence: Sequence,
+    /// What the server said of itself at the connect.
+    server: Option<Server>,
+    /// What the server does not let us watch, by handle, and its reason.
+    refused: Vec<(u32, StatusCode)>,
+    /// What of it is to be told.
+    refusals: Vec<Reading>,
+    ask_again: Duration,
+    /// One for each subscription.
+    sequences: Vec<Sequence>,
+    /// By item: the last that was told of it, ever.
+    told: Vec<Option<Told>>,
+    /// By item: it was told since the link came up, so that the same again is no news.
+    fresh: Vec<bool>,
+    /// Since when nobody listened: the link's last proof of life. None when the gap is closed, and of the agent's own.
+    gap_from: Option<Time>,
+    /// Messages that came while history was read.
+    held: VecDeque<Notice>,
 }
 
 #[derive(Clone, Copy)]
 struct Item {
     tag: TagId,
     station: u32,
+    /// Among the station's tags.
+    place: u32,
 }
 
 impl Client {
     /// A driver for `config`; nothing is connected yet.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        let items = (0u32..)
+        let items: Vec<Item> = (0u32..)
             .zip(&config.stations)
-            .flat_map(|(station, told)| told.tags.iter().map(move |tag| Item { tag: tag.id, station }))
+            .flat_map(|(station, told)| {
+                (0u32..).zip(&told.tags).map(move |(place, tag)| Item { tag: tag.id, station, place })
+            })
             .collect();
-        Self { config, items, link: None, refused: Vec::new(), sequence: Sequence::default() }
+        Self {
+            told: vec![None; items.len()],
+            fresh: vec![false; items.len()],
+            config,
+            items,
+            link: None,
+            server: None,
+            refused: Vec::new(),
+            refusals: Vec::new(),
+            ask_again: ASK_AGAIN,
+            sequences: Vec::new(),
+            gap_from: None,
+            held: VecDeque::new(),
+        }
+    }
+
+    /// The same after a restart: `told` knows the source time of the last value of a tag that is durable. What the server
+    /// recorded after it is read at the first connect.
+    #[must_use]
+    pub fn having(mut self, told: impl Fn(TagId) -> Option<Time>) -> Self {
+        for (item, held) in self.items.iter().zip(&mut self.told) {
+            *held = told(item.tag).map(|at| Told { at, said: None });
+        }
+        self
+    }
+
+    /// The same, but asks so often for what the server refused, instead of once a minute.
+    #[must_use]
+    pub fn asking_again_every(self, ask_again: Duration) -> Self {
+        Self { ask_again, ..self }
+    }
+
+    /// How often the server publishes.
+    fn publish(&self) -> Duration {
+        self.config.stations.iter().map(|station| station.publish).min().unwrap_or(Duration::from_secs(1))
+    }
+
+    /// The station and the tag of an item.
+    fn tag(&self, item: usize) -> Option<(&Station, &Tag)> {
+        let Item { station, place, .. } = *self.items.get(item)?;
+        let station = self.config.stations.get(station as usize)?;
+        Some((station, station.tags.get(place as usize)?))
+    }
+
+    /// The node of an item, if the server has its namespace.
+    fn node(&self, item: usize) -> Option<NodeId> {
+        self.tag(item)?.1.node.resolve(&self.server.as_ref()?.namespaces).ok()
     }
 
     /// Looks every node up and asks the server to watch it.
-    async fn watch(&mut self) -> Result<(), LinkError> {
-        let Some(publish) = self.config.stations.iter().map(|station| station.publish).min() else { return Ok(()) };
-        let Some(link) = self.link.as_mut() else { return Ok(()) };
-        let (namespaces, a_call) = link.ask_server().await?;
-        let subscription = link.subscribe(publish).await?;
-
+    async fn subscribe(&mut self) -> Result<(), LinkError> {
+        if self.config.stations.is_empty() {
+            return Ok(());
+        }
+        let (Some(link), Some(server)) = (self.link.as_mut(), self.server.as_ref()) else { return Ok(()) };
+        let publish = self.config.stations.iter().map(|station| station.publish).min().unwrap_or_default();
         let told = self.config.stations.iter().flat_map(|station| station.tags.iter().map(move |tag| (station, tag)));
         let mut wants = Vec::with_capacity(self.items.len());
         let mut refused = Vec::new();
         for (handle, (station, tag)) in (1u32..).zip(told) {
-            match tag.node.resolve(&namespaces) {
+            match tag.node.resolve(&server.namespaces) {
                 Ok(node) => wants.push(Want { handle, node, sampling: station.publish }),
                 Err(status) => refused.push((handle, status)),
             }
         }
-        refused.extend(link.watch(subscription, wants, a_call).await?);
+        let answers = link.watch(publish, wants, server.limits).await?;
+        refused.extend(answers.into_iter().map(|(want, status)| (want.handle, status)));
         refused.sort_by_key(|(handle, _)| *handle);
-
-        info!(tags = self.items.len() - refused.len(), refused = refused.len(), "subscribed");
-        let now = Time::now();
-        self.refused = refused
-            .into_iter()
-            .filter_map(|(handle, status)| Some((item(&self.items, handle)?, status)))
-            .map(|(item, status)| Reading::bad(item.tag, Status::Opcua(status.bits()), now, now))
-            .collect();
+        self.sequences.resize_with(link.subscriptions.len(), Sequence::default);
+        info!(
+            tags = self.items.len() - refused.len(),
+            refused = refused.len(),
+            subscriptions = link.subscriptions.len(),
+            "subscribed"
+        );
+        self.refusals = refused.iter().filter_map(|refusal| self.refusal(*refusal)).collect();
+        self.refused = refused;
         Ok(())
     }
 
-    /// What a message says. Every value in it goes together.
-    fn open(&mut self, notice: Notice) -> Result<Batch, LinkError> {
-        let Notice { received, message } = notice;
+    fn refusal(&self, (handle, status): (u32, StatusCode)) -> Option<Reading> {
+        let now = Time::now();
+        Some(Reading::bad(item(&self.items, handle)?.tag, Status::Opcua(status.bits()), now, now))
+    }
+
+    /// Asks again for what was refused: a node may have come to be, a namespace too.
+    async fn ask_again(&mut self) -> Result<(), LinkError> {
+        let Some(link) = self.link.as_mut() else { return Ok(()) };
+        let server = link.ask_server().await?;
+        let limits = server.limits;
+        self.server = Some(server);
+        let before = mem::take(&mut self.refused);
+        let mut wants = Vec::new();
+        let mut refused = Vec::new();
+        for (handle, status) in &before {
+            let place = *handle as usize - 1;
+            match (self.node(place), self.tag(place)) {
+                (Some(node), Some((station, _))) => {
+                    wants.push(Want { handle: *handle, node, sampling: station.publish });
+                }
+                _ => refused.push((*handle, *status)),
+            }
+        }
+        let Some(link) = self.link.as_mut() else { return Ok(()) };
+        let answers = link.watch_more(wants, limits).await?;
+        refused.extend(answers.into_iter().map(|(want, status)| (want.handle, status)));
+        refused.sort_by_key(|(handle, _)| *handle);
+        if refused.len() < before.len() {
+            info!(tags = before.len() - refused.len(), refused = refused.len(), "the server takes what it refused");
+        }
+        // A reason that is the same is told already.
+        let news: Vec<_> = refused.iter().filter(|refusal| !before.contains(refusal)).copied().collect();
+        self.refusals = news.into_iter().filter_map(|refusal| self.refusal(refusal)).collect();
+        self.refused = refused;
+        Ok(())
+    }
+
+    /// What a message says. Every value in it goes together; `same` are tags that it says nothing new of.
+    fn open(&mut self, notice: Notice, same: &mut Vec<TagId>) -> Result<Batch, LinkError> {
+        let Notice { subscription, received, message } = notice;
         let parts = message.notification_data.unwrap_or_default();
         let mut batch = Batch::default();
+        if self.sequences.len() <= subscription {
+            self.sequences.resize_with(subscription + 1, Sequence::default);
+        }
+        let sequence = &mut self.sequences[subscription];
         if parts.is_empty() {
-            self.sequence.heard(received);
+            sequence.heard(received);
             return Ok(batch); // a keep-alive
         }
-        if let Some((missing, since)) = self.sequence.follow(message.sequence_number, received) {
+        if let Some((missing, since)) = sequence.follow(message.sequence_number, received) {
             warn!(missing, "messages of the subscription never came");
             batch.losses.extend(self.config.stations.iter().map(|station| Loss {
                 source: station.name.clone(),
@@ -107,7 +229,7 @@ impl Client {
                 return Err(LinkError::Broken(format!("the server ended the subscription ({})", change.status)));
             }
             let Some(change) = part.into_inner_as::<DataChangeNotification>() else { continue };
-            self.take(change.monitored_items.unwrap_or_default(), received, &mut batch);
+            self.take(change.monitored_items.unwrap_or_default(), received, &mut batch, same);
         }
         Ok(batch)
     }
@@ -118,7 +240,13 @@ impl Client {
         Some(&station.name)
     }
 
-    fn take(&self, values: Vec<MonitoredItemNotification>, received: Time, batch: &mut Batch) {
+    fn take(
+        &mut self,
+        values: Vec<MonitoredItemNotification>,
+        received: Time,
+        batch: &mut Batch,
+        same: &mut Vec<TagId>,
+    ) {
         batch.readings.reserve_exact(values.len());
         for MonitoredItemNotification { client_handle, value } in values {
             let Some(item) = item(&self.items, client_handle) else { continue };
@@ -128,7 +256,59 @@ impl Client {
                 let station = &self.config.stations[item.station as usize].name;
                 note_overflow(&mut batch.losses, station, reading.source_time);
             }
+            let place = client_handle as usize - 1;
+            if self.fresh[place] && self.told[place].as_ref().is_some_and(|told| told.is(&reading)) {
+                same.push(item.tag); // history had it, or another subscription
+                continue;
+            }
+            self.told[place] = Some(Told::of(&reading));
+            self.fresh[place] = true;
             batch.readings.push(reading);
+        }
+    }
+
+    /// Ends only with the link.
+    async fn flow(&mut self, outlet: &Outlet) -> Result<Infallible, LinkError> {
+        if self.link.as_ref().is_some_and(|link| link.subscriptions.is_empty()) {
+            self.catch_up(outlet).await?;
+        }
+        let mut heard = Instant::now();
+        let mut ask_again = Instant::now() + self.ask_again;
+        let mut same = Vec::new();
+        loop {
+            let refusals = mem::take(&mut self.refusals);
+            if !refusals.is_empty() {
+                let batch = Batch { readings: refusals, ..Batch::default() };
+                outlet.deliver(batch).await.map_err(|_| stopping())?;
+            }
+            while let Some(notice) = self.held.pop_front().or_else(|| self.link.as_mut().and_then(Link::next_notice)) {
+                let received = notice.received;
+                outlet.alive(received);
+                let span = trace::client!("message", factory.station = self.only_station());
+                let batch =
+                    span.in_scope(|| self.open(notice, &mut same)).inspect_err(|error| trace::failed(&span, error))?;
+                if !same.is_empty() {
+                    outlet.confirm(&same, received);
+                    same.clear();
+                }
+                let empty = batch.readings.is_empty() && batch.losses.is_empty();
+                if !empty {
+                    outlet.deliver(batch).instrument(span).await.map_err(|_| stopping())?;
+                }
+                // Time that we spent waiting is not the server's silence.
+                heard = Instant::now();
+            }
+            let Some(link) = self.link.as_mut() else { return Err(LinkError::Broken("not connected".to_owned())) };
+            let silence = link.silence();
+            let wake = if self.refused.is_empty() { heard + silence } else { ask_again.min(heard + silence) };
+            match timeout_at(wake, link.step()).await {
+                Ok(step) => step?,
+                Err(_) if Instant::now() >= heard + silence => return Err(LinkError::Silent(silence)),
+                Err(_) => {
+                    self.ask_again().await?;
+                    ask_again = Instant::now() + self.ask_again;
+                }
+            }
         }
     }
 }
@@ -141,53 +321,35 @@ impl Driver for Client {
     async fn connect(&mut self) -> Result<(), LinkError> {
         self.close().await;
         let endpoint = endpoint::find(&self.config).await?;
-        self.sequence = Sequence::default();
+        self.fresh.fill(false);
         // Kept before it is up, so that `close` can end whatever was reached.
         let link = self.link.insert(Link::new(&self.config, endpoint)?);
         link.wait_until_up().await?;
-        self.watch().await
+        self.server = Some(link.ask_server().await?);
+        // What was told before has a gap behind it, which `run` closes first.
+        if self.told.iter().all(Option::is_none) { self.subscribe().await } else { Ok(()) }
     }
 
     async fn run(&mut self, outlet: &Outlet) -> LinkError {
-        let refused = mem::take(&mut self.refused);
-        if !refused.is_empty() && outlet.deliver(Batch { readings: refused, ..Batch::default() }).await.is_err() {
-            return LinkError::Broken("the agent is stopping".to_owned());
-        }
-        let mut heard = Instant::now();
-        loop {
-            while let Some(notice) = self.link.as_mut().and_then(Link::next_notice) {
-                outlet.alive(notice.received);
-                let span = trace::client!("message", factory.station = self.only_station());
-                let batch = match span.in_scope(|| self.open(notice)) {
-                    Ok(batch) => batch,
-                    Err(error) => {
-                        trace::failed(&span, &error);
-                        return error;
-                    }
-                };
-                let empty = batch.readings.is_empty() && batch.losses.is_empty();
-                if !empty && outlet.deliver(batch).instrument(span).await.is_err() {
-                    return LinkError::Broken("the agent is stopping".to_owned());
-                }
-                // Time that we spent waiting is not the server's silence.
-                heard = Instant::now();
-            }
-            let Some(link) = self.link.as_mut() else {
-                return LinkError::Broken("not connected".to_owned());
-            };
-            match timeout_at(heard + link.silence(), link.step()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return error,
-                Err(_) => return LinkError::Silent(link.silence()),
-            }
-        }
+        let Err(error) = self.flow(outlet).await;
+        // A gap that was not closed yet goes on.
+        let alive = outlet.state().alive.unwrap_or_else(Time::now);
+        self.gap_from.get_or_insert(alive);
+        error
     }
 
     async fn close(&mut self) {
+        self.held.clear();
+        self.sequences.clear();
+        self.refusals.clear();
         if let Some(link) = self.link.take() {
             link.close().await;
         }
     }
+}
+
+fn stopping() -> LinkError {
+    LinkError::Broken("the agent is stopping".to_owned())
 }
 
 fn item(items: &[Item], handle: u32) -> Option<Item> {
@@ -254,7 +416,7 @@ mod tests {
             endpoint: "opc.tcp://plc".to_owned(),
             security: Security::None,
             identity: Identity::Anonymous,
-            timeout: std::time::Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
             stations: Vec::new(),
         };
         let gone = StatusChangeNotification { status: StatusCode::BadTimeout, ..StatusChangeNotification::default() };
@@ -263,7 +425,9 @@ mod tests {
             publish_time: DateTime::now(),
             notification_data: Some(vec![ExtensionObject::from_message(gone)]),
         };
-        let error = Client::new(config).open(Notice { received: Time(1), message }).expect_err("it is over");
+        let error = Client::new(config)
+            .open(Notice { subscription: 0, received: Time(1), message }, &mut Vec::new())
+            .expect_err("it is over");
         assert_eq!(error.to_string(), "link broke: the server ended the subscription (BadTimeout)");
     }
 

@@ -1,5 +1,6 @@
 //! The OPC UA driver against a real server in process.
 
+mod gaps;
 mod rig;
 
 use std::time::Duration;
