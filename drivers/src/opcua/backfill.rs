@@ -30,6 +30,15 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
 /// The bit of AccessLevel that says "history can be read" (OPC 10000-3, 8.57).
 const HISTORY_READ: u8 = 0x04;
 
+/// What there was a gap of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gap {
+    /// The link, or the agent: every tag is bad, and what held at the gap's start is told again.
+    Link,
+    /// The subscription alone: tags stand as they were.
+    Subscription,
+}
+
 /// One item in its gap.
 struct Past {
     asked: Asked,
@@ -43,8 +52,8 @@ struct Past {
 impl Client {
     /// Reads what was missed, subscribes, and reads the rest. Values of the subscription that came meanwhile are left
     /// to be opened next.
-    pub(super) async fn catch_up(&mut self, outlet: &Outlet) -> Result<(), LinkError> {
-        let mut pasts = self.pasts();
+    pub(super) async fn catch_up(&mut self, gap: Gap, outlet: &Outlet) -> Result<(), LinkError> {
+        let mut pasts = self.pasts(gap);
         let Some(server) = self.server.clone() else { return Ok(()) };
         let mut limits = server.limits;
         info!(tags = pasts.len(), "closing the gap from history");
@@ -59,18 +68,21 @@ impl Client {
         let first = self.first_values(&pasts).await?;
         self.read_seam(&mut pasts, &first, &mut limits, outlet).await?;
 
+        if gap == Gap::Subscription {
+            return Ok(()); // nothing was said of a gap, and nothing is of its end
+        }
         let batch = self.settle(&pasts);
         self.gap_from = None;
         self.deliver(outlet, batch).await
     }
 
     /// The items of which something was told before, whose nodes the server knows.
-    fn pasts(&self) -> Vec<Past> {
+    fn pasts(&self, gap: Gap) -> Vec<Past> {
         let told = |(item, told): (usize, &Option<Told>)| {
             let told = told.clone()?;
             let node = self.node(item)?;
             let asked = Asked { item, node, from: just_before(told.at) };
-            Some(Past { asked, sieve: Sieve::after(told), lacks: None, given: 0 })
+            Some(Past { asked, sieve: Sieve::after(told, gap == Gap::Link), lacks: None, given: 0 })
         };
         self.told.iter().enumerate().filter_map(told).collect()
     }

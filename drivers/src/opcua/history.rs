@@ -309,8 +309,9 @@ pub(super) struct Sieve {
 }
 
 impl Sieve {
-    pub(super) fn after(told: Told) -> Self {
-        Self { watermark: told.at, last: told, whole: false }
+    /// For what comes after `told`; that itself comes once more if it is to be told again.
+    pub(super) fn after(told: Told, again: bool) -> Self {
+        Self { watermark: told.at, last: told, whole: !again }
     }
 
     /// The reading if it is news, marked as history. In order of source time.
@@ -356,7 +357,7 @@ mod tests {
     }
 
     fn passed(told: Told, history: &[(i64, i64)]) -> (Vec<(Value, Time)>, bool) {
-        let mut sieve = Sieve::after(told);
+        let mut sieve = Sieve::after(told, true);
         let news: Vec<_> = history.iter().filter_map(|&(value, at)| sieve.pass(said(value, at))).collect();
         assert!(news.iter().all(|reading| reading.backfilled));
         (news.into_iter().map(|reading| (reading.value, reading.source_time)).collect(), sieve.whole)
@@ -387,14 +388,14 @@ mod tests {
     fn a_historian_that_keeps_milliseconds_is_understood() {
         let live = Reading { source_time: Time(1_000_123_456_700), ..said(7, 0) };
         let kept = Reading { source_time: Time(1_000_123_000_000), ..said(7, 0) };
-        let mut sieve = Sieve::after(Told::of(&live));
+        let mut sieve = Sieve::after(Told::of(&live), true);
         assert_eq!(sieve.pass(kept), Some(live.from_history()), "with the time that it had");
         assert!(sieve.whole);
     }
 
     #[test]
     fn bad_values_of_history_are_told_as_well() {
-        let mut sieve = Sieve::after(Told::of(&said(7, 5)));
+        let mut sieve = Sieve::after(Told::of(&said(7, 5)), true);
         let bad = Reading::bad(TagId(0), Status::Opcua(0x808C_0000), Time(60_000_000), Time(1 << 60));
         assert_eq!(
             sieve.pass(bad.clone()).map(|reading| reading.validity),

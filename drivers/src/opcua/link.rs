@@ -25,6 +25,8 @@ pub(super) struct Notice {
     pub(super) subscription: usize,
     pub(super) received: Time,
     pub(super) message: NotificationMessage,
+    /// What is missing before it was asked for.
+    pub(super) asked: bool,
 }
 
 /// A session.

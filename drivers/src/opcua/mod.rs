@@ -17,6 +17,8 @@ mod endpoint;
 mod history;
 mod limits;
 mod link;
+mod sequence;
+mod silence;
 mod subscription;
 mod survey;
 
@@ -33,9 +35,11 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, info, warn};
 
 use crate::{Batch, Driver, LinkError, Loss, Outlet, Reading, Status, TagId, Time, trace};
+use backfill::Gap;
 use history::Told;
 use limits::Server;
 use link::{Link, Notice};
+use sequence::Sequence;
 use subscription::Want;
 
 /// How often what the server refused is asked for again.
@@ -203,7 +207,7 @@ impl Client {
 
     /// What a message says. Every value in it goes together; `same` are tags that it says nothing new of.
     fn open(&mut self, notice: Notice, same: &mut Vec<TagId>) -> Result<Batch, LinkError> {
-        let Notice { subscription, received, message } = notice;
+        let Notice { subscription, received, message, asked: _ } = notice;
         let parts = message.notification_data.unwrap_or_default();
         let mut batch = Batch::default();
         if self.sequences.len() <= subscription {
@@ -256,21 +260,25 @@ impl Client {
                 let station = &self.config.stations[item.station as usize].name;
                 note_overflow(&mut batch.losses, station, reading.source_time);
             }
-            let place = client_handle as usize - 1;
-            if self.fresh[place] && self.told[place].as_ref().is_some_and(|told| told.is(&reading)) {
-                same.push(item.tag); // history had it, or another subscription
-                continue;
-            }
-            self.told[place] = Some(Told::of(&reading));
-            self.fresh[place] = true;
-            batch.readings.push(reading);
+            self.hear(client_handle as usize - 1, reading, batch, same);
         }
+    }
+
+    /// A reading of an item: news, or the same again.
+    fn hear(&mut self, place: usize, reading: Reading, batch: &mut Batch, same: &mut Vec<TagId>) {
+        if self.fresh[place] && self.told[place].as_ref().is_some_and(|told| told.is(&reading)) {
+            same.push(reading.tag); // history had it, or another subscription
+            return;
+        }
+        self.told[place] = Some(Told::of(&reading));
+        self.fresh[place] = true;
+        batch.readings.push(reading);
     }
 
     /// Ends only with the link.
     async fn flow(&mut self, outlet: &Outlet) -> Result<Infallible, LinkError> {
         if self.link.as_ref().is_some_and(|link| link.subscriptions.is_empty()) {
-            self.catch_up(outlet).await?;
+            self.catch_up(Gap::Link, outlet).await?;
         }
         let mut heard = Instant::now();
         let mut ask_again = Instant::now() + self.ask_again;
@@ -282,6 +290,7 @@ impl Client {
                 outlet.deliver(batch).await.map_err(|_| stopping())?;
             }
             while let Some(notice) = self.held.pop_front().or_else(|| self.link.as_mut().and_then(Link::next_notice)) {
+                let notice = self.with_missing(notice).await?;
                 let received = notice.received;
                 outlet.alive(received);
                 let span = trace::client!("message", factory.station = self.only_station());
@@ -301,7 +310,14 @@ impl Client {
             let Some(link) = self.link.as_mut() else { return Err(LinkError::Broken("not connected".to_owned())) };
             let silence = link.silence();
             let wake = if self.refused.is_empty() { heard + silence } else { ask_again.min(heard + silence) };
-            match timeout_at(wake, link.step()).await {
+            let step = tokio::select! {
+                step = timeout_at(wake, link.step()) => step,
+                stale = outlet.stale() => {
+                    self.answer(&stale, outlet).await?;
+                    continue;
+                }
+            };
+            match step {
                 Ok(step) => step?,
                 Err(_) if Instant::now() >= heard + silence => return Err(LinkError::Silent(silence)),
                 Err(_) => {
@@ -368,47 +384,11 @@ fn note_overflow(losses: &mut Vec<Loss>, station: &Arc<str>, at: Time) {
     losses.push(Loss { source: station.clone(), from: at, to: at, count: 1, reason: Arc::from(REASON) });
 }
 
-/// Whether messages went missing. Those with data are numbered from 1 on, past `u32::MAX` again from 1.
-#[derive(Default)]
-struct Sequence {
-    next: Option<u32>,
-    heard: Option<Time>,
-}
-
-impl Sequence {
-    fn heard(&mut self, at: Time) {
-        self.heard = Some(at);
-    }
-
-    /// How many messages are missing before `number`, and since when.
-    fn follow(&mut self, number: u32, at: Time) -> Option<(u32, Time)> {
-        let missing = self.next.map_or(0, |next| number.wrapping_sub(next));
-        let since = self.heard.replace(at);
-        self.next = Some(number.checked_add(1).unwrap_or(1));
-        // A number from before is a repetition, not four billion lost messages.
-        (1..1 << 31).contains(&missing).then(|| (missing, since.unwrap_or(at)))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use opcua::types::{DateTime, ExtensionObject, NotificationMessage, StatusCode};
 
     use super::*;
-
-    #[test]
-    fn missing_messages_are_counted() {
-        let mut sequence = Sequence::default();
-        assert_eq!(sequence.follow(7, Time(1)), None, "the first tells where it starts");
-        assert_eq!(sequence.follow(8, Time(2)), None);
-        sequence.heard(Time(3));
-        assert_eq!(sequence.follow(11, Time(4)), Some((2, Time(3))));
-        assert_eq!(sequence.follow(12, Time(5)), None);
-        assert_eq!(sequence.follow(12, Time(6)), None, "a repetition");
-        sequence.next = Some(u32::MAX);
-        assert_eq!(sequence.follow(u32::MAX, Time(7)), None);
-        assert_eq!(sequence.follow(1, Time(8)), None, "zero is left out");
-    }
 
     #[test]
     fn a_subscription_that_the_server_ends_ends_the_link() {
@@ -426,7 +406,7 @@ mod tests {
             notification_data: Some(vec![ExtensionObject::from_message(gone)]),
         };
         let error = Client::new(config)
-            .open(Notice { subscription: 0, received: Time(1), message }, &mut Vec::new())
+            .open(Notice { subscription: 0, received: Time(1), message, asked: false }, &mut Vec::new())
             .expect_err("it is over");
         assert_eq!(error.to_string(), "link broke: the server ended the subscription (BadTimeout)");
     }

@@ -70,6 +70,27 @@ impl Link {
         Ok(refused)
     }
 
+    /// Ends the subscriptions, to make them anew. What they told and was not looked at yet is returned.
+    pub(super) async fn unsubscribe(&mut self) -> Result<Vec<Notice>, LinkError> {
+        let ended = std::mem::take(&mut self.subscriptions);
+        let session = self.session.clone();
+        // One that the server has forgotten is as good as ended.
+        let _ = self.during_call(async move { session.delete_subscriptions(&ended).await }).await?;
+        let mut told = Vec::new();
+        while let Some(notice) = self.next_notice() {
+            told.push(notice);
+        }
+        Ok(told)
+    }
+
+    /// A message that never came, if the server still has it.
+    pub(super) async fn republish(&mut self, subscription: usize, number: u32) -> Result<Option<Notice>, LinkError> {
+        let Some(&id) = self.subscriptions.get(subscription) else { return Ok(None) };
+        let session = self.session.clone();
+        let answer = self.during_call(async move { session.republish(id, number).await }).await?;
+        Ok(answer.ok().map(|message| Notice { subscription, received: Time::now(), message, asked: true }))
+    }
+
     /// Asks again for what was refused, in the subscription that has most room: the last.
     pub(super) async fn watch_more(
         &mut self,
@@ -168,7 +189,15 @@ impl Link {
                         status.is_bad().then_some((want, status))
                     }));
                 }
-                Err(error) if error.status() == StatusCode::BadTooManyOperations && asked > 1 => a_call = asked / 2,
+                Err(error)
+                    if asked > 1
+                        && matches!(
+                            error.status(),
+                            StatusCode::BadTooManyOperations | StatusCode::BadTooManyMonitoredItems
+                        ) =>
+                {
+                    a_call = asked / 2;
+                }
                 Err(error) if error.status() == StatusCode::BadTooManyMonitoredItems => {
                     refused.extend(waiting.drain(..).map(|want| (want, error.status())));
                 }
@@ -208,6 +237,11 @@ struct Mailbox {
 
 impl OnSubscriptionNotificationCore for Mailbox {
     fn on_subscription_notification(&mut self, message: NotificationMessage, _: MonitoredItemMap<'_>) {
-        let _ = self.outbox.try_send(Notice { subscription: self.subscription, received: Time::now(), message });
+        let _ = self.outbox.try_send(Notice {
+            subscription: self.subscription,
+            received: Time::now(),
+            message,
+            asked: false,
+        });
     }
 }

@@ -4,7 +4,7 @@ mod history;
 
 pub use history::Flaws;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,8 +21,8 @@ use opcua::server::{CreateMonitoredItem, Limits, ServerBuilder, ServerHandle, Su
 use opcua::sync::{Mutex, RwLock};
 pub use opcua::types::Variant;
 use opcua::types::{
-    DataTypeId, DataValue, DateTime, NodeId, ObjectId, ReadRawModifiedDetails, StatusCode, TimestampsToReturn,
-    VariableId,
+    DataTypeId, DataValue, DateTime, Identifier, NodeId, ObjectId, ReadRawModifiedDetails, StatusCode,
+    TimestampsToReturn, VariableId,
 };
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
@@ -41,6 +41,7 @@ pub struct OpcuaServer {
     by_name: HashMap<String, usize>,
     nodes: Mutex<Vec<Node>>,
     no_filters: Arc<AtomicBool>,
+    hidden: Arc<Mutex<HashSet<String>>>,
     history: Arc<Mutex<History>>,
     operations: Option<OperationalLimits>,
     items_per_subscription: Option<usize>,
@@ -98,6 +99,7 @@ impl OpcuaServer {
             by_name,
             nodes: Mutex::new(nodes),
             no_filters: Arc::default(),
+            hidden: Arc::default(),
             history: Arc::default(),
             operations: None,
             items_per_subscription: None,
@@ -238,6 +240,16 @@ impl OpcuaServer {
         self.no_filters.store(refuse, Ordering::Relaxed);
     }
 
+    /// Lets no client watch a node: it is unknown until it is shown again.
+    pub fn hide(&self, name: &str, hide: bool) {
+        let mut hidden = self.hidden.lock();
+        if hide {
+            hidden.insert(name.to_owned());
+        } else {
+            hidden.remove(name);
+        }
+    }
+
     /// How many sessions clients hold; 0 while stopped.
     #[must_use]
     pub fn sessions(&self) -> u32 {
@@ -274,12 +286,12 @@ impl OpcuaServer {
         let pki = tempfile::tempdir()?;
         let nodes = mem::take(&mut *self.nodes.lock());
         let namespace = self.namespace.clone();
-        let (no_filters, history) = (self.no_filters.clone(), self.history.clone());
+        let (no_filters, hidden, history) = (self.no_filters.clone(), self.hidden.clone(), self.history.clone());
         let historic = history.lock().kept;
         let manager = move |context: ServerContext, space: &mut AddressSpace| {
             let index = context.type_tree.write().namespaces_mut().add_namespace(&namespace);
             space.add_namespace(&namespace, index);
-            Manager { namespace, index, no_filters, history }
+            Manager { namespace, index, no_filters, hidden, history }
         };
         let (server, handle) = ServerBuilder::new_anonymous("gemba simulated server")
             .application_uri("urn:gemba:sim") // the namespace of its diagnostics
@@ -388,6 +400,7 @@ struct Manager {
     namespace: String,
     index: u16,
     no_filters: Arc<AtomicBool>,
+    hidden: Arc<Mutex<HashSet<String>>>,
     history: Arc<Mutex<History>>,
 }
 
@@ -426,7 +439,11 @@ impl InMemoryNodeManagerImpl for Manager {
         let asked: Vec<&ParsedReadValueId> = items.iter().map(|item| item.item_to_monitor()).collect();
         let values = self.read_values(context, space, &asked, 0.0, TimestampsToReturn::Both).await;
         for (value, item) in values.into_iter().zip(items.iter_mut()) {
-            let unknown = value.status() == StatusCode::BadNodeIdUnknown;
+            let hidden = match &item.item_to_monitor().node_id.identifier {
+                Identifier::String(name) => self.hidden.lock().contains(name.as_ref()),
+                _ => false,
+            };
+            let unknown = hidden || value.status() == StatusCode::BadNodeIdUnknown;
             // The type of a filter cannot be named outside the library, but shown.
             let filter = format!("{:?}", item.filter()) != "None";
             let status = match () {

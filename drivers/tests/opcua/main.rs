@@ -2,6 +2,7 @@
 
 mod gaps;
 mod rig;
+mod services;
 
 use std::time::Duration;
 
