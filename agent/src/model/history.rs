@@ -185,6 +185,68 @@ fn without_history_the_gap_stays_unknown() {
     assert_eq!(kpi.map(|kpi| (kpi.unknown_ns, kpi.run_ns)), Some((50_000_000_000, 50_000_000_000)));
 }
 
+fn opcua_line() -> Line {
+    use gemba_drivers::opcua;
+    let mut config = config(oee(1.0), vec![]);
+    config.links = vec![crate::config::Link {
+        endpoint: "opc.tcp://plc".to_owned(),
+        stations: vec![0],
+        source: crate::config::Source::Opcua(opcua::Config {
+            endpoint: "opc.tcp://plc".to_owned(),
+            security: opcua::Security::None,
+            identity: opcua::Identity::Anonymous,
+            timeout: std::time::Duration::from_secs(1),
+            stations: Vec::new(),
+        }),
+    }];
+    Line::new(&config)
+}
+
+/// Only what the device said moves the watermark: never a mark of ours, nor a bad status that may stand for a node that
+/// cannot be watched.
+#[test]
+fn the_last_that_a_device_told_survives_a_restart() {
+    let mut line = opcua_line();
+    let good = |tag, at| Reading::good(TagId(tag), Value::Int(1), t(at), t(at + 1.0));
+    let bad = |tag, at, status| Reading::bad(TagId(tag), status, t(at), t(at));
+    line.apply(&[good(0, 1.0), good(1, 2.0), good(1, 3.0)], &mut Derived::default());
+    line.apply(&[bad(0, 9.0, Status::Own(OwnStatus::LinkLost))], &mut Derived::default());
+    line.apply(&[bad(1, 9.0, Status::Opcua(0x8034_0000))], &mut Derived::default());
+    let expected = vec![(TagId(0), t(1.0)), (TagId(1), t(3.0))];
+    assert_eq!(line.told().collect::<Vec<_>>(), expected);
+    let mut again = opcua_line();
+    again.restore(&line.checkpoint()).expect("a checkpoint");
+    assert_eq!(again.told().collect::<Vec<_>>(), expected);
+    assert_eq!(Line::new(&config(oee(1.0), vec![])).told().count(), 0, "no other protocol has history");
+}
+
+#[test]
+fn a_checkpoint_from_before_there_was_history_is_read() {
+    let mut watched = Watched::new();
+    watched.live(&(0.0, 0, 1));
+    let mut bytes = watched.line.checkpoint();
+    assert_eq!(bytes.split_off(bytes.len() - 2), [0, 0], "nothing told, nothing coming in");
+    bytes[0] = 3;
+    let mut after = Watched::new();
+    after.line.restore(&bytes).expect("the earlier layout");
+    assert_eq!(after.line.checkpoint(), watched.line.checkpoint());
+}
+
+/// Killed in the middle of it: what comes next counts from where history had come to.
+#[test]
+fn history_that_a_restart_cuts_short_is_known_as_far_as_it_came() {
+    let mut watched = Watched::new();
+    watched.live(&(0.0, 0, 1));
+    watched.lost(10.0, 11.0);
+    watched.past(&[(0.0, 0, 1), (100.0, 0, 5)], 200.0, 10);
+    let mut after = Watched::new();
+    after.line.restore(&watched.line.checkpoint()).expect("a checkpoint");
+    let marks: Vec<Reading> = after.line.unwatched(t(201.0), t(230.0)).collect();
+    after.apply(&marks);
+    let kpi = after.line.snapshot(t(240.0), crate::snapshot::SpoolView::default()).stations.remove(0).kpi;
+    assert_eq!(kpi.map(|kpi| (kpi.run_ns, kpi.unknown_ns)), Some((100_000_000_000, 140_000_000_000)));
+}
+
 /// Several shifts may have closed in the gap: each gets its own.
 #[test]
 fn shifts_that_closed_in_the_gap_are_revised_once_a_batch() {

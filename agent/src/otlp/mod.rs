@@ -22,6 +22,7 @@
 //! | `factory.validity.changed` | `factory.station`, `factory.tag`, `factory.validity`, `factory.validity.previous`; unless good: `factory.validity.protocol` (`opcua`, `modbus`, `gemba`), `factory.validity.code`, `factory.validity.name` |
 //! | `factory.tag.changed` | `factory.station`, `factory.tag`, `factory.tag.value`, and `factory.tag.previous` if it was known |
 //! | `gemba.loss` | `factory.station` if a station lost it, `gemba.loss.source`, `gemba.loss.reason`, `gemba.loss.count`, `gemba.loss.total`, `gemba.loss.from`, `gemba.loss.to` (RFC 3339) |
+//! | `gemba.backfill` | `factory.station`, `gemba.backfill.from`, `gemba.backfill.to` (RFC 3339), `gemba.backfill.count`: readings that came from history |
 //!
 //! What somebody should look at (a bad or doubtful tag, a station that goes down, a loss) is WARN, the
 //! rest INFO. The observed time is the event's time: a resend must not differ.

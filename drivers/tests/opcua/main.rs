@@ -385,7 +385,7 @@ async fn a_subscription_that_falls_silent_ends_the_link() {
     let server = server([("Good", 1_i64)]).await;
     let (swallow, proxied) = proxy(server.port()).await;
     let mut config = config(&format!("opc.tcp://{proxied}/"), &["Good"]);
-    config.timeout = Duration::from_millis(300);
+    config.timeout = Duration::from_secs(2);
     let mut driver = Client::new(config);
     soon(driver.connect()).await.expect("up");
     let (outlet, mut batches, _state) = outlet();
