@@ -148,7 +148,7 @@ impl Pipeline {
     }
 
     fn take(&mut self, batch: Batch) {
-        let Batch { readings, losses, events, receipt } = batch;
+        let Batch { readings, losses, events, backfills, receipt } = batch;
         self.news = true;
         self.meters.took_batch();
         let full = self.is_full();
@@ -175,6 +175,7 @@ impl Pipeline {
         }
         // Nothing is derived from events: they go upstream as they are.
         self.derived.records.extend(events.into_iter().map(|event| Record::Event(Box::new(event))));
+        self.derived.records.extend(backfills.into_iter().map(Record::Backfilled));
         self.append_derived(None, full);
         if let Some(receipt) = receipt {
             let (session, keep) = receipt.keep();
@@ -244,6 +245,7 @@ impl Pipeline {
                 | Record::TagChanged { station, time, .. } => Some((station, time)),
                 Record::Visit(visit) => Some((visit.station, visit.to)),
                 Record::Event(event) => Some((event.station, event.received)),
+                Record::Backfilled(told) => Some((told.station, told.to)),
                 Record::Loss { .. } => None,
             });
             forget(&mut self.unstored, dropped);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gemba_drivers::{Event, Loss, Time, Validity};
+use gemba_drivers::{Backfill, Event, Loss, Time, Validity};
 use serde::{Deserialize, Serialize};
 
 use crate::model::State;
@@ -67,6 +67,8 @@ pub enum Record {
     Visit(Box<Visit>),
     /// A device told that something happened.
     Event(Box<Event>),
+    /// A gap of a station was filled from the source's history.
+    Backfilled(Backfill),
 }
 
 /// The stay of one unit at one station.

@@ -74,6 +74,9 @@ struct RawReading {
     status: Option<String>,
     source_time: Time,
     received_time: Option<Time>,
+    /// It came from the source's history: what `gemba spool export` adds.
+    #[serde(default)]
+    backfilled: bool,
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -192,14 +195,15 @@ fn resolve(raw: RawReading, tag: TagId) -> Result<Reading, String> {
     let received_time = raw.received_time.unwrap_or(raw.source_time);
     let status = raw.status.as_deref().and_then(Status::from_name).unwrap_or(Status::Own(OwnStatus::Unspecified));
     let bad = value == Value::Null || matches!(raw.validity, RawValidity::Bad);
-    Ok(match raw.validity {
+    let reading = match raw.validity {
         _ if bad => Reading::bad(tag, status, raw.source_time, received_time),
         RawValidity::Uncertain => Reading {
             validity: Validity::Uncertain(status),
             ..Reading::good(tag, value, raw.source_time, received_time)
         },
         _ => Reading::good(tag, value, raw.source_time, received_time),
-    })
+    };
+    Ok(Reading { backfilled: raw.backfilled, ..reading })
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use anyhow::Context;
 use gemba_drivers::supervisor::supervise;
 use gemba_drivers::treat::Treatment;
 use gemba_drivers::treat::clock::GatewayClock;
-use gemba_drivers::{AnyDriver, LinkState, Loss, Outlet, Reading, TagId, Time, gpio, modbus, mqtt, opcua};
+use gemba_drivers::{AnyDriver, LinkState, Loss, Outlet, Reading, TagId, Time, mqtt, opcua};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinHandle, JoinSet, spawn_blocking};
@@ -89,6 +89,7 @@ pub async fn run_with(
         let config = config.clone();
         spawn_blocking(move || open_spool(&config)).await.context("opening the spool")??
     };
+    let told: std::collections::HashMap<TagId, Time> = opened.line.told().collect();
     let Opened { line, writer, reader, mut sealer, catalog, ids, applied, received, instance } = opened;
 
     // The bounded queues and the watched states between the tasks below.
@@ -122,14 +123,15 @@ pub async fn run_with(
         suppressed.extend(treatment.as_ref().map(Treatment::suppressed));
         let outlet = Outlet::new(batches.clone(), Arc::new(state)).treating(treatment).timed_by(clock.clone());
         let driver = match link.source.clone() {
-            Source::Opcua(source) => AnyDriver::Opcua(Box::new(opcua::Client::new(source))),
-            Source::Modbus(source) => AnyDriver::Modbus(Box::new(modbus::Client::new(source))),
+            Source::Opcua(source) => {
+                AnyDriver::Opcua(Box::new(opcua::Client::new(source).having(|tag| told.get(&tag).copied())))
+            }
             Source::Mqtt(source) => {
                 let session = source.session();
                 let (known, filters) = (received.of(&session), received.filters_of(&session));
                 AnyDriver::Mqtt(Box::new(mqtt::Client::new(source).having(known).subscribed_to(filters)))
             }
-            Source::Gpio(source) => AnyDriver::Gpio(Box::new(gpio::Client::new(source))),
+            source @ (Source::Modbus(_) | Source::Gpio(_)) => source.driver(),
         };
         drivers.spawn(supervise(driver, link.endpoint.clone(), outlet, reading.clone()));
     }
@@ -340,8 +342,8 @@ fn reapply(line: &mut Line, received: &mut Received, recovery: Recovery, ids: &[
         match entry {
             Entry::Readings(stored) => {
                 readings.extend(stored.into_iter().filter_map(|stored| {
-                    let StoredReading { series, value, validity, source_time, received_time } = stored;
-                    Some(Reading { tag: *tags.get(&series)?, value, validity, source_time, received_time })
+                    let StoredReading { series, value, validity, source_time, received_time, backfilled } = stored;
+                    Some(Reading { tag: *tags.get(&series)?, value, validity, source_time, received_time, backfilled })
                 }));
                 line.apply(&readings, &mut scratch);
                 readings.clear();

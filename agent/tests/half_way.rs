@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use gemba::config::{Config, Source};
-use gemba_drivers::{AnyDriver, Driver, LinkState, Outlet, Time, modbus, mqtt, opcua};
+use gemba::config::Config;
+use gemba_drivers::{AnyDriver, Driver, LinkState, Outlet, Time};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -38,11 +38,7 @@ fn driver(source: &str, tag: &str) -> AnyDriver {
     let station = format!("{{ name: a, source: {{ {source} }}, tags: [{{ name: t, {tag} }}] }}");
     let text = format!("{{ site: s, line: l, timezone: UTC, stations: [{station}] }}");
     let config = Config::from_str("test.yaml", &text).unwrap_or_else(|error| panic!("{error}"));
-    match config.links[0].source.clone() {
-        Source::Opcua(source) => AnyDriver::Opcua(Box::new(opcua::Client::new(source))),
-        Source::Modbus(source) => AnyDriver::Modbus(Box::new(modbus::Client::new(source))),
-        Source::Mqtt(source) => AnyDriver::Mqtt(Box::new(mqtt::Client::new(source))),
-    }
+    config.links[0].source.clone().driver()
 }
 
 /// As the supervisor does it: connect, run if it came up, close. All of it fails.

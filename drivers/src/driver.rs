@@ -120,6 +120,8 @@ pub struct Batch {
     pub losses: Vec<Loss>,
     /// What happened.
     pub events: Vec<Event>,
+    /// Gaps that history has just filled; the readings themselves came before, or are in this batch.
+    pub backfills: Vec<Backfill>,
     /// To be signed once all of this is durable.
     pub receipt: Option<Receipt>,
 }
@@ -137,6 +139,19 @@ pub struct Loss {
     pub count: u64,
     /// Why, in one line.
     pub reason: Arc<str>,
+}
+
+/// A gap of one station that was filled from the source's history.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Backfill {
+    /// The station.
+    pub station: Arc<str>,
+    /// Where the gap begins.
+    pub from: Time,
+    /// Where it ends.
+    pub to: Time,
+    /// How many readings history gave.
+    pub count: u64,
 }
 
 /// A driver's wish to hear when what it delivered is durable.

@@ -31,8 +31,8 @@ pub mod treat;
 pub use breaker::{Breaker, BreakerState, BreakerView, Durations};
 pub use delivery::{Deliveries, Delivery};
 pub use driver::{
-    AnyDriver, Batch, DeviceState, Driver, Keep, LinkError, LinkPhase, LinkState, Loss, Outlet, Receipt, Rung, Stale,
-    Stopped,
+    AnyDriver, Backfill, Batch, DeviceState, Driver, Keep, LinkError, LinkPhase, LinkState, Loss, Outlet, Receipt,
+    Rung, Stale, Stopped,
 };
 pub use event::Event;
 pub use reading::{OwnStatus, Reading, Status, TagId, Validity, Value};

@@ -312,6 +312,8 @@ pub struct Reading {
     pub source_time: Time,
     /// When the gateway got it.
     pub received_time: Time,
+    /// Read from the source's history after a gap, not told as it happened (decision 0007).
+    pub backfilled: bool,
 }
 
 impl Reading {
@@ -321,13 +323,19 @@ impl Reading {
         if matches!(value, Value::Float(real) if !real.is_finite()) {
             return Self::bad(tag, Status::Own(OwnStatus::NotFinite), source_time, received_time);
         }
-        Self { tag, value, validity: Validity::Good, source_time, received_time }
+        Self { tag, value, validity: Validity::Good, source_time, received_time, backfilled: false }
     }
 
     /// A bad reading: no value, and why.
     #[must_use]
     pub fn bad(tag: TagId, status: Status, source_time: Time, received_time: Time) -> Self {
-        Self { tag, value: Value::Null, validity: Validity::Bad(status), source_time, received_time }
+        Self { tag, value: Value::Null, validity: Validity::Bad(status), source_time, received_time, backfilled: false }
+    }
+
+    /// The same, from history.
+    #[must_use]
+    pub fn from_history(self) -> Self {
+        Self { backfilled: true, ..self }
     }
 }
 

@@ -98,6 +98,7 @@ fn clone(batch: &Batch) -> Batch {
         losses: batch.losses.clone(),
         events: batch.events.clone(),
         receipt: batch.receipt.clone(),
+        ..Batch::default()
     }
 }
 

@@ -98,7 +98,11 @@ async fn topics_that_are_not_wanted_any_more_are_let_go_of(version: Version) {
 }
 
 fn clone(batch: &gemba_drivers::Batch) -> gemba_drivers::Batch {
-    gemba_drivers::Batch { readings: batch.readings.clone(), losses: batch.losses.clone(), receipt: None }
+    gemba_drivers::Batch {
+        readings: batch.readings.clone(),
+        losses: batch.losses.clone(),
+        ..gemba_drivers::Batch::default()
+    }
 }
 
 #[tokio::test]

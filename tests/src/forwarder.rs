@@ -252,6 +252,7 @@ pub fn stored(second: i64, value: i64) -> StoredReading {
         validity: Validity::Good,
         source_time,
         received_time,
+        backfilled: false,
     }
 }
 

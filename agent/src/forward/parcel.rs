@@ -142,6 +142,7 @@ impl Span {
             | Record::TagChanged { time, .. } => self.cover(*time, *time, false),
             Record::Visit(visit) => self.cover(visit.from, visit.to, false),
             Record::Event(event) => self.cover(event.time, event.time, false),
+            Record::Backfilled(told) => self.cover(told.from, told.to, false),
             Record::Loss { loss, .. } => self.cover(loss.from, loss.to, &*loss.source == UPSTREAM),
         }
     }

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
-use gemba_drivers::{Validity, Value};
+use gemba_drivers::{Time, Validity, Value};
 use serde::{Deserialize, Serialize};
 
 use crate::model::ledger::Ledger;
 use crate::model::line::{Line, NOTHING_YET};
-use crate::model::station::Station;
+use crate::model::station::{Catching, Station};
 use crate::model::visit::Visits;
 
 /// The layout below. Another number is another layout.
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
+/// The same without watermarks and what history is coming in.
+const WITHOUT_HISTORY: u8 = 3;
 /// The same without visits.
 const WITHOUT_VISITS: u8 = 2;
 
@@ -27,6 +29,12 @@ struct Checkpoint<'a> {
     /// Of stations that tell of their units.
     #[serde(borrow)]
     visits: Vec<(&'a str, Visits)>,
+    /// By station and tag: the source time of the last value told, where history can be asked for the rest.
+    #[serde(borrow)]
+    told: Vec<(&'a str, Vec<(&'a str, Time)>)>,
+    /// Stations whose history is coming in.
+    #[serde(borrow)]
+    catching: Vec<(&'a str, Catching)>,
 }
 
 /// A tag that is not simply good and a number: most are, and need no room.
@@ -67,8 +75,19 @@ impl Line {
                 .collect(),
             ledger: self.ledger.clone(),
             visits: visiting.map(|of| (&*of.name, of.visits.clone())).collect(),
+            told: self.told_by_station(),
+            catching: self.stations.iter().filter_map(|of| Some((&*of.name, of.station.catching?))).collect(),
         };
         postcard::to_extend(&checkpoint, vec![VERSION]).expect("memory and plain data do not fail to serialize")
+    }
+
+    fn told_by_station(&self) -> Vec<(&str, Vec<(&str, Time)>)> {
+        let told: Vec<_> = self.tags.iter().filter_map(|tag| Some((tag.station, &*tag.name, tag.told?))).collect();
+        // A station's tags stand together.
+        let by_station = told.chunk_by(|one, other| one.0 == other.0);
+        by_station
+            .map(|tags| (&*self.stations[tags[0].0].name, tags.iter().map(|&(_, tag, at)| (tag, at)).collect()))
+            .collect()
     }
 
     /// Takes up where a checkpoint left off.
@@ -80,9 +99,10 @@ impl Line {
         let mut earlier = Vec::new();
         let rest = match version {
             VERSION => rest,
-            WITHOUT_VISITS => {
+            WITHOUT_VISITS | WITHOUT_HISTORY => {
                 earlier.extend_from_slice(rest);
-                earlier.push(0); // of which there were none
+                // Lists of which there were none.
+                earlier.extend_from_slice(if version == WITHOUT_VISITS { &[0; 3] } else { &[0; 2] });
                 &earlier
             }
             other => return Err(CheckpointError::Version(other)),
@@ -100,6 +120,16 @@ impl Line {
                 of.visits = visits;
             }
         }
+        for (name, catching) in checkpoint.catching {
+            if let Some(of) = self.stations.iter_mut().find(|of| &*of.name == name) {
+                of.station.catching = Some(catching);
+            }
+        }
+        let told: std::collections::HashMap<_, _> = checkpoint
+            .told
+            .iter()
+            .flat_map(|(station, tags)| tags.iter().map(move |&(tag, at)| ((*station, tag), at)))
+            .collect();
         let mut odd: std::collections::HashMap<_, _> =
             checkpoint.tags.into_iter().map(|tag| ((tag.station, tag.tag), (tag.validity, tag.text))).collect();
         for tag in &mut self.tags {
@@ -111,6 +141,7 @@ impl Line {
             tag.validity = validity;
             tag.text = text.map(Arc::from);
             tag.value = Value::Null;
+            tag.told = told.get(&(station, &*tag.name)).copied();
             debug_assert!(tag.validity != NOTHING_YET || tag.text.is_none());
         }
         self.ledger = checkpoint.ledger;

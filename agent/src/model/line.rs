@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use gemba_drivers::{Loss, OwnStatus, Reading, Status, Time, Validity, Value};
+use gemba_drivers::{Loss, OwnStatus, Reading, Status, TagId, Time, Validity, Value};
 
-use crate::config::Config;
+use crate::config::{Config, Source};
 use crate::model::OeeSpec;
 use crate::model::calendar::Calendar;
 use crate::model::ledger::Ledger;
@@ -64,6 +64,10 @@ pub(super) struct TagOf {
     /// The last text, kept while the tag is bad, so that a change is told against it.
     pub(super) text: Option<Arc<str>>,
     times: Option<(Time, Time)>,
+    /// History can be asked for what it missed.
+    historic: bool,
+    /// The source time of the last value that its device told: what came after it can be asked for.
+    pub(super) told: Option<Time>,
 }
 
 /// A period with its station.
@@ -103,6 +107,8 @@ impl Line {
             validity: NOTHING_YET,
             text: None,
             times: None,
+            historic: historic(config, tag.station),
+            told: None,
         });
         Self {
             calendar: Calendar::new(config.timezone.clone(), config.shifts.clone()),
@@ -135,6 +141,11 @@ impl Line {
             let StationOf { name, spec: Some(spec), station, .. } = &mut self.stations[tag.station] else { continue };
             let setting = Setting { name, spec, calendar: &self.calendar };
             station.apply(setting, tag.role, &readings[place], out);
+        }
+        for &place in &self.due {
+            let tag = &self.tags[readings[place].tag.index()];
+            let StationOf { name, spec: Some(spec), station, .. } = &mut self.stations[tag.station] else { continue };
+            station.settle(Setting { name, spec, calendar: &self.calendar }, out);
         }
         // In order of station and then of arrival: the sort is stable.
         self.context.sort_by_key(|&(station, _, _)| station);
@@ -173,7 +184,7 @@ impl Line {
     pub fn unwatched(&self, at: Time, now: Time) -> impl Iterator<Item = Reading> + use<> {
         let status = Status::Own(OwnStatus::AgentDown);
         (0..u32::try_from(self.tags.len()).unwrap_or(u32::MAX))
-            .map(move |tag| Reading::bad(gemba_drivers::TagId(tag), status, at, now))
+            .map(move |tag| Reading::bad(TagId(tag), status, at, now))
     }
 
     /// The line as it stands at `now`, for those outside; what came in is the pipeline's to count. Sums never fall from one snapshot to the next; what was shown
@@ -210,15 +221,20 @@ impl Line {
         self.stations.get(index)?.spec.as_ref()
     }
 
+    /// The source time of the last value that each tag's device told, where its history can be asked for the rest.
+    pub fn told(&self) -> impl Iterator<Item = (TagId, Time)> + '_ {
+        (0..).zip(&self.tags).filter_map(|(tag, of)| of.told.map(|at| (TagId(tag), at)))
+    }
+
     /// The station that a tag belongs to.
     #[must_use]
-    pub fn station_of(&self, tag: gemba_drivers::TagId) -> Arc<str> {
+    pub fn station_of(&self, tag: TagId) -> Arc<str> {
         self.stations[self.tags[tag.index()].station].name.clone()
     }
 
     /// Whether the tag has told text.
     #[must_use]
-    pub fn tells_text(&self, tag: gemba_drivers::TagId) -> bool {
+    pub fn tells_text(&self, tag: TagId) -> bool {
         self.tags[tag.index()].text.is_some()
     }
 
@@ -288,6 +304,9 @@ impl TagOf {
         }
         self.value.clone_from(&reading.value);
         self.times = Some((reading.source_time, reading.received_time));
+        if self.historic && !reading.validity.is_bad() {
+            self.told = Some(reading.source_time);
+        }
         news || self.role != Role::Other
     }
 
@@ -303,7 +322,13 @@ impl TagOf {
     }
 }
 
-fn role(oee: &OeeSpec, tag: gemba_drivers::TagId) -> Role {
+/// Only what OPC UA servers tell can be asked for again.
+fn historic(config: &Config, station: usize) -> bool {
+    let link = config.stations.get(station).and_then(|station| config.links.get(station.link));
+    link.is_some_and(|link| matches!(link.source, Source::Opcua(_)))
+}
+
+fn role(oee: &OeeSpec, tag: TagId) -> Role {
     let counts = |counter: &Option<crate::model::CounterSpec>| counter.as_ref().is_some_and(|spec| spec.tag == tag);
     if oee.state.as_ref().is_some_and(|state| state.tag == tag) {
         Role::State

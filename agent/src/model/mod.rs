@@ -7,6 +7,8 @@ mod calendar;
 mod checkpoint;
 mod counter;
 mod histogram;
+#[cfg(test)]
+mod history;
 mod ledger;
 mod line;
 mod period;

@@ -94,6 +94,9 @@ pub struct Period {
     pub closed: bool,
     /// How often late data has changed it since it closed.
     pub revision: u32,
+    /// Late data of the batch under way has changed it.
+    #[serde(skip)]
+    late: bool,
 }
 
 impl Period {
@@ -110,6 +113,7 @@ impl Period {
             unattributed: 0.0,
             closed: false,
             revision: 0,
+            late: false,
         }
     }
 
@@ -118,9 +122,14 @@ impl Period {
         self.states[state as usize] += nanoseconds;
     }
 
-    /// Something late has changed it: a new revision if it was closed.
+    /// Something has changed it: late data, if it was closed.
+    pub fn change(&mut self) {
+        self.late |= self.closed;
+    }
+
+    /// One new revision for all that a batch has changed.
     pub fn revise(&mut self, station: &Arc<str>, out: &mut Derived) {
-        if self.closed {
+        if std::mem::take(&mut self.late) {
             self.revision += 1;
             out.closed.push((station.clone(), self.clone()));
         }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gemba_drivers::{Loss, Reading, Time, Value};
+use gemba_drivers::{Loss, OwnStatus, Reading, Status, Time, Validity, Value};
 use serde::{Deserialize, Serialize};
 
 use crate::model::calendar::{Calendar, Slot};
@@ -23,6 +23,13 @@ pub const KPI_EVERY: Duration = Duration::from_secs(10);
 /// A first value whose source time is older than this when it comes is one the device held all along:
 /// it counts from its receipt, since nobody watched before.
 pub(super) const HELD: Duration = Duration::from_secs(10);
+
+/// While history comes in, what lies behind the last that it told is unknown yet; it is known once nothing more has come
+/// for so long, or something live.
+const CATCH_UP: Duration = Duration::from_secs(10);
+
+/// How many closed periods are held at most for history that may change them: a week of three shifts a day.
+const MOST_CLOSED: usize = 22;
 
 /// What a reading means to its station.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,9 +77,28 @@ pub struct Station {
     told_sums: Sums,
     /// The next instant at which figures are told.
     next_kpi: Time,
+    /// History is coming in. (In the checkpoint beside the station, for the sake of its layout.)
+    #[serde(skip)]
+    pub(super) catching: Option<Catching>,
     /// The plan around `accounted`, so that it is looked up once a slot.
     #[serde(skip)]
     slot: Option<Slot>,
+}
+
+/// How far history has come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Catching {
+    /// The latest source time that it told.
+    through: Time,
+    /// When it last told something.
+    heard: Time,
+}
+
+impl Catching {
+    /// Where knowledge ends if more may come at `now`.
+    fn edge(this: Option<Self>, now: Time) -> Option<Time> {
+        this.filter(|held| now.since(held.heard) <= CATCH_UP).map(|held| held.through)
+    }
 }
 
 /// What a station works with.
@@ -90,8 +116,10 @@ impl Station {
     /// Applies one reading. Readings of one batch come in order of source time.
     pub fn apply(&mut self, setting: Setting<'_>, role: Role, reading: &Reading, out: &mut Derived) {
         let first = self.observe(reading, setting);
-        let source_time = reading.source_time.min(reading.received_time);
+        let source_time = self.known_till(reading);
         let value = (!reading.validity.is_bad()).then_some(&reading.value);
+        // What held before the gap says nothing about the gap, unless history says that it did so till something changed.
+        let held_from = |lost: Time| if reading.backfilled { lost } else { reading.received_time };
         match role {
             Role::Other => {}
             Role::State => {
@@ -102,8 +130,7 @@ impl Station {
                     return;
                 };
                 let at = match self.lost {
-                    // What the device held before the gap says nothing about the gap.
-                    Some(lost) if source_time <= lost => reading.received_time,
+                    Some(lost) if source_time <= lost => held_from(lost),
                     Some(_) => source_time,
                     None if self.told.is_some_and(|told| source_time < told) => return,
                     None => source_time,
@@ -130,12 +157,38 @@ impl Station {
             }
             Role::Counter(count) => match value.and_then(Value::as_f64) {
                 Some(value) => {
-                    let held = self.counter(count).bad_since().is_some_and(|bad| source_time <= bad);
-                    let at = if held { reading.received_time } else { source_time }.max(first);
+                    let lost = self.counter(count).bad_since().filter(|&bad| source_time <= bad);
+                    let at = lost.map_or(source_time, held_from).max(first);
                     self.count(setting, count, value, source_time, at, out);
                 }
                 None => self.counter(count).lose(source_time.max(first)),
             },
+        }
+    }
+
+    /// The batch is applied: closed periods that it changed are told again.
+    pub fn settle(&mut self, setting: Setting<'_>, out: &mut Derived) {
+        self.periods.iter_mut().for_each(|period| period.revise(setting.name, out));
+    }
+
+    /// When a reading counts, at the latest when it came. A mark of a lost link, or of the agent's own downtime, that cuts
+    /// history short counts from where history had come to.
+    fn known_till(&mut self, reading: &Reading) -> Time {
+        let at = reading.source_time.min(reading.received_time);
+        if reading.backfilled {
+            let through = self.catching.map_or(at, |held| held.through.max(at));
+            self.catching = Some(Catching { through, heard: reading.received_time });
+            return at;
+        }
+        match reading.validity {
+            Validity::Bad(Status::Own(OwnStatus::LinkLost | OwnStatus::AgentDown)) => {
+                Catching::edge(self.catching, at).map_or(at, |edge| edge.min(at))
+            }
+            Validity::Bad(_) => at,
+            Validity::Good | Validity::Uncertain(_) => {
+                self.catching = None;
+                at
+            }
         }
     }
 
@@ -146,7 +199,10 @@ impl Station {
         }
         let settled = now - LATENESS;
         self.tell_due(setting, settled, out);
-        self.close(setting, settled, out);
+        // Nobody knows yet how a shift ended whose history is coming in.
+        if Catching::edge(self.catching, now).is_none_or(|edge| edge >= settled) {
+            self.close(setting, settled, out);
+        }
     }
 
     /// Tells the figures at `now`, due or not: the agent stops.
@@ -223,7 +279,7 @@ impl Station {
         if state == self.state {
             return;
         }
-        self.correct(setting, state, at, out);
+        self.correct(setting, state, at);
         if self.state == State::Unknown && self.since < at {
             self.unknown = Some((self.since, at));
         }
@@ -256,7 +312,7 @@ impl Station {
             Step::Counted { difference, since, at, known } => {
                 self.tell_due(setting, at, out);
                 let known = known && !self.unknown_between(since, at);
-                self.add(setting, count, difference, at, known, out);
+                self.add(setting, count, difference, at, known);
             }
             Step::Quarantined { difference, since, at } => out.losses.push(Loss {
                 source: setting.name.clone(),
@@ -268,7 +324,7 @@ impl Station {
         }
     }
 
-    fn add(&mut self, setting: Setting<'_>, count: Count, difference: f64, at: Time, known: bool, out: &mut Derived) {
+    fn add(&mut self, setting: Setting<'_>, count: Count, difference: f64, at: Time, known: bool) {
         // What a part is: the total where it is counted, else good and reject together.
         let is_part = match count {
             Count::Total => true,
@@ -285,15 +341,20 @@ impl Station {
             } else if is_part && planned {
                 period.perform(difference, ideal_ns);
             }
-            period.revise(setting.name, out);
+            period.change();
         }
         if is_part && difference > 0.0 {
             self.cycle(difference, at, known);
         }
     }
 
-    /// The run time since the last part, shared by the parts that came with this count.
+    /// The run time since the last part, shared by the parts that came with this count. What comes after its time was
+    /// accounted for has no place on that clock any more.
     fn cycle(&mut self, parts: f64, at: Time, known: bool) {
+        if at < self.accounted {
+            self.last_part_ns = None;
+            return;
+        }
         let tail = if self.state.is_run() { at.0.saturating_sub(self.accounted.0).max(0) } else { 0 };
         let clock = self.run_ns + tail;
         let last = self.last_part_ns.replace(clock).filter(|_| known);
@@ -337,7 +398,7 @@ impl Station {
 
     /// Moves the time since `at` that is accounted for already from the present state to `state`: the news comes after the
     /// shift that it speaks of has closed, and makes a revision of it. Shifts that are no longer held stay as they are.
-    fn correct(&mut self, setting: Setting<'_>, state: State, at: Time, out: &mut Derived) {
+    fn correct(&mut self, setting: Setting<'_>, state: State, at: Time) {
         let was = self.state;
         let oldest = self.periods.front().map_or(self.accounted, |period| period.from);
         let from = at.max(oldest);
@@ -360,7 +421,7 @@ impl Station {
             place = end;
         }
         let touched = |period: &&mut Period| period.from < place && from < period.to;
-        self.periods.iter_mut().filter(touched).filter(|_| moved).for_each(|period| period.revise(setting.name, out));
+        self.periods.iter_mut().filter(touched).filter(|_| moved).for_each(Period::change);
     }
 
     /// The period that `at` lies in, opened if need be; none outside shifts. What is older than every period
@@ -407,8 +468,15 @@ impl Station {
             while next <= settled && self.period_at(setting, next).is_none() {
                 next = setting.calendar_slot(&mut self.slot, next).until;
             }
-            while self.periods.iter().filter(|period| period.closed).count() > 1 {
+            // One for late data, and those that history may yet tell of.
+            let gap = self.lost.into_iter().chain(self.counters.iter().filter_map(Counter::bad_since)).min();
+            let mut closed = self.periods.iter().filter(|period| period.closed).count();
+            while closed > 1
+                && (closed > MOST_CLOSED
+                    || self.periods.front().is_some_and(|oldest| gap.is_none_or(|gap| oldest.to <= gap)))
+            {
                 self.periods.pop_front();
+                closed -= 1;
             }
         }
         if self.periods.is_empty() {
@@ -445,6 +513,10 @@ impl Station {
     fn projected(&self, setting: Setting<'_>, now: Time) -> Self {
         let mut then = self.clone();
         if self.first.is_some() {
+            if let Some(edge) = Catching::edge(self.catching, now).filter(|&edge| edge < now) {
+                then.account(setting, edge);
+                then.state = State::Unknown;
+            }
             then.account(setting, now);
         }
         then

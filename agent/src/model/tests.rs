@@ -17,7 +17,7 @@ const REJECT: TagId = TagId(2);
 /// 2026-03-02T06:00:00Z, a Monday; the plan is in UTC.
 const SIX: i64 = 1_772_431_200;
 
-fn t(seconds: f64) -> Time {
+pub(super) fn t(seconds: f64) -> Time {
     #[expect(clippy::cast_possible_truncation, reason = "test times are whole milliseconds")]
     let millis = (seconds * 1000.0).round() as i64;
     Time::from_millis(SIX * 1000 + millis)
@@ -27,7 +27,7 @@ fn counter(tag: TagId) -> CounterSpec {
     CounterSpec { tag, modulus: None, max_rate: None }
 }
 
-fn oee(ideal_seconds: f64) -> OeeSpec {
+pub(super) fn oee(ideal_seconds: f64) -> OeeSpec {
     let map = [("1", State::Producing), ("2", State::Starved), ("5", State::Down)];
     OeeSpec {
         ideal_cycle_time: Some(Duration::from_secs_f64(ideal_seconds)),
@@ -50,7 +50,7 @@ pub(super) fn shift(name: &str, start: &str, end: &str, breaks: &[(&str, &str)])
     }
 }
 
-fn config(oee: OeeSpec, shifts: Vec<ShiftSpec>) -> Config {
+pub(super) fn config(oee: OeeSpec, shifts: Vec<ShiftSpec>) -> Config {
     let tag =
         |id, name: &str| Tag { id, station: 0, name: name.into(), unit: None, metric: None, text: false, treat: None };
     Config {
@@ -553,7 +553,7 @@ fn a_damaged_checkpoint_is_refused() {
     }
     let mut line = Line::new(&config(oee(1.0), vec![]));
     let error = line.restore(&[99]).expect_err("another layout");
-    assert_eq!(error.to_string(), "the checkpoint has layout 99; this gemba reads layout 3");
+    assert_eq!(error.to_string(), "the checkpoint has layout 99; this gemba reads layout 4");
 }
 
 #[test]

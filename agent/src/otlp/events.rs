@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use gemba_drivers::{Event, Time, Validity};
+use gemba_drivers::{Backfill, Event, Time, Validity};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, SeverityNumber};
 
@@ -70,6 +70,18 @@ pub(super) fn log_record(record: &Record, stations: &HashSet<Arc<str>>) -> Optio
             Some(log("gemba.loss", loss.to, SeverityNumber::Warn, body, attributes))
         }
         Record::Event(event) => Some(happened(event)),
+        Record::Backfilled(Backfill { station, from, to, count }) => Some(log(
+            "gemba.backfill",
+            *to,
+            SeverityNumber::Info,
+            format!("{count} readings of {station} from {from} to {to} came from history"),
+            vec![
+                text(STATION, &**station),
+                text("gemba.backfill.from", from.to_string()),
+                text("gemba.backfill.to", to.to_string()),
+                whole("gemba.backfill.count", *count),
+            ],
+        )),
     }
 }
 

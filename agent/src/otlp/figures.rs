@@ -53,7 +53,8 @@ impl Families {
             | Record::ValidityChanged { .. }
             | Record::TagChanged { .. }
             | Record::Visit(_)
-            | Record::Event(_) => {}
+            | Record::Event(_)
+            | Record::Backfilled(_) => {}
         }
     }
 

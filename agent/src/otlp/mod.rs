@@ -23,6 +23,7 @@
 //! | `factory.tag.changed` | `factory.station`, `factory.tag`, `factory.tag.value`, and `factory.tag.previous` if it was known |
 //! | `factory.event` | what a device told: `factory.station`, `opcua.event.type` (and `.node`, if it is the server's own), `opcua.event.severity` (1 to 1000), `opcua.event.id`, `opcua.event.source.node`, `opcua.event.source.name`; of an alarm also `opcua.condition.name`, `.active`, `.acknowledged`, `.retain`, `.branch` |
 //! | `gemba.loss` | `factory.station` if a station lost it, `gemba.loss.source`, `gemba.loss.reason`, `gemba.loss.count`, `gemba.loss.total`, `gemba.loss.from`, `gemba.loss.to` (RFC 3339) |
+//! | `gemba.backfill` | `factory.station`, `gemba.backfill.from`, `gemba.backfill.to` (RFC 3339), `gemba.backfill.count`: readings that came from history |
 //!
 //! What somebody should look at (a bad or doubtful tag, a station that goes down, a loss) is WARN, the
 //! rest INFO; an event is INFO up to OPC UA's severity 400, WARN to 600, ERROR above. The observed time is the event's time: a resend must not differ.

@@ -56,7 +56,14 @@ fn at(second: i64) -> Time {
 
 fn good(series: u32, second: i64, value: Value) -> StoredReading {
     let (source_time, received_time) = (at(second), at(second + 100));
-    StoredReading { series: SeriesId(series), value, validity: Validity::Good, source_time, received_time }
+    StoredReading {
+        series: SeriesId(series),
+        value,
+        validity: Validity::Good,
+        source_time,
+        received_time,
+        backfilled: false,
+    }
 }
 
 fn bad(series: u32, second: i64) -> StoredReading {

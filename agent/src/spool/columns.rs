@@ -15,7 +15,8 @@ pub(super) const MAX_READINGS: usize = 256;
 /// A text above this is no reading any more: it is stored as bad (`WrongLength`). Drivers refuse far smaller ones.
 const MAX_TEXT: usize = 8 << 20;
 
-/// The payload of a readings frame, version 1. `series` stays first: [`count`] reads its length alone.
+/// The payload of a readings frame, version 1. `series` stays first: [`count`] reads its length alone. Behind it, if any
+/// reading came from history, runs of whether it did: earlier versions of gemba leave unread what comes behind.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Columns {
     series: Vec<i64>,
@@ -26,6 +27,8 @@ struct Columns {
     ints: Vec<i64>,
     floats: Vec<f64>,
     texts: Vec<Arc<str>>,
+    #[serde(skip)]
+    backfilled: Vec<(bool, u16)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,9 +54,17 @@ impl Encoder {
         debug_assert!(readings.len() <= MAX_READINGS);
         let text = self.columns.fill(readings);
         // A varint takes up to 10 bytes, of which a reading has three, a run two, and a whole number one.
-        let bound = 64 + readings.len() * 64 + text;
+        let bound = 64 + readings.len() * 68 + text;
         self.bytes.resize(bound.max(self.bytes.len()), 0);
-        postcard::to_slice(&self.columns, &mut self.bytes).expect("the bound holds every column at its longest")
+        const HOLDS: &str = "the bound holds every column at its longest";
+        let used = postcard::to_slice(&self.columns, &mut self.bytes).expect(HOLDS).len();
+        let history = &self.columns.backfilled;
+        let more = if history.iter().any(|(backfilled, _)| *backfilled) {
+            postcard::to_slice(history, &mut self.bytes[used..]).expect(HOLDS).len()
+        } else {
+            0
+        };
+        &self.bytes[..used + more]
     }
 }
 
@@ -93,12 +104,13 @@ impl Columns {
             };
             run(&mut self.kinds, kind);
             run(&mut self.validity, validity);
+            run(&mut self.backfilled, reading.backfilled);
         }
         text
     }
 
     fn clear(&mut self) {
-        let Self { series, source, received, kinds, validity, ints, floats, texts } = self;
+        let Self { series, source, received, kinds, validity, ints, floats, texts, backfilled } = self;
         series.clear();
         source.clear();
         received.clear();
@@ -107,6 +119,7 @@ impl Columns {
         ints.clear();
         floats.clear();
         texts.clear();
+        backfilled.clear();
     }
 }
 
@@ -119,18 +132,24 @@ fn run<T: PartialEq>(runs: &mut Vec<(T, u16)>, item: T) {
 
 /// The readings of a payload; `None` when its columns do not fit each other.
 pub(super) fn decode(payload: &[u8]) -> Option<Vec<StoredReading>> {
-    let columns: Columns = postcard::from_bytes(payload).ok()?;
+    let (columns, behind) = postcard::take_from_bytes::<Columns>(payload).ok()?;
     let count = columns.series.len();
+    let history: Vec<(bool, u16)> = match behind {
+        [] => vec![(false, u16::try_from(count).ok()?)],
+        behind => postcard::from_bytes(behind).ok()?,
+    };
     let fits = count <= MAX_READINGS
         && columns.source.len() == count
         && columns.received.len() == count
         && length(&columns.kinds) == count
-        && length(&columns.validity) == count;
+        && length(&columns.validity) == count
+        && length(&history) == count;
     if !fits {
         return None;
     }
     let mut kinds = flat(columns.kinds);
     let mut validity = flat(columns.validity);
+    let mut history = flat(history);
     let (mut ints, mut floats) = (columns.ints.into_iter(), columns.floats.into_iter());
     let mut texts = columns.texts.into_iter();
     let (mut own, mut from, mut at) = (0_i64, 0_i64, 0_i64);
@@ -153,6 +172,7 @@ pub(super) fn decode(payload: &[u8]) -> Option<Vec<StoredReading>> {
             validity: validity.next()?,
             source_time: Time(from),
             received_time: Time(at),
+            backfilled: history.next()?,
         });
     }
     Some(readings)
@@ -193,15 +213,17 @@ mod tests {
             1 => any::<u8>().prop_map(|code| Validity::Bad(Status::Modbus(code))),
             1 => Just(Validity::Bad(Status::Own(OwnStatus::LinkLost))),
         ];
-        (any::<u32>(), value, validity, any::<i64>(), any::<i64>()).prop_map(|(series, value, validity, source, at)| {
-            StoredReading {
+        let times = (any::<i64>(), any::<i64>());
+        (any::<u32>(), value, validity, times, any::<bool>()).prop_map(
+            |(series, value, validity, (source, at), backfilled)| StoredReading {
                 series: SeriesId(series),
                 value,
                 validity,
                 source_time: Time(source),
                 received_time: Time(at),
-            }
-        })
+                backfilled,
+            },
+        )
     }
 
     proptest! {
@@ -234,6 +256,26 @@ mod tests {
         }
     }
 
+    /// What gemba wrote before there was history: one good whole number, 7, of series 3.
+    #[test]
+    fn payloads_from_before_there_was_history_are_read() {
+        let before = [1, 6, 1, 2, 1, 4, 1, 3, 1, 1, 0, 1, 1, 14, 0, 0];
+        let reading = StoredReading {
+            series: SeriesId(3),
+            value: Value::Int(7),
+            validity: Validity::Good,
+            source_time: Time(1),
+            received_time: Time(2),
+            backfilled: false,
+        };
+        assert_eq!(decode(&before).as_deref(), Some(std::slice::from_ref(&reading)));
+        assert_eq!(Encoder::default().encode(std::slice::from_ref(&reading)), before, "and written so still");
+        let backfilled = StoredReading { backfilled: true, ..reading };
+        let payload = Encoder::default().encode(std::slice::from_ref(&backfilled)).to_vec();
+        assert_eq!(payload[..before.len()], before, "an earlier gemba reads it too, without the mark");
+        assert_eq!(decode(&payload), Some(vec![backfilled]));
+    }
+
     #[test]
     fn a_polled_float_takes_at_most_eleven_and_a_half_bytes() {
         let readings: Vec<_> = (0..256)
@@ -243,6 +285,7 @@ mod tests {
                 validity: Validity::Good,
                 source_time: Time(1_760_000_000_000_000_000),
                 received_time: Time(1_760_000_000_003_000_000),
+                backfilled: false,
             })
             .collect();
         let bytes = Encoder::default().encode(&readings).len() + super::super::frame::HEADER;
@@ -257,6 +300,7 @@ mod tests {
             validity: Validity::Good,
             source_time: Time(1),
             received_time: Time(2),
+            backfilled: false,
         };
         let stored = decode(Encoder::default().encode(std::slice::from_ref(&reading))).expect("sound");
         reading.value = Value::Null;

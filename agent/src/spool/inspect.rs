@@ -162,6 +162,8 @@ struct Line<'a> {
     status: Option<std::borrow::Cow<'static, str>>,
     source_time: Time,
     received_time: Time,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    backfilled: bool,
 }
 
 #[derive(Serialize)]
@@ -211,6 +213,7 @@ impl Exported {
             },
             source_time: time,
             received_time: reading.received_time,
+            backfilled: reading.backfilled,
         };
         serde_json::to_writer(&mut *out, &line)?;
         self.readings += 1;

@@ -259,13 +259,15 @@ pub struct StoredReading {
     pub source_time: Time,
     /// As in [`Reading`].
     pub received_time: Time,
+    /// As in [`Reading`].
+    pub backfilled: bool,
 }
 
 impl StoredReading {
     /// The reading, under its lasting name.
     #[must_use]
     pub fn new(series: SeriesId, reading: Reading) -> Self {
-        let Reading { tag: _, value, validity, source_time, received_time } = reading;
-        Self { series, value, validity, source_time, received_time }
+        let Reading { tag: _, value, validity, source_time, received_time, backfilled } = reading;
+        Self { series, value, validity, source_time, received_time, backfilled }
     }
 }

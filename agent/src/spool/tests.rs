@@ -42,6 +42,7 @@ fn reading(number: u64) -> StoredReading {
         validity: Validity::Good,
         source_time: Time(number as i64 * 1_000),
         received_time: Time(number as i64 * 1_000 + 7),
+        backfilled: false,
     }
 }
 

@@ -150,7 +150,8 @@ impl Writer {
             | Record::TagChanged { .. }
             | Record::Loss { .. }
             | Record::Visit(_)
-            | Record::Event(_) => Lane::Events,
+            | Record::Event(_)
+            | Record::Backfilled(_) => Lane::Events,
         };
         if let Record::Loss { loss, .. } = record {
             self.open_losses.push(loss.clone());

@@ -37,6 +37,7 @@ pub fn readings(numbers: std::ops::Range<u64>) -> Entry {
         validity: Validity::Good,
         source_time: time_of(number),
         received_time: time_of(number),
+        backfilled: false,
     };
     Entry::Readings(numbers.map(reading).collect())
 }
@@ -55,7 +56,7 @@ pub fn numbers(entry: &Entry) -> Vec<u64> {
         Entry::Readings(readings) => readings.iter().map(|reading| number(&reading.value)).collect(),
         Entry::Record { record: Record::TagChanged { to, .. }, .. } => vec![to.parse().expect("a number")],
         Entry::Record { record, .. } => panic!("nobody wrote {record:?}"),
-        Entry::Tick(_) | Entry::Deliveries { .. } | Entry::Telemetry(_) => Vec::new(),
+        Entry::Tick(_) | Entry::Deliveries { .. } | Entry::Filters { .. } | Entry::Telemetry(_) => Vec::new(),
     }
 }
 

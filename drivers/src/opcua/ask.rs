@@ -15,7 +15,7 @@ use super::link::Link;
 use crate::LinkError;
 
 /// Questions a call, unless the server wants fewer: what most servers take, and answers that fit into a message.
-const A_CALL: usize = 500;
+pub(super) const A_CALL: usize = 500;
 /// Continuation points a call: servers hold few.
 const POINTS: usize = 10;
 
@@ -26,7 +26,8 @@ impl Link {
         nodes: Vec<ReadValueId>,
         times: TimestampsToReturn,
     ) -> Result<Vec<DataValue>, LinkError> {
-        self.in_pieces(nodes, A_CALL, move |session, piece| async move { session.read(&piece, times, 0.0).await }).await
+        self.in_pieces(nodes, self.a_call, move |session, piece| async move { session.read(&piece, times, 0.0).await })
+            .await
     }
 
     /// Looks up what stands at the end of paths.

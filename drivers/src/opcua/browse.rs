@@ -11,7 +11,7 @@ use opcua::types::{
 
 use super::ask::references;
 use super::link::Link;
-use super::{Node, convert, survey, units};
+use super::{Node, convert, units};
 use crate::survey::Offered;
 use crate::{LinkError, Value};
 
@@ -51,7 +51,7 @@ pub(super) async fn variables(
     found: &mut (dyn FnMut(Offered) + Send),
 ) -> Result<(), LinkError> {
     let variables = walk(link, most).await?;
-    let a_call = survey::most_a_read(link).await?;
+    let a_call = link.a_call;
     let mut names = Names::default();
     let mut types = HashMap::new();
     for piece in variables.chunks(TOGETHER.min((a_call / 3).max(1))) {

@@ -72,7 +72,7 @@ fn fields_of(tags: &[&Tag], handle: u32) -> bool {
 }
 
 /// The client handle of what stands at that place; 0 means none to the library.
-fn handle(place: usize) -> u32 {
+pub(super) fn handle(place: usize) -> u32 {
     u32::try_from(place + 1).unwrap_or(u32::MAX)
 }
 

@@ -1,14 +1,17 @@
-//! OPC UA client: one session, one subscription.
+//! OPC UA client: one session, and one subscription if the server has no limits that ask for more.
 //!
 //! Each connect makes a fresh session of the library and each loss throws it away: its own reconnect
 //! says "connected" and delivers nothing. The session lives only while it is polled, in the task that
 //! owns this driver. While the agent cannot take a batch the session rests, so that values wait in the
 //! server's queues; what does not fit there comes back with a flag and is a loss in the ledger.
 //!
+//! After a gap, of the link or of the agent, what the server recorded meanwhile is read first ([`backfill`]).
+//!
 //! Of the services of OPC UA only those that read are called, and one method: ConditionRefresh, which lets the server
 //! tell its alarms again and changes nothing at the device (OPC 10000-9, 5.5.7).
 
 mod ask;
+mod backfill;
 mod browse;
 mod config;
 mod convert;
@@ -16,7 +19,9 @@ mod dial;
 mod endpoint;
 mod event;
 mod find;
+mod history;
 mod identity;
+mod limits;
 mod link;
 mod node;
 mod path;
@@ -24,6 +29,9 @@ mod pick;
 pub mod pki;
 mod redundancy;
 mod security;
+mod sequence;
+mod silence;
+mod subscription;
 mod survey;
 mod types;
 mod units;
@@ -36,21 +44,33 @@ pub use pick::{Field, Pick, Range};
 pub use pki::Pki;
 pub use security::{Identity, Mode, Policy, Secured, Security};
 
+use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::mem;
 use std::sync::Arc;
+use std::time::Duration;
 
 use opcua::types::{
-    DataChangeNotification, EventFieldList, EventNotificationList, MonitoredItemNotification, NumericRange,
-    StatusChangeNotification,
+    DataChangeNotification, DataValue, EventFieldList, EventNotificationList, MonitoredItemNotification, NodeId,
+    NumericRange, StatusChangeNotification, StatusCode,
 };
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, info, warn};
 
 use crate::{Batch, Driver, LinkError, Loss, Outlet, Reading, Status, TagId, Time, trace};
-use event::{Events, Told};
-use link::{Link, Notice, Want};
+use backfill::Gap;
+use event::Events;
+use find::handle;
+use history::Told;
+use limits::Server;
+use link::{Link, Notice};
 use pick::Picks;
 use redundancy::Servers;
+use sequence::Sequence;
+use subscription::Want;
+
+/// How often what the server refused is asked for again.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
 
 /// The driver.
 pub struct Client {
@@ -59,31 +79,49 @@ pub struct Client {
     items: Vec<Item>,
     link: Option<Link>,
     servers: Servers,
-    /// What the server does not let us watch, to be told first.
-    refused: Vec<Reading>,
-    sequence: Sequence,
+    /// What the server said of itself at the connect.
+    server: Option<Server>,
+    /// By item: its node at this server, or the status that its tag has instead.
+    nodes: Vec<Result<NodeId, StatusCode>>,
     /// What of their nodes' values the tags are.
     picks: Picks,
     /// Whose events are told, by station. Their handles follow those of the items.
     notifiers: Vec<(u32, Notifier)>,
     events: Events,
-    namespaces: Vec<String>,
-    subscription: u32,
+    /// What the server does not let us watch, by handle, and its reason.
+    refused: Vec<(u32, StatusCode)>,
+    /// What of it is to be told.
+    refusals: Vec<Reading>,
+    ask_again: Duration,
+    /// One for each subscription.
+    sequences: Vec<Sequence>,
+    /// By item: the last that was told of it, ever.
+    told: Vec<Option<Told>>,
+    /// By item: it was told since the link came up, so that the same again is no news.
+    fresh: Vec<bool>,
+    /// Since when nobody listened: the link's last proof of life. None when the gap is closed, and of the agent's own.
+    gap_from: Option<Time>,
+    /// Messages that came while history was read.
+    held: VecDeque<Notice>,
 }
 
 #[derive(Clone, Copy)]
 struct Item {
     tag: TagId,
     station: u32,
+    /// Among the station's tags.
+    place: u32,
 }
 
 impl Client {
     /// A driver for `config`; nothing is connected yet.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        let items = (0u32..)
+        let items: Vec<Item> = (0u32..)
             .zip(&config.stations)
-            .flat_map(|(station, told)| told.tags.iter().map(move |tag| Item { tag: tag.id, station }))
+            .flat_map(|(station, told)| {
+                (0u32..).zip(&told.tags).map(move |(place, tag)| Item { tag: tag.id, station, place })
+            })
             .collect();
         let servers = Servers::of(&config);
         let notifiers = (0u32..)
@@ -91,64 +129,148 @@ impl Client {
             .flat_map(|(station, told)| told.events.iter().map(move |notifier| (station, notifier.clone())))
             .collect();
         Self {
+            told: vec![None; items.len()],
+            fresh: vec![false; items.len()],
             config,
             items,
             link: None,
             servers,
-            refused: Vec::new(),
-            sequence: Sequence::default(),
+            server: None,
+            nodes: Vec::new(),
             picks: Picks::default(),
             notifiers,
             events: Events::default(),
-            namespaces: Vec::new(),
-            subscription: 0,
+            refused: Vec::new(),
+            refusals: Vec::new(),
+            ask_again: ASK_AGAIN,
+            sequences: Vec::new(),
+            gap_from: None,
+            held: VecDeque::new(),
         }
+    }
+
+    /// The same after a restart: `told` knows the source time of the last value of a tag that is durable. What the server
+    /// recorded after it is read at the first connect.
+    #[must_use]
+    pub fn having(mut self, told: impl Fn(TagId) -> Option<Time>) -> Self {
+        for (item, held) in self.items.iter().zip(&mut self.told) {
+            *held = told(item.tag).map(|at| Told { at, said: None });
+        }
+        self
+    }
+
+    /// The same, but asks so often for what the server refused, instead of once a minute.
+    #[must_use]
+    pub fn asking_again_every(self, ask_again: Duration) -> Self {
+        Self { ask_again, ..self }
+    }
+
+    /// How often the server publishes.
+    fn publish(&self) -> Duration {
+        self.config.stations.iter().map(|station| station.publish).min().unwrap_or(Duration::from_secs(1))
+    }
+
+    /// The station and the tag of an item.
+    fn tag(&self, item: usize) -> Option<(&Station, &Tag)> {
+        let Item { station, place, .. } = *self.items.get(item)?;
+        let station = self.config.stations.get(station as usize)?;
+        Some((station, station.tags.get(place as usize)?))
+    }
+
+    /// The node of an item, if the server has it.
+    fn node(&self, item: usize) -> Option<NodeId> {
+        self.nodes.get(item)?.clone().ok()
+    }
+
+    /// What is told of an item by `value` of its node.
+    fn reading(&self, item: usize, value: DataValue, received: Time) -> Reading {
+        convert::reading(self.items[item].tag, self.picks.of(handle(item), value), received)
     }
 
     /// Makes a session that watches nothing.
     async fn dial(&mut self) -> Result<&mut Link, LinkError> {
         self.close().await;
-        self.sequence = Sequence::default();
         self.servers.reach(&self.config, &mut self.link).await?;
         self.link.as_mut().ok_or_else(|| LinkError::Broken("not connected".to_owned()))
     }
 
-    /// Looks every node up and asks the server to watch it.
-    async fn watch(&mut self) -> Result<(), LinkError> {
-        let Some(publish) = self.config.stations.iter().map(|station| station.publish).min() else { return Ok(()) };
+    /// Asks the server what it says of itself, and where the tags are.
+    async fn look_up(&mut self) -> Result<(), LinkError> {
         let Some(link) = self.link.as_mut() else { return Ok(()) };
-        let (namespaces, a_call) = link.ask_server().await?;
-        let subscription = link.subscribe(publish).await?;
-
-        let told =
-            || self.config.stations.iter().flat_map(|station| station.tags.iter().map(move |tag| (station, tag)));
-        let tags: Vec<_> = told().map(|(_, tag)| tag).collect();
+        let server = link.ask_server().await?;
+        let tags: Vec<_> = self.config.stations.iter().flat_map(|station| &station.tags).collect();
         let addresses: Vec<_> = tags.iter().map(|tag| &tag.node).collect();
-        let mut nodes = find::nodes(link, &namespaces, &addresses).await?;
+        let mut nodes = find::nodes(link, &server.namespaces, &addresses).await?;
         self.picks = find::picks(link, &tags, &mut nodes).await?;
-        let mut wants = Vec::with_capacity(self.items.len());
+        self.nodes = nodes;
+        self.server = Some(server);
+        Ok(())
+    }
+
+    /// What is to be watched of an item, or why it cannot be.
+    fn want(&self, item: usize) -> Result<Want, StatusCode> {
+        let node = self.nodes.get(item).cloned().unwrap_or(Err(StatusCode::BadNodeIdUnknown))?;
+        let (station, tag) = self.tag(item).ok_or(StatusCode::BadNodeIdUnknown)?;
+        let range = tag.pick.range.as_ref().map(Range::asked).unwrap_or_default();
+        Ok(Want { handle: handle(item), node, range, sampling: station.publish })
+    }
+
+    /// Asks the server to watch every node.
+    async fn subscribe(&mut self) -> Result<(), LinkError> {
+        if self.config.stations.is_empty() {
+            return Ok(());
+        }
+        let refused = self.watch((0..self.items.len()).collect(), false).await?;
+        self.subscribe_events().await?;
+        let Some(link) = self.link.as_ref() else { return Ok(()) };
+        self.sequences.resize_with(link.subscriptions.len(), Sequence::default);
+        info!(
+            tags = self.items.len() - refused.len(),
+            refused = refused.len(),
+            subscriptions = link.subscriptions.len(),
+            "subscribed"
+        );
+        self.refusals = refused.iter().filter_map(|refusal| self.refusal(*refusal)).collect();
+        self.refused = refused;
+        Ok(())
+    }
+
+    /// Watches these items, in subscriptions of their own or (`more`) in the last there is; those that are refused, by
+    /// handle.
+    async fn watch(&mut self, items: Vec<usize>, more: bool) -> Result<Vec<(u32, StatusCode)>, LinkError> {
         let mut refused = Vec::new();
-        for ((handle, (station, tag)), node) in (1u32..).zip(told()).zip(nodes) {
-            let range = tag.pick.range.as_ref().map(Range::asked).unwrap_or_default();
-            match node {
-                Ok(node) => wants.push(Want { handle, node, range, sampling: station.publish }),
-                Err(status) => refused.push((handle, status)),
+        let mut wants = Vec::with_capacity(items.len());
+        for item in items {
+            match self.want(item) {
+                Ok(want) => wants.push(want),
+                Err(status) => refused.push((handle(item), status)),
             }
         }
-        let ranged: Vec<_> = wants.iter().filter(|want| want.range.has_range()).cloned().collect();
-        let (no_range, denied): (Vec<_>, Vec<_>) =
-            link.watch(subscription, wants, a_call).await?.into_iter().partition(|(handle, status)| {
-                find::no_range(*status) && ranged.iter().any(|want| want.handle == *handle)
-            });
-        refused.extend(denied);
+        let publish = self.publish();
+        let (Some(link), Some(server)) = (self.link.as_mut(), self.server.as_ref()) else { return Ok(refused) };
+        let answers = if more {
+            link.watch_more(wants, server.limits).await?
+        } else {
+            link.watch(publish, wants, server.limits).await?
+        };
+        let (whole, denied): (Vec<_>, Vec<_>) =
+            answers.into_iter().partition(|(want, status)| want.range.has_range() && find::no_range(*status));
         // Servers that do not cut ranges out send the whole, and it is done here.
-        let again = ranged.into_iter().filter(|want| no_range.iter().any(|(handle, _)| want.handle == *handle));
-        let again: Vec<_> = again.map(|want| Want { range: NumericRange::None, ..want }).collect();
+        let again: Vec<_> = whole.into_iter().map(|(want, _)| Want { range: NumericRange::None, ..want }).collect();
         again.iter().for_each(|want| self.picks.whole(want.handle));
-        refused.extend(link.watch(subscription, again, a_call).await?);
+        let again = if again.is_empty() { Vec::new() } else { link.watch_more(again, server.limits).await? };
+        refused.extend(denied.into_iter().chain(again).map(|(want, status)| (want.handle, status)));
         refused.sort_by_key(|(handle, _)| *handle);
+        Ok(refused)
+    }
 
-        let wanted = find::notifiers(link, &namespaces, &self.notifiers, self.items.len()).await?;
+    /// Asks the server to tell events, in the first subscription.
+    async fn subscribe_events(&mut self) -> Result<(), LinkError> {
+        let (Some(link), Some(server)) = (self.link.as_mut(), self.server.as_ref()) else { return Ok(()) };
+        let Some(&subscription) = link.subscriptions.first().filter(|_| !self.notifiers.is_empty()) else {
+            return Ok(());
+        };
+        let wanted = find::notifiers(link, &server.namespaces, &self.notifiers, self.items.len()).await?;
         for (handle, status) in link.watch_events(subscription, &wanted).await? {
             warn!(handle, %status, "the server does not tell the events of this node");
         }
@@ -156,28 +278,52 @@ impl Client {
             self.events.kinds = link.event_types().await?;
         }
         self.events.refresh = self.notifiers.iter().any(|(_, notifier)| notifier.refresh);
-        (self.namespaces, self.subscription) = (namespaces, subscription);
-
-        info!(tags = self.items.len() - refused.len(), refused = refused.len(), "subscribed");
-        let now = Time::now();
-        self.refused = refused
-            .into_iter()
-            .filter_map(|(handle, status)| Some((item(&self.items, handle)?, status)))
-            .map(|(item, status)| Reading::bad(item.tag, Status::Opcua(status.bits()), now, now))
-            .collect();
         Ok(())
     }
 
-    /// What a message says. Every value in it goes together.
-    fn open(&mut self, notice: Notice) -> Result<Batch, LinkError> {
-        let Notice { received, message } = notice;
+    /// Asks for the alarms that stand, when that is due.
+    async fn refresh(&mut self) -> Result<(), LinkError> {
+        let Some(link) = self.link.as_mut() else { return Ok(()) };
+        match link.subscriptions.first() {
+            Some(&subscription) if mem::take(&mut self.events.refresh) => link.refresh_conditions(subscription).await,
+            _ => Ok(()),
+        }
+    }
+
+    fn refusal(&self, (handle, status): (u32, StatusCode)) -> Option<Reading> {
+        let now = Time::now();
+        Some(Reading::bad(item(&self.items, handle)?.tag, Status::Opcua(status.bits()), now, now))
+    }
+
+    /// Asks again for what was refused: a node may have come to be, a namespace too.
+    async fn ask_again(&mut self) -> Result<(), LinkError> {
+        self.look_up().await?;
+        let before = mem::take(&mut self.refused);
+        let refused = self.watch(before.iter().map(|(handle, _)| *handle as usize - 1).collect(), true).await?;
+        if refused.len() < before.len() {
+            info!(tags = before.len() - refused.len(), refused = refused.len(), "the server takes what it refused");
+        }
+        // A reason that is the same is told already.
+        let news: Vec<_> = refused.iter().filter(|refusal| !before.contains(refusal)).copied().collect();
+        self.refusals = news.into_iter().filter_map(|refusal| self.refusal(refusal)).collect();
+        self.refused = refused;
+        Ok(())
+    }
+
+    /// What a message says. Every value in it goes together; `same` are tags that it says nothing new of.
+    fn open(&mut self, notice: Notice, same: &mut Vec<TagId>) -> Result<Batch, LinkError> {
+        let Notice { subscription, received, message, asked: _ } = notice;
         let parts = message.notification_data.unwrap_or_default();
         let mut batch = Batch::default();
+        if self.sequences.len() <= subscription {
+            self.sequences.resize_with(subscription + 1, Sequence::default);
+        }
+        let sequence = &mut self.sequences[subscription];
         if parts.is_empty() {
-            self.sequence.heard(received);
+            sequence.heard(received);
             return Ok(batch); // a keep-alive
         }
-        if let Some((missing, since)) = self.sequence.follow(message.sequence_number, received) {
+        if let Some((missing, since)) = sequence.follow(message.sequence_number, received) {
             warn!(missing, "messages of the subscription never came");
             batch.losses.extend(self.config.stations.iter().map(|station| Loss {
                 source: station.name.clone(),
@@ -192,11 +338,11 @@ impl Client {
                 return Err(LinkError::Broken(format!("the server ended the subscription ({})", change.status)));
             }
             if let Some(told) = part.inner_as::<EventNotificationList>() {
-                self.hear(told, received, &mut batch);
+                self.hear_events(told, received, &mut batch);
                 continue;
             }
             let Some(change) = part.into_inner_as::<DataChangeNotification>() else { continue };
-            self.take(change.monitored_items.unwrap_or_default(), received, &mut batch);
+            self.take(change.monitored_items.unwrap_or_default(), received, &mut batch, same);
         }
         Ok(batch)
     }
@@ -207,41 +353,104 @@ impl Client {
         Some(&station.name)
     }
 
-    fn hear(&mut self, told: &EventNotificationList, received: Time, batch: &mut Batch) {
+    fn hear_events(&mut self, told: &EventNotificationList, received: Time, batch: &mut Batch) {
+        let namespaces = self.server.as_ref().map_or(&[][..], |server| &server.namespaces);
         for EventFieldList { client_handle, event_fields } in told.events.iter().flatten() {
             let at = (*client_handle as usize).checked_sub(self.items.len() + 1);
             let Some((station, notifier)) = at.and_then(|at| self.notifiers.get(at)) else { continue };
             let station = &self.config.stations[*station as usize].name;
             let fields = event_fields.clone().unwrap_or_default();
-            match self.events.read(notifier, station, fields, &self.namespaces, received) {
-                Told::Event(event) => batch.events.push(event),
-                Told::Overflow(at) => batch.losses.push(event::overflow(station, at)),
-                Told::RefreshWanted => self.events.refresh |= notifier.refresh,
-                Told::Nothing => {}
+            match self.events.read(notifier, station, fields, namespaces, received) {
+                event::Told::Event(event) => batch.events.push(event),
+                event::Told::Overflow(at) => batch.losses.push(event::overflow(station, at)),
+                event::Told::RefreshWanted => self.events.refresh |= notifier.refresh,
+                event::Told::Nothing => {}
             }
         }
     }
 
-    /// Asks for the alarms that stand, when that is due.
-    async fn refresh(&mut self) -> Result<(), LinkError> {
-        match self.link.as_mut() {
-            Some(link) if mem::take(&mut self.events.refresh) => link.refresh_conditions(self.subscription).await,
-            _ => Ok(()),
-        }
-    }
-
-    fn take(&self, values: Vec<MonitoredItemNotification>, received: Time, batch: &mut Batch) {
+    fn take(
+        &mut self,
+        values: Vec<MonitoredItemNotification>,
+        received: Time,
+        batch: &mut Batch,
+        same: &mut Vec<TagId>,
+    ) {
         batch.readings.reserve_exact(values.len());
         for MonitoredItemNotification { client_handle, value } in values {
             let Some(item) = item(&self.items, client_handle) else { continue };
             let overflown = convert::overflown(&value);
-            let value = self.picks.of(client_handle, value);
-            let reading = convert::reading(item.tag, value, received);
+            let reading = self.reading(client_handle as usize - 1, value, received);
             if overflown {
                 let station = &self.config.stations[item.station as usize].name;
                 note_overflow(&mut batch.losses, station, reading.source_time);
             }
-            batch.readings.push(reading);
+            self.hear(client_handle as usize - 1, reading, batch, same);
+        }
+    }
+
+    /// A reading of an item: news, or the same again.
+    fn hear(&mut self, place: usize, reading: Reading, batch: &mut Batch, same: &mut Vec<TagId>) {
+        if self.fresh[place] && self.told[place].as_ref().is_some_and(|told| told.is(&reading)) {
+            same.push(reading.tag); // history had it, or another subscription
+            return;
+        }
+        self.told[place] = Some(Told::of(&reading));
+        self.fresh[place] = true;
+        batch.readings.push(reading);
+    }
+
+    /// Ends only with the link.
+    async fn flow(&mut self, outlet: &Outlet) -> Result<Infallible, LinkError> {
+        if self.link.as_ref().is_some_and(|link| link.subscriptions.is_empty()) {
+            self.catch_up(Gap::Link, outlet).await?;
+        }
+        let mut heard = Instant::now();
+        let mut ask_again = Instant::now() + self.ask_again;
+        let mut same = Vec::new();
+        loop {
+            let refusals = mem::take(&mut self.refusals);
+            if !refusals.is_empty() {
+                let batch = Batch { readings: refusals, ..Batch::default() };
+                outlet.deliver(batch).await.map_err(|_| stopping())?;
+            }
+            while let Some(notice) = self.held.pop_front().or_else(|| self.link.as_mut().and_then(Link::next_notice)) {
+                let notice = self.with_missing(notice).await?;
+                let received = notice.received;
+                outlet.alive(received);
+                let span = trace::client!("message", factory.station = self.only_station());
+                let batch =
+                    span.in_scope(|| self.open(notice, &mut same)).inspect_err(|error| trace::failed(&span, error))?;
+                if !same.is_empty() {
+                    outlet.confirm(&same, received);
+                    same.clear();
+                }
+                let empty = batch.readings.is_empty() && batch.losses.is_empty() && batch.events.is_empty();
+                if !empty {
+                    outlet.deliver(batch).instrument(span).await.map_err(|_| stopping())?;
+                }
+                // Time that we spent waiting is not the server's silence.
+                heard = Instant::now();
+            }
+            self.refresh().await?;
+            let Some(link) = self.link.as_mut() else { return Err(LinkError::Broken("not connected".to_owned())) };
+            let silence = link.silence();
+            let wake = if self.refused.is_empty() { heard + silence } else { ask_again.min(heard + silence) };
+            let step = tokio::select! {
+                step = timeout_at(wake, link.step()) => step,
+                stale = outlet.stale() => {
+                    self.answer(&stale, outlet).await?;
+                    continue;
+                }
+            };
+            match step {
+                Ok(step) => step?,
+                Err(_) if Instant::now() >= heard + silence => return Err(LinkError::Silent(silence)),
+                Err(_) => {
+                    self.ask_again().await?;
+                    ask_again = Instant::now() + self.ask_again;
+                }
+            }
         }
     }
 }
@@ -253,52 +462,32 @@ impl Driver for Client {
 
     async fn connect(&mut self) -> Result<(), LinkError> {
         self.dial().await?;
-        self.watch().await
+        self.fresh.fill(false);
+        self.look_up().await?;
+        // What was told before has a gap behind it, which `run` closes first.
+        if self.told.iter().all(Option::is_none) { self.subscribe().await } else { Ok(()) }
     }
 
     async fn run(&mut self, outlet: &Outlet) -> LinkError {
-        let refused = mem::take(&mut self.refused);
-        if !refused.is_empty() && outlet.deliver(Batch { readings: refused, ..Batch::default() }).await.is_err() {
-            return LinkError::Broken("the agent is stopping".to_owned());
-        }
-        let mut heard = Instant::now();
-        loop {
-            while let Some(notice) = self.link.as_mut().and_then(Link::next_notice) {
-                outlet.alive(notice.received);
-                let span = trace::client!("message", factory.station = self.only_station());
-                let batch = match span.in_scope(|| self.open(notice)) {
-                    Ok(batch) => batch,
-                    Err(error) => {
-                        trace::failed(&span, &error);
-                        return error;
-                    }
-                };
-                let empty = batch.readings.is_empty() && batch.losses.is_empty() && batch.events.is_empty();
-                if !empty && outlet.deliver(batch).instrument(span).await.is_err() {
-                    return LinkError::Broken("the agent is stopping".to_owned());
-                }
-                // Time that we spent waiting is not the server's silence.
-                heard = Instant::now();
-            }
-            if let Err(error) = self.refresh().await {
-                return error;
-            }
-            let Some(link) = self.link.as_mut() else {
-                return LinkError::Broken("not connected".to_owned());
-            };
-            match timeout_at(heard + link.silence(), link.step()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return error,
-                Err(_) => return LinkError::Silent(link.silence()),
-            }
-        }
+        let Err(error) = self.flow(outlet).await;
+        // A gap that was not closed yet goes on.
+        let alive = outlet.state().alive.unwrap_or_else(Time::now);
+        self.gap_from.get_or_insert(alive);
+        error
     }
 
     async fn close(&mut self) {
+        self.held.clear();
+        self.sequences.clear();
+        self.refusals.clear();
         if let Some(link) = self.link.take() {
             link.close().await;
         }
     }
+}
+
+fn stopping() -> LinkError {
+    LinkError::Broken("the agent is stopping".to_owned())
 }
 
 fn item(items: &[Item], handle: u32) -> Option<Item> {
@@ -317,47 +506,11 @@ fn note_overflow(losses: &mut Vec<Loss>, station: &Arc<str>, at: Time) {
     losses.push(Loss { source: station.clone(), from: at, to: at, count: 1, reason: Arc::from(REASON) });
 }
 
-/// Whether messages went missing. Those with data are numbered from 1 on, past `u32::MAX` again from 1.
-#[derive(Default)]
-struct Sequence {
-    next: Option<u32>,
-    heard: Option<Time>,
-}
-
-impl Sequence {
-    fn heard(&mut self, at: Time) {
-        self.heard = Some(at);
-    }
-
-    /// How many messages are missing before `number`, and since when.
-    fn follow(&mut self, number: u32, at: Time) -> Option<(u32, Time)> {
-        let missing = self.next.map_or(0, |next| number.wrapping_sub(next));
-        let since = self.heard.replace(at);
-        self.next = Some(number.checked_add(1).unwrap_or(1));
-        // A number from before is a repetition, not four billion lost messages.
-        (1..1 << 31).contains(&missing).then(|| (missing, since.unwrap_or(at)))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use opcua::types::{DateTime, ExtensionObject, NotificationMessage, StatusCode};
 
     use super::*;
-
-    #[test]
-    fn missing_messages_are_counted() {
-        let mut sequence = Sequence::default();
-        assert_eq!(sequence.follow(7, Time(1)), None, "the first tells where it starts");
-        assert_eq!(sequence.follow(8, Time(2)), None);
-        sequence.heard(Time(3));
-        assert_eq!(sequence.follow(11, Time(4)), Some((2, Time(3))));
-        assert_eq!(sequence.follow(12, Time(5)), None);
-        assert_eq!(sequence.follow(12, Time(6)), None, "a repetition");
-        sequence.next = Some(u32::MAX);
-        assert_eq!(sequence.follow(u32::MAX, Time(7)), None);
-        assert_eq!(sequence.follow(1, Time(8)), None, "zero is left out");
-    }
 
     #[test]
     fn a_subscription_that_the_server_ends_ends_the_link() {
@@ -366,7 +519,7 @@ mod tests {
             spares: Vec::new(),
             security: Security::None,
             identity: Identity::Anonymous,
-            timeout: std::time::Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
             stations: Vec::new(),
         };
         let gone = StatusChangeNotification { status: StatusCode::BadTimeout, ..StatusChangeNotification::default() };
@@ -375,7 +528,9 @@ mod tests {
             publish_time: DateTime::now(),
             notification_data: Some(vec![ExtensionObject::from_message(gone)]),
         };
-        let error = Client::new(config).open(Notice { received: Time(1), message }).expect_err("it is over");
+        let error = Client::new(config)
+            .open(Notice { subscription: 0, received: Time(1), message, asked: false }, &mut Vec::new())
+            .expect_err("it is over");
         assert_eq!(error.to_string(), "link broke: the server ended the subscription (BadTimeout)");
     }
 

@@ -210,26 +210,35 @@ impl Picks {
 
     /// What the tag behind `handle` is of what the server said of its node. What cannot be had is a bad status; what is no
     /// value stays as it is, for [`convert`] to say so.
-    pub(super) fn of(&self, handle: u32, mut told: DataValue) -> DataValue {
+    pub(super) fn of(&self, handle: u32, told: DataValue) -> DataValue {
+        self.cut(handle, told, false)
+    }
+
+    /// The same, of a value that was asked for without a range.
+    pub(super) fn of_all(&self, handle: u32, told: DataValue) -> DataValue {
+        self.cut(handle, told, true)
+    }
+
+    fn cut(&self, handle: u32, mut told: DataValue, whole: bool) -> DataValue {
         let Some(picked) = self.by_handle.get(&handle) else { return told };
         if told.status.is_some_and(|status| status.is_bad()) {
             return told;
         }
-        match self.picked(picked, told.value.take().unwrap_or_default()) {
+        match self.picked(picked, told.value.take().unwrap_or_default(), whole || picked.whole) {
             Ok(value) => told.value = Some(value),
             Err(status) => told.status = Some(status),
         }
         told
     }
 
-    fn picked(&self, picked: &Picked, mut value: Variant) -> Result<Variant, StatusCode> {
+    fn picked(&self, picked: &Picked, mut value: Variant, whole: bool) -> Result<Variant, StatusCode> {
         if matches!(value, Variant::Empty) {
             return Ok(value);
         }
         if let Some(range) = &picked.pick.range {
             // A server that takes a range for an element, and answers with all of it, is helped.
             let all = matches!(&value, Variant::Array(array) if range.is_element() && array.values.len() > 1);
-            if picked.whole || all {
+            if whole || all {
                 value = range.cut(value)?;
             }
             if range.is_element() {
@@ -301,7 +310,7 @@ mod tests {
 
     fn pick(range: &str, whole: bool, value: Variant) -> Result<Variant, StatusCode> {
         let pick = Pick { range: Some(range.parse().expect("a range")), ..Pick::default() };
-        Picks::default().picked(&Picked { pick, names: None, whole }, value)
+        Picks::default().picked(&Picked { pick, names: None, whole }, value, whole)
     }
 
     #[test]

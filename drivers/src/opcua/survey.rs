@@ -2,18 +2,12 @@
 
 use std::time::Instant;
 
-use opcua::types::{
-    AttributeId, DataValue, NodeId, NumericRange, ReadValueId, StatusCode, TimestampsToReturn, VariableId, Variant,
-};
+use opcua::types::{AttributeId, DataValue, NodeId, NumericRange, ReadValueId, StatusCode, TimestampsToReturn};
 
-use super::link::Link;
 use super::pick::Range;
 use super::{Client, browse, convert, find};
 use crate::survey::{Offered, Probed, Scope, Survey};
 use crate::{Driver, LinkError, Reading, Status, TagId, Time};
-
-/// Tags a question, unless the server wants fewer.
-const A_CALL: usize = 500;
 
 impl Survey for Client {
     async fn probe(&mut self, told: &mut (dyn FnMut(Probed) + Send)) -> Result<(), LinkError> {
@@ -35,19 +29,19 @@ impl Survey for Client {
 impl Client {
     async fn walk(&mut self, most: usize, found: &mut (dyn FnMut(Offered) + Send)) -> Result<(), LinkError> {
         let link = self.dial().await?;
-        let (namespaces, _) = link.ask_server().await?;
+        let namespaces = link.ask_server().await?.namespaces;
         browse::variables(link, &namespaces, most, found).await
     }
 
     async fn ask_all(&mut self, told: &mut (dyn FnMut(Probed) + Send)) -> Result<(), LinkError> {
         self.dial().await?;
         let Some(link) = self.link.as_mut() else { return Ok(()) };
-        let (namespaces, _) = link.ask_server().await?;
+        let namespaces = link.ask_server().await?.namespaces;
         let tags: Vec<_> = self.config.stations.iter().flat_map(|station| &station.tags).collect();
         let addresses: Vec<_> = tags.iter().map(|tag| &tag.node).collect();
         let mut nodes = find::nodes(link, &namespaces, &addresses).await?;
         let mut picks = find::picks(link, &tags, &mut nodes).await?;
-        let a_call = most_a_read(link).await?;
+        let a_call = link.a_call;
 
         let asked: Vec<_> = (1u32..).zip(tags).zip(nodes).collect();
         for piece in asked.chunks(a_call) {
@@ -97,15 +91,4 @@ fn reading(tag: TagId, told: DataValue, received: Time) -> Reading {
         }
         _ => convert::reading(tag, told, received),
     }
-}
-
-/// How many nodes the server takes in a read.
-pub(super) async fn most_a_read(link: &mut Link) -> Result<usize, LinkError> {
-    let limit = VariableId::Server_ServerCapabilities_OperationLimits_MaxNodesPerRead;
-    let asked = vec![ReadValueId::from(NodeId::from(limit))];
-    let answer = link.read(asked, TimestampsToReturn::Neither).await?.into_iter().next();
-    Ok(match answer.and_then(|answer| answer.value) {
-        Some(Variant::UInt32(limit @ 1..)) => A_CALL.min(limit as usize),
-        _ => A_CALL, // zero means none, and many do not say
-    })
 }

@@ -1,30 +1,35 @@
 //! An OPC UA server.
 
 mod events;
+mod history;
 mod model;
 mod secure;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::{io, mem};
 
 use async_trait::async_trait;
-use opcua::server::address_space::{AddressSpace, Variable};
+use history::History;
+pub use opcua::server::OperationalLimits;
+use opcua::server::address_space::{AccessLevel, AddressSpace, Variable};
 use opcua::server::diagnostics::NamespaceMetadata;
 use opcua::server::node_manager::memory::{InMemoryNodeManager, InMemoryNodeManagerBuilder, InMemoryNodeManagerImpl};
-use opcua::server::node_manager::{ParsedReadValueId, RequestContext, ServerContext};
+use opcua::server::node_manager::{HistoryNode, ParsedReadValueId, RequestContext, ServerContext};
 use opcua::server::{CreateMonitoredItem, Limits, ServerBuilder, ServerHandle, SubscriptionLimits};
 use opcua::sync::{Mutex, RwLock};
 pub use opcua::types::Variant;
 use opcua::types::{
-    DataTypeId, DataValue, DateTime, NodeId, NumericRange, ObjectId, StatusCode, TimestampsToReturn, VariableId,
+    DataTypeId, DataValue, DateTime, Identifier, NodeId, NumericRange, ObjectId, ReadRawModifiedDetails, StatusCode,
+    TimestampsToReturn, VariableId,
 };
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
 
 pub use self::events::Happened;
+pub use self::history::Flaws;
 pub use self::model::Inspection;
 pub use self::secure::Secure;
 use crate::{Time, Value};
@@ -43,6 +48,10 @@ pub struct OpcuaServer {
     no_filters: Arc<AtomicBool>,
     secure: Option<Secure>,
     no_ranges: Arc<AtomicBool>,
+    hidden: Arc<Mutex<HashSet<String>>>,
+    history: Arc<Mutex<History>>,
+    operations: Option<OperationalLimits>,
+    items_per_subscription: Option<usize>,
     running: Option<Running>,
 }
 
@@ -121,6 +130,10 @@ impl OpcuaServer {
             no_filters: Arc::default(),
             secure,
             no_ranges: Arc::default(),
+            hidden: Arc::default(),
+            history: Arc::default(),
+            operations: None,
+            items_per_subscription: None,
             running: None,
         };
         server.run(listener)?;
@@ -207,12 +220,50 @@ impl OpcuaServer {
         let mut nodes = self.nodes.lock();
         let mut changed = Vec::new();
         for (index, told) in values {
+            self.history.lock().keep(&nodes[index].name, &told);
             nodes[index].last = told;
             changed.push(index);
         }
         let Some(running) = &self.running else { return };
         let changes = changed.iter().map(|&index| (&nodes[index].id, None, nodes[index].last.clone()));
         running.manager.set_values(running.handle.subscriptions(), changes).expect("every node was made at the start");
+    }
+
+    /// Keeps history from now on, of what the nodes say now and of every change, also while it is stopped.
+    ///
+    /// # Errors
+    /// When the port is gone: it starts anew, for its nodes to say that they have history.
+    pub async fn keep_history(&mut self) -> io::Result<()> {
+        {
+            let mut history = self.history.lock();
+            history.kept = true;
+            for node in self.nodes.lock().iter() {
+                history.keep(&node.name, &node.last);
+            }
+        }
+        self.restart().await
+    }
+
+    /// Makes its history worse than the book has it.
+    pub fn flaw_history(&self, flaws: Flaws) {
+        self.history.lock().flaws = flaws;
+    }
+
+    /// Calls of HistoryRead so far, and the values given.
+    #[must_use]
+    pub fn history_given(&self) -> (u32, usize) {
+        let history = self.history.lock();
+        (history.reads, history.given)
+    }
+
+    /// Takes less at once, and says so.
+    ///
+    /// # Errors
+    /// When the port is gone: it starts anew.
+    pub async fn limit(&mut self, operations: OperationalLimits, items_per_subscription: usize) -> io::Result<()> {
+        self.operations = Some(operations);
+        self.items_per_subscription = Some(items_per_subscription);
+        self.restart().await
     }
 
     /// Refuses monitored items that come with a filter, as small servers do.
@@ -241,6 +292,16 @@ impl OpcuaServer {
     /// Refuses monitored items of a part of an array, as small servers do.
     pub fn refuse_ranges(&self, refuse: bool) {
         self.no_ranges.store(refuse, Ordering::Relaxed);
+    }
+
+    /// Lets no client watch a node: it is unknown until it is shown again.
+    pub fn hide(&self, name: &str, hide: bool) {
+        let mut hidden = self.hidden.lock();
+        if hide {
+            hidden.insert(name.to_owned());
+        } else {
+            hidden.remove(name);
+        }
     }
 
     /// How many sessions clients hold; 0 while stopped.
@@ -280,10 +341,12 @@ impl OpcuaServer {
         let nodes = mem::take(&mut *self.nodes.lock());
         let namespace = self.namespace.clone();
         let (no_filters, no_ranges) = (self.no_filters.clone(), self.no_ranges.clone());
+        let (hidden, history) = (self.hidden.clone(), self.history.clone());
+        let historic = history.lock().kept;
         let manager = move |context: ServerContext, space: &mut AddressSpace| {
             let index = context.type_tree.write().namespaces_mut().add_namespace(&namespace);
             space.add_namespace(&namespace, index);
-            Manager { namespace, index, no_filters, no_ranges }
+            Manager { namespace, index, no_filters, no_ranges, hidden, history }
         };
         let builder = match &self.secure {
             None => ServerBuilder::new_anonymous("gemba simulated server").host(self.address.ip().to_string()),
@@ -297,7 +360,7 @@ impl OpcuaServer {
             .port(self.address.port())
             .diagnostics_enabled(true)
             .subscription_poll_interval_ms(10)
-            .limits(limits(nodes.len()))
+            .limits(self.limits(nodes.len()))
             .with_node_manager(InMemoryNodeManagerBuilder::new(manager))
             .build()
             .map_err(io::Error::other)?;
@@ -310,13 +373,24 @@ impl OpcuaServer {
             nodes.into_iter().map(|node| Node { id: NodeId::new(index, node.name.as_str()), ..node }).collect();
         {
             let mut space = manager.address_space().write();
-            let variables = nodes.iter().map(variable).collect();
+            let variables = nodes.iter().map(|node| variable(node, historic)).collect();
             space.add_variables(variables, &ObjectId::ObjectsFolder.into());
         }
         *self.nodes.lock() = nodes;
         let task = tokio::spawn(server.run_with(listener));
         self.running = Some(Running { handle, manager, task, pki });
         Ok(())
+    }
+
+    fn limits(&self, nodes: usize) -> Limits {
+        let mut limits = limits(nodes);
+        if let Some(operations) = &self.operations {
+            limits.operational = operations.clone();
+        }
+        if let Some(items) = self.items_per_subscription {
+            limits.subscriptions.max_monitored_items_per_sub = items;
+        }
+        limits
     }
 
     fn index(&self, name: &str) -> usize {
@@ -350,12 +424,17 @@ fn date_time(at: Time) -> DateTime {
     DateTime::from(UNIX_EPOCH + at.0.div_euclid(100))
 }
 
-fn variable(node: &Node) -> Variable {
+fn variable(node: &Node, historic: bool) -> Variable {
     let value = node.last.value.as_ref();
     let data_type = value.and_then(Variant::data_type).map_or(DataTypeId::BaseDataType.into(), |found| found.node_id);
     let name = node.name.as_str();
     let mut variable = Variable::new_data_value(&node.id, name, name, data_type, None, None, Variant::Empty);
     variable.set_data_value(node.last.clone());
+    if historic {
+        variable.set_historizing(true);
+        variable.set_access_level(AccessLevel::CURRENT_READ | AccessLevel::HISTORY_READ);
+        variable.set_user_access_level(AccessLevel::CURRENT_READ | AccessLevel::HISTORY_READ);
+    }
     variable
 }
 
@@ -380,6 +459,8 @@ struct Manager {
     index: u16,
     no_filters: Arc<AtomicBool>,
     no_ranges: Arc<AtomicBool>,
+    hidden: Arc<Mutex<HashSet<String>>>,
+    history: Arc<Mutex<History>>,
 }
 
 #[async_trait]
@@ -398,6 +479,16 @@ impl InMemoryNodeManagerImpl for Manager {
         }]
     }
 
+    async fn history_read_raw_modified(
+        &self,
+        _: &RequestContext,
+        details: &ReadRawModifiedDetails,
+        nodes: &mut [&mut &mut HistoryNode],
+        _: TimestampsToReturn,
+    ) -> Result<(), StatusCode> {
+        self.history.lock().read(details, nodes)
+    }
+
     async fn create_value_monitored_items(
         &self,
         context: &RequestContext,
@@ -410,7 +501,11 @@ impl InMemoryNodeManagerImpl for Manager {
         let asked: Vec<_> = asked.iter().collect();
         let values = self.read_values(context, space, &asked, 0.0, TimestampsToReturn::Both).await;
         for (value, item) in values.into_iter().zip(items.iter_mut()) {
-            let unknown = value.status() == StatusCode::BadNodeIdUnknown;
+            let hidden = match &item.item_to_monitor().node_id.identifier {
+                Identifier::String(name) => self.hidden.lock().contains(name.as_ref()),
+                _ => false,
+            };
+            let unknown = hidden || value.status() == StatusCode::BadNodeIdUnknown;
             // The type of a filter cannot be named outside the library, but shown.
             let filter = format!("{:?}", item.filter()) != "None";
             let range = item.item_to_monitor().index_range.has_range();

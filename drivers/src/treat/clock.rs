@@ -112,7 +112,7 @@ impl Skew {
 
 /// How far the newest source time lies ahead of its receipt, in nanoseconds; `None` where no source told its time.
 pub(crate) fn lead(readings: &[Reading]) -> Option<i64> {
-    let timed = readings.iter().filter(|reading| reading.source_time != reading.received_time);
+    let timed = readings.iter().filter(|reading| reading.source_time != reading.received_time && !reading.backfilled);
     let live = timed.filter(|reading| !matches!(reading.validity, Validity::Bad(Status::Own(_))));
     live.map(|reading| reading.source_time.0.saturating_sub(reading.received_time.0)).max()
 }
@@ -166,7 +166,8 @@ impl GatewayClock {
             return;
         }
         for reading in readings {
-            let own = reading.source_time == reading.received_time && reading.value != Value::Null;
+            let own =
+                !reading.backfilled && reading.source_time == reading.received_time && reading.value != Value::Null;
             if own && reading.validity == Validity::Good {
                 reading.validity = Validity::Uncertain(Status::Own(OwnStatus::ClockUnsynchronised));
             }

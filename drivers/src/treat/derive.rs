@@ -89,6 +89,7 @@ impl Derived {
             validity = Validity::Bad(Status::Own(OwnStatus::ExpressionFailed));
         }
         let value = self.last.clone().unwrap_or_default();
-        Some(Reading { tag: self.tag, value, validity, source_time, received_time })
+        let backfilled = inputs.iter().any(|input| input.backfilled && input.source_time == source_time);
+        Some(Reading { tag: self.tag, value, validity, source_time, received_time, backfilled })
     }
 }

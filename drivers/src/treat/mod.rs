@@ -228,9 +228,14 @@ impl Treatment {
         let before = self.agenda.next();
         let mut told = std::mem::take(&mut self.scratch);
         for reading in readings.drain(..) {
+            // Each instant of history is computed by itself.
+            let history = reading.backfilled;
             match self.place(reading.tag) {
                 None => told.push(reading),
                 Some(at) => self.treat(at, reading, now, &mut told),
+            }
+            if history {
+                self.compute(now, &mut told);
             }
         }
         self.compute(now, &mut told);
@@ -326,17 +331,23 @@ impl Treatment {
 
     fn treat(&mut self, at: usize, mut reading: Reading, now: Instant, told: &mut Vec<Reading>) {
         let slot = &mut self.slots[at];
-        if let Some(skew) = slot.skew.filter(|_| !slot.computed) {
+        // History says nothing of now: not of clocks, not of silence, and nobody asked for less of it.
+        let live = !reading.backfilled;
+        if let Some(skew) = slot.skew.filter(|_| live && !slot.computed) {
             self.skews[skew as usize].judge(&mut reading, now);
         }
         if let Some(linear) = &slot.linear {
             linear.apply(&mut reading);
         }
-        if let Some(fresh) = &mut slot.fresh {
+        if let Some(fresh) = slot.fresh.as_mut().filter(|_| live) {
             fresh.heard(&reading, now);
         }
         for derived in &slot.feeds {
             self.derived[*derived as usize].take(&reading);
+        }
+        if !live {
+            told.push(reading);
+            return;
         }
         let (left_out, due) = match &mut slot.gate {
             Gate::Open => {

@@ -2,10 +2,12 @@
 
 mod certificates;
 mod events;
+mod gaps;
 mod nodes;
 mod redundant;
 mod rig;
 mod secure;
+mod services;
 mod survey;
 
 use std::time::Duration;

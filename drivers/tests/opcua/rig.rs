@@ -57,10 +57,19 @@ pub(crate) struct Supervised {
 
 impl Supervised {
     pub(crate) fn start(config: Config) -> Self {
+        Self::start_having(config, |_| None)
+    }
+
+    /// After a restart of the agent, with what was durable then.
+    pub(crate) fn start_having(config: Config, told: impl Fn(TagId) -> Option<Time>) -> Self {
+        let name = config.endpoint.clone();
+        Self::start_client(Client::new(config).having(told), name)
+    }
+
+    pub(crate) fn start_client(client: Client, name: String) -> Self {
         let (outlet, batches, states) = outlet();
         let stop = CancellationToken::new();
-        let name = config.endpoint.clone();
-        let task = tokio::spawn(supervise(Client::new(config), name, outlet, stop.clone()));
+        let task = tokio::spawn(supervise(client, name, outlet, stop.clone()));
         Self { batches, rest: VecDeque::new(), states, stop, task }
     }
 

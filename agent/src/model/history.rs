@@ -1,0 +1,271 @@
+//! History that comes after a gap gives what an undisturbed run would have given.
+
+use std::collections::BTreeMap;
+
+use gemba_drivers::{OwnStatus, Reading, Status, TagId, Time, Value};
+use proptest::prelude::*;
+
+use super::tests::{config, oee, shift, t};
+use super::{Derived, Line, Period};
+use crate::record::Record;
+
+/// What was said: seconds after six, of which tag, and what.
+type Said = (f64, u32, i64);
+
+/// A line, and every period that it ever closed or revised.
+struct Watched {
+    line: Line,
+    derived: Derived,
+}
+
+impl Watched {
+    fn new() -> Self {
+        let shifts = vec![
+            shift("a", "06:00", "06:20", &[("06:05", "06:07")]),
+            shift("b", "06:20", "06:40", &[]),
+            shift("c", "06:40", "07:00", &[]),
+        ];
+        Self { line: Line::new(&config(oee(1.0), shifts)), derived: Derived::default() }
+    }
+
+    fn apply(&mut self, readings: &[Reading]) {
+        self.line.advance(readings[0].received_time, &mut self.derived);
+        self.line.apply(readings, &mut self.derived);
+    }
+
+    fn live(&mut self, &(at, tag, value): &Said) {
+        self.apply(&[Reading::good(TagId(tag), Value::Int(value), t(at), t(at))]);
+    }
+
+    fn lost(&mut self, at: f64, now: f64) {
+        let mark = |tag| Reading::bad(TagId(tag), Status::Own(OwnStatus::LinkLost), t(at), t(now));
+        self.apply(&[mark(0), mark(1), mark(2)]);
+    }
+
+    /// Batches of history, a millisecond apart from `now` on.
+    fn past(&mut self, told: &[Said], now: f64, a_batch: usize) {
+        for (batch, told) in told.chunks(a_batch).enumerate() {
+            #[expect(clippy::cast_precision_loss, reason = "a few")]
+            let now = t(now + batch as f64 / 1e3);
+            let readings: Vec<Reading> = told
+                .iter()
+                .map(|&(at, tag, value)| Reading::good(TagId(tag), Value::Int(value), t(at), now).from_history())
+                .collect();
+            self.apply(&readings);
+        }
+    }
+
+    fn ticks(&mut self, from: f64, to: f64) {
+        let mut at = from;
+        while at < to {
+            self.line.advance(t(at), &mut self.derived);
+            at += 10.0;
+        }
+    }
+
+    /// Each period as it stands at last; how often it was revised is no matter.
+    fn periods(mut self, end: f64) -> BTreeMap<Time, Period> {
+        self.line.advance(t(end), &mut self.derived);
+        let closed = self.derived.closed.into_iter().map(|(_, period)| period);
+        let held = self.line.periods(t(end)).into_iter().map(|of| of.period);
+        let same = |mut period: Period| {
+            period.revision = 0;
+            (period.from, period)
+        };
+        closed.chain(held).map(same).collect()
+    }
+}
+
+/// The last of each tag up to `at`, in order of time: what a driver tells again.
+fn openings(said: &[Said], at: f64) -> Vec<Said> {
+    let mut last: Vec<Said> =
+        (0..3).filter_map(|tag| said.iter().rev().find(|of| of.0 <= at && of.1 == tag).copied()).collect();
+    last.sort_by(|a, b| a.0.total_cmp(&b.0));
+    last
+}
+
+fn stream() -> impl Strategy<Value = Vec<Said>> {
+    let step = (1..40_u32, 0..3_u32, 0..3_usize);
+    prop::collection::vec(step, 20..140).prop_map(|steps| {
+        let mut said = vec![(0.0, 0, 1), (0.0, 1, 0), (0.0, 2, 0)];
+        let (mut at, mut counts) = (0.0, [0, 0]);
+        for (seconds, tag, choice) in steps {
+            at += f64::from(seconds) / 2.0;
+            let value = match tag {
+                0 => [1, 2, 5][choice],
+                _ => {
+                    let count = &mut counts[tag as usize - 1];
+                    *count += i64::try_from(choice).expect("small");
+                    *count
+                }
+            };
+            said.push((at, tag, value));
+        }
+        said
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_gap_that_history_closes_leaves_no_trace(
+        said in stream(),
+        from in 0.0..1.0_f64,
+        length in 0.0..1.0_f64,
+        a_batch in 1..30_usize,
+        cut in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        let last = said.last().expect("some").0;
+        let end = last + 3.0;
+        let mut undisturbed = Watched::new();
+        said.iter().for_each(|said| undisturbed.live(said));
+        let undisturbed = undisturbed.periods(end);
+
+        // Between two readings, so that it is clear what was told.
+        let lost = (from * last).floor() + 0.25;
+        let back = (lost + length * (last - lost)).floor() + 0.25;
+        let mut disturbed = Watched::new();
+        said.iter().filter(|said| said.0 <= lost).for_each(|said| disturbed.live(said));
+        disturbed.lost(lost, lost + 0.1);
+        disturbed.ticks(lost + 0.2, back);
+        let missed: Vec<Said> = said.iter().filter(|of| lost < of.0 && of.0 <= back).copied().collect();
+        let whole: Vec<Said> = openings(&said, lost).into_iter().chain(missed).collect();
+        match cut.map(|cut| cut.index(whole.len() + 1)) {
+            None => disturbed.past(&whole, back, a_batch),
+            Some(cut) => {
+                // The link breaks again in the middle of it.
+                let first = &whole[..cut];
+                disturbed.past(first, back, a_batch);
+                disturbed.lost(back, back + 0.15);
+                disturbed.ticks(back + 0.16, back + 0.2);
+                let reached: Vec<Said> = if cut > 3 { first.to_vec() } else { openings(&said, lost) };
+                let through = reached.last().map_or(lost, |said| said.0);
+                let rest = openings(&reached, through).into_iter().chain(whole[cut.max(3)..].iter().copied());
+                disturbed.past(&rest.collect::<Vec<_>>(), back + 0.2, a_batch);
+            }
+        }
+        said.iter().filter(|said| said.0 > back).for_each(|said| disturbed.live(said));
+        // Nothing live need come for it to be over.
+        let disturbed = disturbed.periods(end.max(back + 11.0));
+        let undisturbed_later = {
+            let mut again = Watched::new();
+            said.iter().for_each(|said| again.live(said));
+            again.periods(end.max(back + 11.0))
+        };
+        prop_assert_eq!(&disturbed, &undisturbed_later);
+        prop_assert!(disturbed.values().all(|period| period.unattributed == 0.0));
+        prop_assert_eq!(undisturbed.keys().next(), disturbed.keys().next());
+    }
+}
+
+#[test]
+fn what_history_has_not_told_yet_is_unknown_while_it_comes_in() {
+    let mut watched = Watched::new();
+    watched.live(&(0.0, 0, 1));
+    watched.lost(10.0, 11.0);
+    watched.ticks(20.0, 600.0);
+    watched.past(&[(0.0, 0, 1), (100.0, 0, 5), (200.0, 0, 1)], 600.0, 10);
+    let producing = |watched: &mut Watched, at: f64| {
+        let snapshot = watched.line.snapshot(t(at), crate::snapshot::SpoolView::default());
+        snapshot.stations[0].kpi.as_ref().map(|kpi| (kpi.run_ns / 1_000_000_000, kpi.unknown_ns / 1_000_000_000))
+    };
+    assert_eq!(producing(&mut watched, 601.0), Some((100, 281)), "two minutes are a break");
+    assert_eq!(producing(&mut watched, 611.0), Some((391, 0)), "no more came: it is known");
+    watched.derived.records.retain(|record| matches!(record, Record::Kpi(_)));
+    assert!(!watched.derived.records.is_empty());
+}
+
+#[test]
+fn without_history_the_gap_stays_unknown() {
+    let mut watched = Watched::new();
+    watched.live(&(0.0, 0, 1));
+    watched.lost(10.0, 11.0);
+    let again = Reading::good(TagId(0), Value::Int(1), t(0.0), t(60.0));
+    watched.apply(&[again]);
+    let kpi = watched.line.snapshot(t(100.0), crate::snapshot::SpoolView::default()).stations.remove(0).kpi;
+    assert_eq!(kpi.map(|kpi| (kpi.unknown_ns, kpi.run_ns)), Some((50_000_000_000, 50_000_000_000)));
+}
+
+fn opcua_line() -> Line {
+    use gemba_drivers::opcua;
+    let mut config = config(oee(1.0), vec![]);
+    config.links = vec![crate::config::Link {
+        endpoint: "opc.tcp://plc".to_owned(),
+        stations: vec![0],
+        source: crate::config::Source::Opcua(opcua::Config {
+            endpoint: "opc.tcp://plc".to_owned(),
+            spares: Vec::new(),
+            security: opcua::Security::None,
+            identity: opcua::Identity::Anonymous,
+            timeout: std::time::Duration::from_secs(1),
+            stations: Vec::new(),
+        }),
+    }];
+    Line::new(&config)
+}
+
+/// Only what the device said moves the watermark: never a mark of ours, nor a bad status that may stand for a node that
+/// cannot be watched.
+#[test]
+fn the_last_that_a_device_told_survives_a_restart() {
+    let mut line = opcua_line();
+    let good = |tag, at| Reading::good(TagId(tag), Value::Int(1), t(at), t(at + 1.0));
+    let bad = |tag, at, status| Reading::bad(TagId(tag), status, t(at), t(at));
+    line.apply(&[good(0, 1.0), good(1, 2.0), good(1, 3.0)], &mut Derived::default());
+    line.apply(&[bad(0, 9.0, Status::Own(OwnStatus::LinkLost))], &mut Derived::default());
+    line.apply(&[bad(1, 9.0, Status::Opcua(0x8034_0000))], &mut Derived::default());
+    let expected = vec![(TagId(0), t(1.0)), (TagId(1), t(3.0))];
+    assert_eq!(line.told().collect::<Vec<_>>(), expected);
+    let mut again = opcua_line();
+    again.restore(&line.checkpoint()).expect("a checkpoint");
+    assert_eq!(again.told().collect::<Vec<_>>(), expected);
+    assert_eq!(Line::new(&config(oee(1.0), vec![])).told().count(), 0, "no other protocol has history");
+}
+
+#[test]
+fn a_checkpoint_from_before_there_was_history_is_read() {
+    let mut watched = Watched::new();
+    watched.live(&(0.0, 0, 1));
+    let mut bytes = watched.line.checkpoint();
+    assert_eq!(bytes.split_off(bytes.len() - 2), [0, 0], "nothing told, nothing coming in");
+    bytes[0] = 3;
+    let mut after = Watched::new();
+    after.line.restore(&bytes).expect("the earlier layout");
+    assert_eq!(after.line.checkpoint(), watched.line.checkpoint());
+}
+
+/// Killed in the middle of it: what comes next counts from where history had come to.
+#[test]
+fn history_that_a_restart_cuts_short_is_known_as_far_as_it_came() {
+    let mut watched = Watched::new();
+    watched.live(&(0.0, 0, 1));
+    watched.lost(10.0, 11.0);
+    watched.past(&[(0.0, 0, 1), (100.0, 0, 5)], 200.0, 10);
+    let mut after = Watched::new();
+    after.line.restore(&watched.line.checkpoint()).expect("a checkpoint");
+    let marks: Vec<Reading> = after.line.unwatched(t(201.0), t(230.0)).collect();
+    after.apply(&marks);
+    let kpi = after.line.snapshot(t(240.0), crate::snapshot::SpoolView::default()).stations.remove(0).kpi;
+    assert_eq!(kpi.map(|kpi| (kpi.run_ns, kpi.unknown_ns)), Some((100_000_000_000, 140_000_000_000)));
+}
+
+/// Several shifts may have closed in the gap: each gets its own.
+#[test]
+fn shifts_that_closed_in_the_gap_are_revised_once_a_batch() {
+    let mut watched = Watched::new();
+    for said in [(0.0, 0, 1), (0.0, 1, 0), (0.0, 2, 0)] {
+        watched.live(&said);
+    }
+    watched.lost(600.0, 601.0);
+    watched.ticks(610.0, 3_000.0);
+    watched.past(
+        &[(0.0, 0, 1), (0.0, 1, 0), (700.0, 1, 5), (800.0, 1, 8), (1_300.0, 1, 11), (2_500.0, 1, 12)],
+        3_000.0,
+        10,
+    );
+    let last: BTreeMap<_, _> =
+        watched.derived.closed.iter().map(|(_, period)| (period.shift.to_string(), period.clone())).collect();
+    let counted = |shift: &str| last[shift].view(&oee(1.0)).total;
+    assert_eq!((counted("a"), counted("b")), (Some(8.0), Some(3.0)));
+    assert_eq!((last["a"].revision, last["b"].revision), (1, 1), "for all that came together");
+    assert!(last.values().all(|period| period.unattributed == 0.0));
+}

@@ -1,0 +1,444 @@
+//! Reading a server's history: raw values of many nodes in a window of time, in order, in bounded memory.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use opcua::client::HistoryReadAction;
+use opcua::types::{
+    ByteString, DataValue, DateTime, Error, HistoryData, HistoryReadResult, HistoryReadValueId, NodeId, NumericRange,
+    QualifiedName, ReadRawModifiedDetails, StatusCode, TimestampsToReturn,
+};
+
+use super::endpoint;
+use super::limits::Limits;
+use super::link::Link;
+use crate::{LinkError, Reading, Status, Time};
+
+/// Values that one answer may hold, of all its nodes together.
+const A_PAGE: usize = 5_000;
+/// Values of one node in one answer at most.
+const OF_A_NODE: usize = 1_000;
+/// How often a node that makes no progress is asked again.
+const TRIES: u8 = 3;
+
+/// A node whose history is asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    /// The item.
+    pub(super) item: usize,
+    /// Its node.
+    pub(super) node: NodeId,
+    /// Nothing before this is wanted.
+    pub(super) from: Time,
+}
+
+/// What a window of history holds.
+#[derive(Debug, Default)]
+pub(super) struct Window {
+    /// In order of source time, those of one node and instant as the server told them.
+    pub(super) values: Vec<(usize, Reading)>,
+    /// Items without history, and why.
+    pub(super) refused: Vec<(usize, String)>,
+    /// It holds more than was allowed, and nothing of the above counts: half of what came lies before this instant.
+    pub(super) too_much: Option<Time>,
+}
+
+/// Part of a call: nodes from one instant on, each with the server's mark of where it was.
+struct Part {
+    from: Time,
+    nodes: Vec<(usize, ByteString)>,
+    a_node: usize,
+    tries: u8,
+}
+
+impl Link {
+    /// The raw values of `asked` from their `from` (and not before `since`) to before `to`. `read` makes a reading of
+    /// what the server says of an item. At most `most` values are kept in memory (and one answer beside them).
+    ///
+    /// Nodes whose stretches are of about the same length are read together, so that one that has been still for days
+    /// does not make the server go through days of the others.
+    pub(super) async fn history(
+        &mut self,
+        asked: &[Asked],
+        (since, to): (Time, Time),
+        limits: &mut Limits,
+        most: usize,
+        read: impl Fn(usize, DataValue) -> Option<Reading>,
+    ) -> Result<Window, LinkError> {
+        let mut window = Window::default();
+        let mut todo: VecDeque<Part> = parts(asked, since, to, limits.nodes_per_history).into();
+        while let Some(mut part) = todo.pop_front() {
+            let answer = match self.history_once(asked, &part, to).await? {
+                Ok(answer) if answer.len() == part.nodes.len() => answer,
+                Ok(_) => return Err(LinkError::Broken("the server answered a read of history in part".to_owned())),
+                Err(error) if is_broken(error.status()) => return Err(endpoint::link_error(&error)),
+                Err(error) => {
+                    let why = error.status();
+                    if is_too_much(why) && part.nodes.len() > 1 {
+                        let half = part.nodes.split_off(part.nodes.len() / 2);
+                        if why == StatusCode::BadTooManyOperations {
+                            limits.nodes_per_history = half.len();
+                        }
+                        todo.push_front(Part { nodes: half, ..part });
+                        todo.push_front(part);
+                    } else if is_too_much(why) && part.tries < TRIES {
+                        todo.push_front(Part { tries: part.tries + 1, a_node: (part.a_node / 4).max(1), ..part });
+                    } else {
+                        window.refused.extend(part.nodes.iter().map(|&(place, _)| (asked[place].item, name(why))));
+                    }
+                    continue;
+                }
+            };
+            let mut more = Vec::new();
+            for ((place, _), told) in part.nodes.iter().zip(answer) {
+                let (place, item) = (*place, asked[*place].item);
+                match told.status_code {
+                    StatusCode::BadContinuationPointInvalid | StatusCode::BadNoContinuationPoints => {
+                        match again(&mut window, item, &part, place) {
+                            Some(part) => todo.push_back(part),
+                            None => window.refused.push((item, name(told.status_code))),
+                        }
+                    }
+                    // There is history, and nothing in it.
+                    StatusCode::BadNoData => {}
+                    why if why.is_bad() => window.refused.push((item, name(why))),
+                    _ => {
+                        let values = told.history_data.into_inner_as::<HistoryData>();
+                        let values = values.and_then(|data| data.data_values).unwrap_or_default();
+                        let readings = values.into_iter().filter_map(|value| read(item, value));
+                        window
+                            .values
+                            .extend(readings.filter(|reading| reading.source_time < to).map(|reading| (item, reading)));
+                        if !told.continuation_point.is_null_or_empty() {
+                            more.push((place, told.continuation_point));
+                        }
+                    }
+                }
+            }
+            if !more.is_empty() {
+                todo.push_front(Part { nodes: more, ..part });
+            }
+            if window.values.len() > most {
+                let open = todo.into_iter().flat_map(|part| part.nodes).filter(|(_, mark)| !mark.is_null_or_empty());
+                self.release(asked, open.collect()).await?;
+                return Ok(Window { too_much: Some(median(&window.values)), ..Window::default() });
+            }
+        }
+        // What a node told before it was refused stands.
+        window.values.sort_by_key(|(_, reading)| reading.source_time);
+        Ok(window)
+    }
+
+    async fn history_once(
+        &mut self,
+        asked: &[Asked],
+        part: &Part,
+        to: Time,
+    ) -> Result<Result<Vec<HistoryReadResult>, Error>, LinkError> {
+        let details = HistoryReadAction::ReadRawModifiedDetails(ReadRawModifiedDetails {
+            is_read_modified: false,
+            start_time: date_time(part.from),
+            end_time: date_time(to),
+            num_values_per_node: u32::try_from(part.a_node).unwrap_or(u32::MAX),
+            return_bounds: false,
+        });
+        let nodes = nodes(asked, &part.nodes);
+        let session = self.session.clone();
+        // The library gives up first, so that a slow answer is a slow history and not a lost link.
+        let limit = self.timeout.saturating_mul(2);
+        let call =
+            self.meanwhile(async move { session.history_read(details, TimestampsToReturn::Both, false, &nodes).await });
+        tokio::time::timeout(limit, call)
+            .await
+            .unwrap_or_else(|_| Err(LinkError::Unreachable(format!("no answer within {limit:?}"))))
+    }
+
+    /// Gives continuation points back; a server that refuses that has none.
+    async fn release(&mut self, asked: &[Asked], open: Vec<(usize, ByteString)>) -> Result<(), LinkError> {
+        if open.is_empty() {
+            return Ok(());
+        }
+        let nodes = nodes(asked, &open);
+        let session = self.session.clone();
+        let details = HistoryReadAction::ReadRawModifiedDetails(ReadRawModifiedDetails {
+            is_read_modified: false,
+            start_time: DateTime::null(),
+            end_time: DateTime::null(),
+            num_values_per_node: 0,
+            return_bounds: false,
+        });
+        let _ = self
+            .during_call(async move { session.history_read(details, TimestampsToReturn::Both, true, &nodes).await })
+            .await?;
+        Ok(())
+    }
+}
+
+fn nodes(asked: &[Asked], places: &[(usize, ByteString)]) -> Vec<HistoryReadValueId> {
+    let node = |(place, mark): &(usize, ByteString)| HistoryReadValueId {
+        node_id: asked[*place].node.clone(),
+        index_range: NumericRange::None,
+        data_encoding: QualifiedName::null(),
+        continuation_point: mark.clone(),
+    };
+    places.iter().map(node).collect()
+}
+
+/// Stretches of about the same length, each with so many nodes at most.
+fn parts(asked: &[Asked], since: Time, to: Time, nodes: usize) -> Vec<Part> {
+    let mut order: Vec<(Time, usize)> =
+        asked.iter().enumerate().map(|(place, asked)| (asked.from.max(since), place)).collect();
+    order.retain(|(from, _)| *from < to);
+    order.sort_unstable();
+    // Lengths between one power of two and the next, in seconds; the shortest together.
+    let length = |from: Time| to.since(from).as_secs().max(1).ilog2();
+    order
+        .chunk_by(|one, other| length(one.0) == length(other.0))
+        .flat_map(|alike| alike.chunks(nodes.max(1)))
+        .map(|alike| Part {
+            from: alike[0].0,
+            nodes: alike.iter().map(|&(_, place)| (place, ByteString::null())).collect(),
+            a_node: (A_PAGE / alike.len()).clamp(1, OF_A_NODE),
+            tries: 0,
+        })
+        .collect()
+}
+
+/// A node whose continuation point the server has forgotten, or had none to give: by itself, and from the last instant
+/// that it told. None when it makes no progress.
+fn again(window: &mut Window, item: usize, part: &Part, place: usize) -> Option<Part> {
+    let last = window.values.iter().filter(|(of, _)| *of == item).map(|(_, reading)| reading.source_time).max();
+    let from = last.unwrap_or(part.from).max(part.from);
+    let tries = if from > part.from { 0 } else { part.tries + 1 };
+    window.values.retain(|(of, reading)| *of != item || reading.source_time < from);
+    (tries <= TRIES).then(|| Part { from, nodes: vec![(place, ByteString::null())], a_node: OF_A_NODE, tries })
+}
+
+fn median(values: &[(usize, Reading)]) -> Time {
+    let mut times: Vec<Time> = values.iter().map(|(_, reading)| reading.source_time).collect();
+    let middle = times.len() / 2;
+    *times.select_nth_unstable(middle).1
+}
+
+/// The server could do with less.
+fn is_too_much(why: StatusCode) -> bool {
+    matches!(
+        why,
+        StatusCode::BadTooManyOperations
+            | StatusCode::BadTimeout
+            | StatusCode::BadRequestTimeout
+            | StatusCode::BadRequestTooLarge
+            | StatusCode::BadResponseTooLarge
+            | StatusCode::BadEncodingLimitsExceeded
+            | StatusCode::BadTcpMessageTooLarge
+            | StatusCode::BadOutOfMemory
+            | StatusCode::BadResourceUnavailable
+            | StatusCode::BadNoContinuationPoints
+    )
+}
+
+/// It is not the history that fails.
+fn is_broken(why: StatusCode) -> bool {
+    matches!(
+        why,
+        StatusCode::BadConnectionClosed
+            | StatusCode::BadCommunicationError
+            | StatusCode::BadNotConnected
+            | StatusCode::BadServerNotConnected
+            | StatusCode::BadSecureChannelClosed
+            | StatusCode::BadSecureChannelIdInvalid
+            | StatusCode::BadSessionIdInvalid
+            | StatusCode::BadSessionClosed
+            | StatusCode::BadShutdown
+            | StatusCode::BadServerHalted
+    )
+}
+
+/// As people know it.
+pub(super) fn name(why: StatusCode) -> String {
+    Status::Opcua(why.bits()).name().into_owned()
+}
+
+/// OPC UA's time has 100 ns; the rest is cut off.
+fn date_time(at: Time) -> DateTime {
+    const UNIX_EPOCH: i64 = 116_444_736_000_000_000;
+    DateTime::from(UNIX_EPOCH.saturating_add(at.0.div_euclid(100)))
+}
+
+/// The last that was told of an item.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Told {
+    /// By its source.
+    pub(super) at: Time,
+    /// Value and validity; none after a restart of the agent, which keeps the time only.
+    pub(super) said: Option<(crate::Value, crate::Validity)>,
+}
+
+impl Told {
+    pub(super) fn of(reading: &Reading) -> Self {
+        Self { at: reading.source_time, said: Some((reading.value.clone(), reading.validity)) }
+    }
+
+    pub(super) fn is(&self, reading: &Reading) -> bool {
+        self.at == reading.source_time && self.said_same(reading) == Some(true)
+    }
+
+    fn said_same(&self, reading: &Reading) -> Option<bool> {
+        self.said.as_ref().map(|(value, validity)| (value, validity) == (&reading.value, &reading.validity))
+    }
+}
+
+/// Historians keep milliseconds where subscriptions tell 100 ns.
+const NEAR: Duration = Duration::from_millis(1);
+
+/// From where on history is asked for after `told`.
+pub(super) fn just_before(told: Time) -> Time {
+    told - NEAR
+}
+
+/// What of an item's history is news after a gap.
+///
+/// The value that was told last before the gap comes once more, if history has it: it says that nothing was recorded
+/// between it and the next value, so what held at the gap's start is known. Everything after it is new.
+#[derive(Debug)]
+pub(super) struct Sieve {
+    watermark: Time,
+    last: Told,
+    /// History reaches back to the watermark.
+    pub(super) whole: bool,
+}
+
+impl Sieve {
+    /// For what comes after `told`; that itself comes once more if it is to be told again.
+    pub(super) fn after(told: Told, again: bool) -> Self {
+        Self { watermark: told.at, last: told, whole: !again }
+    }
+
+    /// The reading if it is news, marked as history. In order of source time.
+    pub(super) fn pass(&mut self, reading: Reading) -> Option<Reading> {
+        if reading.source_time > self.watermark {
+            // After the first of them, what comes again is no news.
+            if self.last.is(&reading) || reading.source_time < self.last.at {
+                return None;
+            }
+            self.last = Told::of(&reading);
+            return Some(reading.from_history());
+        }
+        let near = just_before(self.watermark) < reading.source_time;
+        if !near || self.whole || self.last.said_same(&reading) == Some(false) {
+            return None;
+        }
+        self.whole = true;
+        let opening = Reading { source_time: self.watermark, ..reading };
+        self.last = Told::of(&opening);
+        Some(opening.from_history())
+    }
+
+    /// Up to where everything was known.
+    pub(super) fn watermark(&self) -> Time {
+        self.watermark
+    }
+
+    /// The last that passed.
+    pub(super) fn last(&self) -> &Told {
+        &self.last
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{TagId, Validity, Value};
+
+    fn said(value: i64, at: i64) -> Reading {
+        Reading::good(TagId(0), Value::Int(value), Time(at * 10_000_000), Time(1 << 60))
+    }
+
+    fn passed(told: Told, history: &[(i64, i64)]) -> (Vec<(Value, Time)>, bool) {
+        let mut sieve = Sieve::after(told, true);
+        let news: Vec<_> = history.iter().filter_map(|&(value, at)| sieve.pass(said(value, at))).collect();
+        assert!(news.iter().all(|reading| reading.backfilled));
+        (news.into_iter().map(|reading| (reading.value, reading.source_time)).collect(), sieve.whole)
+    }
+
+    fn values(of: &[(i64, i64)]) -> Vec<(Value, Time)> {
+        of.iter().map(|&(value, at)| (Value::Int(value), Time(at * 10_000_000))).collect()
+    }
+
+    #[test]
+    fn what_held_at_the_start_comes_once_more_and_then_only_news() {
+        let told = || Told::of(&said(7, 5));
+        assert_eq!(passed(told(), &[(6, 4), (7, 5), (8, 6), (8, 7)]), (values(&[(7, 5), (8, 6), (8, 7)]), true));
+        assert_eq!(passed(told(), &[(7, 5)]), (values(&[(7, 5)]), true), "nothing has changed");
+        assert_eq!(passed(told(), &[]), (vec![], false));
+        assert_eq!(passed(told(), &[(8, 6)]), (values(&[(8, 6)]), false), "history begins in the gap");
+        assert_eq!(passed(told(), &[(6, 5), (7, 5), (8, 6), (8, 6)]), (values(&[(7, 5), (8, 6)]), true));
+        assert_eq!(passed(told(), &[(1, 1), (2, 2)]), (vec![], false), "older than what is known");
+    }
+
+    #[test]
+    fn after_a_restart_the_time_alone_is_known() {
+        let told = Told { at: Time(50_000_000), said: None };
+        assert_eq!(passed(told, &[(6, 4), (7, 5), (8, 6)]), (values(&[(7, 5), (8, 6)]), true));
+    }
+
+    #[test]
+    fn a_historian_that_keeps_milliseconds_is_understood() {
+        let live = Reading { source_time: Time(1_000_123_456_700), ..said(7, 0) };
+        let kept = Reading { source_time: Time(1_000_123_000_000), ..said(7, 0) };
+        let mut sieve = Sieve::after(Told::of(&live), true);
+        assert_eq!(sieve.pass(kept), Some(live.from_history()), "with the time that it had");
+        assert!(sieve.whole);
+    }
+
+    #[test]
+    fn bad_values_of_history_are_told_as_well() {
+        let mut sieve = Sieve::after(Told::of(&said(7, 5)), true);
+        let bad = Reading::bad(TagId(0), Status::Opcua(0x808C_0000), Time(60_000_000), Time(1 << 60));
+        assert_eq!(
+            sieve.pass(bad.clone()).map(|reading| reading.validity),
+            Some(Validity::Bad(Status::Opcua(0x808C_0000)))
+        );
+        assert_eq!(sieve.pass(bad), None);
+    }
+
+    #[test]
+    fn stretches_of_a_length_are_read_together() {
+        let asked = |item: usize, age: i64| Asked {
+            item,
+            node: NodeId::null(),
+            from: Time::from_millis((1_000_000 - age) * 1_000),
+        };
+        let all: Vec<_> =
+            [3, 90_000, 3, 2, 100_000, 50].into_iter().enumerate().map(|(i, age)| asked(i, age)).collect();
+        let parts = parts(&all, Time(0), Time::from_millis(1_000_000_000), 2);
+        let told: Vec<Vec<usize>> = parts.iter().map(|part| part.nodes.iter().map(|node| node.0).collect()).collect();
+        assert_eq!(told, [vec![4, 1], vec![5], vec![0, 2], vec![3]]);
+        assert_eq!(parts[0].from, all[4].from);
+    }
+
+    proptest! {
+        /// Whatever of a stream was told before the gap, history gives exactly the rest, once, in order.
+        #[test]
+        fn told_and_history_together_are_the_stream(changes in prop::collection::vec((0..4_i64, 0..3_i64), 1..40), cut: prop::sample::Index) {
+            let mut at = 0;
+            let mut stream: Vec<(i64, i64)> = Vec::new();
+            for (value, step) in changes {
+                at += step + i64::from(stream.is_empty());
+                // The same again at the same instant is no change.
+                if stream.last() != Some(&(value, at)) {
+                    stream.push((value, at));
+                }
+            }
+            // One source tells one tag once an instant.
+            stream.dedup_by_key(|(_, at)| *at);
+            let last = cut.index(stream.len());
+            let (value, at) = stream[last];
+            let (news, whole) = passed(Told::of(&said(value, at)), &stream);
+            prop_assert!(whole);
+            prop_assert_eq!(news, values(&stream[last..]));
+        }
+    }
+}
