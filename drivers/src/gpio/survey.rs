@@ -47,23 +47,20 @@ impl Survey for Client {
     /// The chip's lines, none of which is touched, and the inputs of the converters that a source names, each read once.
     async fn browse(&mut self, scope: &Scope, found: &mut (dyn FnMut(Offered) + Send)) -> Result<(), LinkError> {
         let devices: Vec<_> = self.converters.devices().cloned().collect();
-        let lines = match self.hardware.lines() {
-            Ok(lines) => lines,
-            // A source may be there for its converters alone.
-            Err(_) if !devices.is_empty() => Vec::new(),
-            Err(fault) => return Err(fault.of_link()),
-        };
-        let mut offered = lines_offered(&lines);
+        let lines = self.hardware.lines();
+        let mut offered = lines.as_deref().map(lines_offered).unwrap_or_default();
+        let mut opened = false;
         for device in devices {
-            let opened = self.hardware.converter(&device);
-            let volts = match opened {
-                Ok(converter) => {
-                    let inputs = device.model.inputs();
-                    tokio::task::spawn_blocking(move || read_all(converter, inputs)).await.unwrap_or_default()
-                }
-                Err(_) => Vec::new(),
-            };
+            // What a source names and cannot be opened is not offered.
+            let Ok(converter) = self.hardware.converter(&device) else { continue };
+            opened = true;
+            let inputs = device.model.inputs();
+            let volts = tokio::task::spawn_blocking(move || read_all(converter, inputs)).await.unwrap_or_default();
             offered.extend(channels_offered(&device, &volts));
+        }
+        // A source may be there for its converters alone.
+        if let (Err(fault), false) = (lines, opened) {
+            return Err(fault.of_link());
         }
         offered.into_iter().take(scope.most).for_each(found);
         Ok(())

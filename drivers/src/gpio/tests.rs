@@ -737,4 +737,9 @@ async fn a_browse_touches_no_line_and_says_when_there_is_no_chip() {
     bench.state().gone = Some(Fault::Missing("/dev/gpiochip0 is not there; there is no GPIO chip at all".to_owned()));
     let error = bench.client(config(&[])).browse(&scope, &mut |_| panic!("nothing")).await.expect_err("no chip");
     assert!(error.to_string().contains("no GPIO chip at all"), "{error}");
+    let error = bench.client(metered(&["adc9"])).browse(&scope, &mut |_| panic!("nothing")).await.expect_err("neither");
+    assert!(error.to_string().contains("no GPIO chip at all"), "{error}");
+    let mut found = 0;
+    bench.client(metered(&["adc1"])).browse(&scope, &mut |_| found += 1).await.expect("a converter");
+    assert_eq!(found, 4);
 }
