@@ -271,23 +271,41 @@ class Broker(Program):
 
 
 class Cable:
-    """The wire between gemba and the broker, so that acknowledgements can get lost on it before a kill."""
+    """The wire between gemba and a peer, so that acknowledgements can get lost on it before a kill, and so that it can
+    be pulled."""
 
     def __init__(self, port=1883, broker=BROKER):
         self.port, self.broker = port, broker
-        self.deaf = False  # the broker hears nothing any more; what it says still arrives
+        self.deaf = False  # the peer hears nothing any more; what it says still arrives
+        self.out = False  # nobody gets through
+        self.ends = set()
         self.server = None
 
     async def start(self):
         self.server = await asyncio.start_server(self._plug, "127.0.0.1", self.port)
 
+    def pull(self):
+        """Breaks every connection, and lets none come about until it is put back."""
+        self.out = True
+        for end in self.ends:
+            end.transport.abort()
+
+    def put_back(self):
+        self.out = False
+
     async def _plug(self, reader, writer):
+        if self.out:
+            writer.transport.abort()
+            return
         try:
             up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.broker)
         except OSError:
             writer.close()
             return
+        ends = {writer, up_writer}
+        self.ends |= ends
         await asyncio.gather(self._pump(reader, up_writer, up=True), self._pump(up_reader, writer, up=False))
+        self.ends -= ends
 
     async def _pump(self, reader, writer, up):
         try:

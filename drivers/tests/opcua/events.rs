@@ -52,6 +52,8 @@ async fn events_and_alarms_of_a_server_are_told_once() {
     until("the link is down", || link.state().phase == LinkPhase::Disconnected).await;
     server.restart().await.expect("the port is free");
     until("the link is up", || link.state().connects == 2).await;
+    // What it watches is there once the first value is.
+    while link.batch().await.readings.iter().all(|reading| reading.validity.is_bad()) {}
     server.tell(&alarm);
     server.tell(&happened(3, 1_000));
     let event = next(&mut link).await;
