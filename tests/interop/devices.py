@@ -10,11 +10,12 @@ collector got is compared with these. Waits are for conditions, with deadlines. 
 import argparse
 import asyncio
 import json
+import logging
 import os
 import re
 import signal
 import sys
-import time
+from itertools import groupby
 from pathlib import Path
 
 import otlp
@@ -73,12 +74,20 @@ class Devices:
         told, _ = await asyncio.wait_for(running.communicate(), 90)
         return running.returncode, told.decode()
 
+    async def while_born(self, *words):
+        """The same, while the edge node is born again and again: a probe never asks it to."""
+        running = asyncio.create_task(self.command(*words))
+        while not running.done():
+            await self.cell.tell(birth=True)
+            await asyncio.wait([running], timeout=0.5)
+        return running.result()
+
     async def trust(self):
         say("a server that nobody has accepted yet")
         code, told = await self.command("check", "--config", self.config, "--probe")
         with self.report.check("an untrusted server is refused, and the message names the way to accept it"):
             assert code == 1, (code, told)
-            self.accept = re.search(r"gemba trust accept \S.*?([0-9a-fA-F]{8,})", told)
+            self.accept = re.search(r"gemba trust accept ([0-9a-f]{8,})", told)
             assert self.accept, told
             assert "secret" not in told, told
         code, told = await self.command("trust", "list", "--config", self.config)
@@ -90,7 +99,7 @@ class Devices:
 
     async def look_around(self):
         say("gemba check --probe and gemba browse")
-        code, told = await self.command("check", "--config", self.config, "--probe")
+        code, told = await self.while_born("check", "--config", self.config, "--probe")
         rows = {tuple(line.split()[:2]): line for line in told.splitlines() if len(line.split()) > 3}
         with self.report.check("check --probe reads every tag of every device, and only unit 9 fails"):
             assert code == 1, (code, told)
@@ -110,7 +119,7 @@ class Devices:
             assert code == 0, (code, told)
             for name in ("State", "Total", "Pressure", "Live"):
                 assert f'"nsu=urn:fab-2:press;s={name}"' in told, told
-        code, told = await self.command("browse", "--config", self.config, "press-2", "--listen", "3s")
+        code, told = await self.while_born("browse", "--config", self.config, "press-2", "--listen", "3s")
         with self.report.check("browse lists the metrics of a Sparkplug device"):
             assert code == 0 and all(name in told for name in ("State", "Total", "Pressure", "Running")), (code, told)
         code, told = await self.command("browse", "--config", self.config, "oven-1")
@@ -141,12 +150,17 @@ class Devices:
             self.count += 1
             await self.press.set(Total=self.count, **values)
 
+    async def make_seen(self, parts, **values):
+        """The same at a pace that a server which samples can follow."""
+        for _ in range(parts):
+            await self.make(1, **values)
+            await self.shows("press-1", "total", self.count)
+
     async def steady(self):
         say("all devices at work")
         await self.press.set(State="Execute")
-        await self.make(5, Pressure=2.5)
+        await self.make_seen(5, Pressure=2.5)
         await self.press.set(Live=0.75)
-        await self.shows("press-1", "total", self.count)
         await self.shows("press-1", "pascal", 250_000.0)
         await self.cell.tell(data={"Total": 11, "Pressure": 3.5, "State": "running"})
         await self.shows("press-2", "total", 11)
@@ -155,9 +169,9 @@ class Devices:
         await self.shows("oven-9", "value", None, BAD)
         with self.report.check("the dead unit's tag is bad and says that nobody answers; its neighbours are good"):
             assert "NoAnswer" in json.dumps(await self.tag("oven-9", "value")), await self.tag("oven-9", "value")
-        await self.press.set(Pressure=850.0)  # an alarm
-        await self.press.set(Pressure=2.0)
-        await self.shows("press-1", "pressure", 2.0)
+        for pressure in (850.0, 2.0):  # an alarm, and its end
+            await self.press.set(Pressure=pressure)
+            await self.shows("press-1", "pressure", pressure)
 
     async def spoilt_line(self):
         say("the serial line: garbled, late and swallowed answers")
@@ -198,8 +212,7 @@ class Devices:
         await self.make(10, Pressure=2.25)
         self.cable.put_back()
         await self.shows("press-1", "total", self.count)
-        await self.make(3)
-        await self.shows("press-1", "total", self.count)
+        await self.make_seen(3)
 
     async def killed(self):
         say("kill -9 while the devices go on")
@@ -207,8 +220,7 @@ class Devices:
         await self.make(15)
         await self.start_gemba("gemba-devices-2")
         await self.shows("press-1", "total", self.count)
-        await self.make(2)
-        await self.shows("press-1", "total", self.count)
+        await self.make_seen(2)
 
     async def deaths(self):
         say("a Sparkplug node dies, and is born again")
@@ -251,7 +263,8 @@ class Devices:
     def check(self, received):
         with self.report.check("every value that the OPC UA server had came upstream once, in order: over the cut and the kill"):
             for name in ("Total", "Reject", "Pressure"):
-                given = [(at, value, status) for at, tag, value, status in self.press.account if tag == name]
+                # The same again is no change, which is what was subscribed to.
+                given = [next(same) for _, same in groupby(self.press.of(name), lambda each: each[1:])]
                 points = received.of(f"factory.tag.{name.lower()}", "press-1")
                 told = [(point.time, point.value) for point in points if not point.bad]
                 missing = [each[:2] for each in given if each[2] == "Good" and each[:2] not in told]
@@ -283,6 +296,7 @@ class Devices:
 
 
 async def main(arguments):
+    logging.getLogger("pymodbus_internal").setLevel(logging.CRITICAL)  # it tells every frame after the first odd one
     report = Report()
     taken = {port: what for port, what in PORTS.items() if port_is_taken(port)}
     if taken:
