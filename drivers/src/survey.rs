@@ -63,6 +63,11 @@ pub trait Survey: Send {
     ) -> impl Future<Output = Result<(), LinkError>> + Send;
 }
 
+// Without a protocol there is nothing to look at.
+#[cfg_attr(
+    not(any(feature = "opcua", feature = "modbus", feature = "mqtt", feature = "gpio")),
+    expect(unused_variables, reason = "nobody is asked")
+)]
 impl Survey for AnyDriver {
     async fn probe(&mut self, told: &mut (dyn FnMut(Probed) + Send)) -> Result<(), LinkError> {
         crate::driver::each!(self, driver => driver.probe(told).await)

@@ -249,7 +249,7 @@ pub(super) fn model_frames(bytes: &[u8], through: u64) -> (Vec<u64>, Option<u64>
     for frame in Frames::sound(bytes, 0) {
         match frame.mark() {
             Some(Mark::Tick(_) | Mark::Deliveries { .. } | Mark::Filters { .. }) if frame.seq > through => {
-                later.push(frame.seq)
+                later.push(frame.seq);
             }
             Some(mark @ Mark::Checkpoint { piece, through, .. }) => {
                 if piece == 0 {
