@@ -25,6 +25,8 @@ const STRETCH: u32 = 64;
 /// Of a stretch that is refused, pieces so small are taken apart only if something else in the stretch is there; of others the
 /// first register is looked at.
 const PIECE: u32 = 8;
+/// Below this each register is looked at: small devices have little, and have it here.
+const NEAR: u32 = 128;
 /// After so many stretches in a row with nothing in them only [`ROUND`] numbers are looked at. A search of all 65,536 would
 /// take minutes on a serial line.
 const EMPTY: u32 = 8;
@@ -181,12 +183,15 @@ impl Search<'_> {
         }
         if values.is_empty() {
             for (from, to) in std::mem::take(&mut small) {
-                if self.lacks(table) {
-                    break;
-                }
-                if let Some(read) = self.ask(table, from, 1).await? {
-                    values.extend((from..).zip(read));
-                    small.push((from + 1, to));
+                for at in if from < NEAR { from..to } else { from..from + 1 } {
+                    if self.lacks(table) {
+                        break;
+                    }
+                    if let Some(read) = self.ask(table, at, 1).await? {
+                        values.extend((at..).zip(read));
+                        small.push((at + 1, to));
+                        break;
+                    }
                 }
             }
         }

@@ -159,7 +159,8 @@ impl Draft {
     }
 }
 
-/// Each interval is a group of its own, in order of first mention.
+/// Each interval is a group of its own, in order of first mention. A station without a tag has one all the same, which
+/// says where it is.
 fn by_interval(tags: Vec<(modbus::Tag, Option<Duration>)>, usual: Duration) -> Vec<(Duration, Vec<modbus::Tag>)> {
     let mut groups: Vec<(Duration, Vec<modbus::Tag>)> = Vec::new();
     for (tag, poll) in tags {
@@ -168,6 +169,9 @@ fn by_interval(tags: Vec<(modbus::Tag, Option<Duration>)>, usual: Duration) -> V
             Some((_, tags)) => tags.push(tag),
             None => groups.push((poll, vec![tag])),
         }
+    }
+    if groups.is_empty() {
+        groups.push((usual, Vec::new()));
     }
     groups
 }
