@@ -4,7 +4,8 @@
 all_targets=(aarch64-unknown-linux-gnu armv7-unknown-linux-gnueabihf)
 
 # What must hold for what is shipped.
-budget_mb=12      # a stripped binary, in MB of 1,000,000 bytes
+aim_mb=12         # a stripped binary, in MB of 1,000,000 bytes: what it is to take
+budget_mb=14      # what it may take until it does (docs/decisions/0006)
 newest_glibc=2.34 # the newest version of glibc's symbols that a gateway must have
 
 say() { printf '%s: %s\n' "${0##*/}" "$*"; }

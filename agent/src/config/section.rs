@@ -80,6 +80,7 @@ impl<T> At<T> {
 
 impl<T: Shape> At<T> {
     /// What `node` says, with its place.
+    #[inline(never)] // for size: many options have the same shape
     pub(super) fn read(node: &Node, report: &mut Report) -> Option<Self> {
         let value = T::read(node, report)?;
         let shown = if let Kind::Scalar(scalar) = &node.kind { scalar.shown() } else { "" };
@@ -235,6 +236,43 @@ pub(super) fn expect_map(node: &Node, report: &mut Report) -> Option<()> {
     }
 }
 
+/// Reports that `key` is not there.
+#[inline(never)]
+pub(super) fn missing(section: &Node, key: &str, report: &mut Report) {
+    report.add(&section.place, &section.path, format!("the key `{key}` is missing"));
+}
+
+/// An option, as its schema tells of it.
+pub(super) struct Described {
+    pub(super) key: &'static str,
+    pub(super) about: &'static [&'static str],
+    pub(super) schema: fn() -> Value,
+    pub(super) default: Option<fn() -> Value>,
+    pub(super) required: bool,
+}
+
+/// The JSON Schema of a section with these options. Each section is a table for it: code for each would be the largest part
+/// of reading a configuration.
+pub(super) fn describe(about: &[&str], options: &[Described]) -> Value {
+    let mut properties = serde_json::Map::new();
+    for option in options {
+        let mut property = (option.schema)();
+        property["description"] = prose(option.about).into();
+        if let Some(default) = option.default {
+            property["default"] = default();
+        }
+        properties.insert(option.key.to_owned(), property);
+    }
+    let required: Vec<&str> = options.iter().filter(|option| option.required).map(|option| option.key).collect();
+    json!({
+        "type": "object",
+        "description": prose(about),
+        "properties": properties,
+        "required": required,
+        "additionalProperties": false,
+    })
+}
+
 /// Declares a section: a struct of allowed keys, each `required`, `optional`, or with a default.
 macro_rules! section {
     ($(#[doc = $doc:literal])+ $name:ident $(<$param:ident: $bound:path>)? {
@@ -270,24 +308,13 @@ macro_rules! section {
 
             fn describe() -> serde_json::Value {
                 use $crate::config::section::*;
-                let mut properties = serde_json::Map::new();
-                let mut required: Vec<Option<&str>> = Vec::new();
-                $(
-                    let key = key_name(stringify!($field));
-                    let mut property = <$shape as Shape>::schema();
-                    property["description"] = prose(&[$($field_doc),+]).into();
-                    $(property["default"] = serde_json::json!($default);)?
-                    properties.insert(key.to_owned(), property);
-                    required.push(section!(@required $need, key));
-                )+
-                let required: Vec<&str> = required.into_iter().flatten().collect();
-                serde_json::json!({
-                    "type": "object",
-                    "description": prose(&[$($doc),+]),
-                    "properties": properties,
-                    "required": required,
-                    "additionalProperties": false,
-                })
+                describe(&[$($doc),+], &[$(Described {
+                    key: key_name(stringify!($field)),
+                    about: &[$($field_doc),+],
+                    schema: <$shape as Shape>::schema,
+                    default: section!(@default $(($default))?),
+                    required: section!(@required $need),
+                }),+])
             }
         }
 
@@ -308,16 +335,18 @@ macro_rules! section {
         }
     };
     (@absent required, $node:ident, $key:ident, $report:ident) => {{
-        $report.add(&$node.place, &$node.path, format!("the key `{}` is missing", $key));
+        missing($node, $key, $report);
         None
     }};
     (@absent optional, $node:ident, $key:ident, $report:ident) => { None };
     (@absent default($default:expr), $node:ident, $key:ident, $report:ident) => {
         At::default_of($node, $key, &serde_json::json!($default), $report)
     };
-    (@required required, $key:ident) => { Some($key) };
-    (@required optional, $key:ident) => { None };
-    (@required default, $key:ident) => { None };
+    (@required required) => { true };
+    (@required optional) => { false };
+    (@required default) => { false };
+    (@default) => { None };
+    (@default ($default:expr)) => { Some(|| serde_json::json!($default)) };
 }
 pub(super) use section;
 
