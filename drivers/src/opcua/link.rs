@@ -50,6 +50,9 @@ pub(super) struct Link {
     pub(super) silence: Duration,
     /// Nodes a read, unless the server wants fewer.
     pub(super) a_call: usize,
+    /// We ended the subscriptions ourselves, and nothing has come of new ones yet: a question for news that was still open
+    /// may be answered that there are none.
+    pub(super) anew: bool,
 }
 
 impl Link {
@@ -68,6 +71,7 @@ impl Link {
             timeout: config.timeout,
             silence: config.timeout,
             a_call: ask::A_CALL,
+            anew: false,
         })
     }
 
@@ -98,7 +102,9 @@ impl Link {
 
     /// What has come and was not looked at yet.
     pub(super) fn next_notice(&mut self) -> Option<Notice> {
-        self.inbox.try_recv().ok()
+        let notice = self.inbox.try_recv().ok()?;
+        self.anew = false;
+        Some(notice)
     }
 
     /// How long the server may say nothing at all.
@@ -130,7 +136,7 @@ impl Link {
             }
             Some(Ok(SessionPollResult::Subscription(SubscriptionActivity::PublishFailed(
                 code @ (StatusCode::BadNoSubscription | StatusCode::BadSubscriptionIdInvalid),
-            )))) => broken("the server has dropped the subscription", code),
+            )))) if !self.anew => broken("the server has dropped the subscription", code),
             Some(Ok(SessionPollResult::Reconnected(_))) => {
                 self.up = true;
                 Ok(())

@@ -75,6 +75,7 @@ impl Link {
     /// Ends the subscriptions, to make them anew. What they told and was not looked at yet is returned.
     pub(super) async fn unsubscribe(&mut self) -> Result<Vec<Notice>, LinkError> {
         let ended = std::mem::take(&mut self.subscriptions);
+        self.anew = true;
         let session = self.session.clone();
         // One that the server has forgotten is as good as ended.
         let _ = self.during_call(async move { session.delete_subscriptions(&ended).await }).await?;
@@ -82,6 +83,7 @@ impl Link {
         while let Some(notice) = self.next_notice() {
             told.push(notice);
         }
+        self.anew = true;
         Ok(told)
     }
 
