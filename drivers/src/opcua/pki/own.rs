@@ -132,7 +132,7 @@ fn who_we_are(now: Time) -> X509Data {
         common_name: format!("gemba on {host}").chars().take(64).collect(),
         organization: "gemba".to_owned(),
         // The library gives every certificate the number 42. Two of one issuer must differ, so the issuer does.
-        organizational_unit: format!("made {}", now.timestamp().strftime("%Y-%m-%d %H.%M.%S")),
+        organizational_unit: format!("made {}", now.timestamp().strftime("%Y-%m-%d %H.%M.%S%.3f")),
         country: String::new(),
         state: String::new(),
         alt_host_names: X509Data::alt_host_names(&format!("urn:{host}:gemba"), Some(vec![host]), false, false, false),
