@@ -115,24 +115,25 @@ impl Client {
     fn establish(&mut self) -> Result<(), LinkError> {
         let lines = self.lines();
         let hardware = &mut *self.hardware;
-        let mut faults: Vec<Fault> = Vec::new();
+        let mut faults: Vec<(String, Fault)> = Vec::new();
         for pin in &mut self.pins {
             if let Err(fault) = pin.open(hardware, &lines) {
-                warn!(line = %pin.line, %fault, "an input cannot be had");
-                faults.push(fault);
+                faults.push((format!("input {}", pin.line), fault));
             }
         }
         for output in &mut self.outputs {
             if let Err(fault) = output.open(hardware, &lines) {
-                warn!(output = %output.name, line = %output.line, %fault, "an output cannot be had");
-                faults.push(fault);
+                faults.push((format!("output {}", output.name), fault));
             }
         }
-        faults.extend(self.converters.open(hardware));
-        match faults.into_iter().next() {
-            Some(fault) if !self.has_something() && !self.converters.any_open() => Err(fault.of_link()),
-            Some(_) | None => Ok(()),
+        faults.extend(self.converters.open(hardware).into_iter().map(|fault| ("converter".to_owned(), fault)));
+        if !faults.is_empty() && !self.has_something() && !self.converters.any_open() {
+            return Err(faults.swap_remove(0).1.of_link()); // said once, by whoever tries again and again
         }
+        for (what, fault) in faults {
+            warn!(%what, %fault, "it cannot be had; the rest goes on");
+        }
+        Ok(())
     }
 
     /// Whether the chip gives us anything.
