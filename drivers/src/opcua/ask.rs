@@ -108,7 +108,7 @@ impl Link {
         let mut answers = Vec::with_capacity(asked.len());
         while answers.len() < asked.len() {
             let piece = &asked[answers.len()..asked.len().min(answers.len() + a_call)];
-            match self.during_call(call(self.session(), piece.to_vec())).await? {
+            match self.during_call(call(self.session.clone(), piece.to_vec())).await? {
                 Ok(told) if told.len() == piece.len() => answers.extend(told),
                 Ok(told) => {
                     let why = format!("{} answers to {} questions", told.len(), piece.len());

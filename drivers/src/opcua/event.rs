@@ -237,7 +237,7 @@ impl Link {
         subscription: u32,
         item: MonitoredItemCreateRequest,
     ) -> Result<StatusCode, LinkError> {
-        let session = self.session();
+        let session = self.session.clone();
         let answer = self
             .during_call(async move {
                 CreateMonitoredItems::new(subscription, &session)
@@ -280,7 +280,7 @@ impl Link {
 
     /// Asks the server to tell the alarms that stand, if it has such a thing.
     pub(super) async fn refresh_conditions(&mut self, subscription: u32) -> Result<(), LinkError> {
-        let session = self.session();
+        let session = self.session.clone();
         let call = CallMethodRequest {
             object_id: ObjectTypeId::ConditionType.into(),
             method_id: MethodId::ConditionType_ConditionRefresh.into(),

@@ -89,15 +89,9 @@ impl Link {
 
     /// What the server says at one of its own variables; `None` when it has none or does not say.
     pub(super) async fn read_one(&mut self, variable: VariableId) -> Result<Option<Variant>, LinkError> {
-        let session = self.session.clone();
-        let nodes = [ReadValueId::from(NodeId::from(variable))];
-        let answers = self.during(async move { session.read(&nodes, TimestampsToReturn::Neither, 0.0).await }).await?;
+        let asked = vec![ReadValueId::from(NodeId::from(variable))];
+        let answers = self.read(asked, TimestampsToReturn::Neither).await?;
         Ok(answers.into_iter().next().filter(|answer| answer.status().is_good()).and_then(|answer| answer.value))
-    }
-
-    /// For calls that are made with [`Link::during_call`].
-    pub(super) fn session(&self) -> Arc<Session> {
-        self.session.clone()
     }
 
     /// What has come and was not looked at yet.

@@ -190,6 +190,7 @@ impl Client {
     /// Makes a session that watches nothing.
     async fn dial(&mut self) -> Result<&mut Link, LinkError> {
         self.close().await;
+        self.picks = Picks::default();
         self.servers.reach(&self.config, &mut self.link).await?;
         self.link.as_mut().ok_or_else(|| LinkError::Broken("not connected".to_owned()))
     }
@@ -201,7 +202,7 @@ impl Client {
         let tags: Vec<_> = self.config.stations.iter().flat_map(|station| &station.tags).collect();
         let addresses: Vec<_> = tags.iter().map(|tag| &tag.node).collect();
         let mut nodes = find::nodes(link, &server.namespaces, &addresses).await?;
-        self.picks = find::picks(link, &tags, &mut nodes).await?;
+        self.picks = find::picks(link, &tags, &mut nodes).await?.watched_as(&self.picks);
         self.nodes = nodes;
         self.server = Some(server);
         Ok(())

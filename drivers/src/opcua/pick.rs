@@ -208,6 +208,12 @@ impl Picks {
         }
     }
 
+    /// What `before` knew of how items are watched still holds: they go on as they are.
+    pub(super) fn watched_as(mut self, before: &Self) -> Self {
+        before.by_handle.iter().filter(|(_, picked)| picked.whole).for_each(|(handle, _)| self.whole(*handle));
+        self
+    }
+
     /// What the tag behind `handle` is of what the server said of its node. What cannot be had is a bad status; what is no
     /// value stays as it is, for [`convert`] to say so.
     pub(super) fn of(&self, handle: u32, told: DataValue) -> DataValue {

@@ -1,8 +1,9 @@
 //! How nodes are addressed, and what of their values a tag is.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
-use gemba_drivers::opcua::{Config, Pick};
+use gemba_drivers::opcua::{Client, Config, Pick};
 use gemba_drivers::sim::opcua::{Inspection, OpcuaServer};
 use gemba_drivers::{OwnStatus, Reading, Status, TagId, Time, Validity, Value};
 use opcua::types::{StatusCode, Variant};
@@ -103,6 +104,22 @@ async fn a_server_that_cuts_out_no_ranges_is_helped() {
     let server = machine().await;
     server.refuse_ranges(true);
     picked_from(&server).await;
+}
+
+#[tokio::test]
+async fn a_whole_array_goes_on_being_cut_after_what_was_refused_is_asked_for_again() {
+    let server = machine().await;
+    server.refuse_ranges(true);
+    server.hide("AOI.Speed", true);
+    let picks = [("Zones", element("1:2")), ("Speed", Pick::default())];
+    let client = Client::new(tags(&server, &picks)).asking_again_every(Duration::from_millis(30));
+    let mut link = Supervised::start_client(client, server.endpoint());
+    assert_eq!(link.first_of_each(2).await[&TagId(0)].value, Value::Text("[11,12]".into()));
+    server.hide("AOI.Speed", false);
+    assert_eq!(link.next_of(TagId(1)).await.validity, Validity::Good, "it was asked for again");
+    server.set_machine("Zones", vec![20.0_f64, 21.0, 22.0, 23.0], Time::now());
+    assert_eq!(link.next_of(TagId(0)).await.value, Value::Text("[21,22]".into()));
+    link.stop().await;
 }
 
 async fn picked_from(server: &OpcuaServer) {
