@@ -126,6 +126,15 @@ pub struct Batch {
     pub receipt: Option<Receipt>,
 }
 
+impl Batch {
+    /// Whether there is nothing to hand over.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let Self { readings, losses, events, backfills, receipt } = self;
+        readings.is_empty() && losses.is_empty() && events.is_empty() && backfills.is_empty() && receipt.is_none()
+    }
+}
+
 /// One entry of the loss ledger: a span of data that was dropped, rejected, quarantined or never came.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Loss {

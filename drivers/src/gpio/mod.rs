@@ -151,7 +151,7 @@ impl Client {
         let mut batch = self.stand(Time::now());
         let mut look = Instant::now() + self.look;
         loop {
-            if !(batch.readings.is_empty() && batch.losses.is_empty()) {
+            if !batch.is_empty() {
                 let told = std::mem::take(&mut batch);
                 outlet.deliver(told).await.map_err(|stopped: Stopped| LinkError::Broken(stopped.to_string()))?;
             }

@@ -319,7 +319,7 @@ impl Client {
     }
 
     async fn deliver(&mut self, outlet: &Outlet, batch: Batch) -> Result<(), LinkError> {
-        if batch.readings.is_empty() && batch.losses.is_empty() && batch.backfills.is_empty() {
+        if batch.is_empty() {
             return Ok(());
         }
         let Some(link) = self.link.as_mut() else { return Err(LinkError::Broken("not connected".to_owned())) };

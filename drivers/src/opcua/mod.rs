@@ -426,8 +426,7 @@ impl Client {
                     outlet.confirm(&same, received);
                     same.clear();
                 }
-                let empty = batch.readings.is_empty() && batch.losses.is_empty() && batch.events.is_empty();
-                if !empty {
+                if !batch.is_empty() {
                     outlet.deliver(batch).instrument(span).await.map_err(|_| stopping())?;
                 }
                 // Time that we spent waiting is not the server's silence.
