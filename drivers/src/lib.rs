@@ -7,18 +7,21 @@
 //! No driver can write to a device: there is no write call in this crate but for what the configuration names: digital outputs
 //! ([`gpio::Switch`]), and Sparkplug nodes that may be asked for a birth.
 
+pub mod batch;
 pub mod breaker;
 pub mod delivery;
 pub mod driver;
 pub mod event;
 #[cfg(feature = "gpio")]
 pub mod gpio;
+pub mod link;
 #[cfg(feature = "modbus")]
 pub mod modbus;
 #[cfg(feature = "mqtt")]
 pub mod mqtt;
 #[cfg(feature = "opcua")]
 pub mod opcua;
+pub mod outlet;
 pub mod reading;
 #[cfg(feature = "sim")]
 pub mod sim;
@@ -28,13 +31,13 @@ pub mod time;
 mod trace;
 pub mod treat;
 
+pub use batch::{Backfill, Batch, Keep, Loss, Receipt};
 pub use breaker::{Breaker, BreakerState, BreakerView, Durations};
 pub use delivery::{Deliveries, Delivery};
-pub use driver::{
-    AnyDriver, Backfill, Batch, DeviceState, Driver, Keep, LinkError, LinkPhase, LinkState, Loss, Outlet, Receipt,
-    Rung, Stale, Stopped,
-};
+pub use driver::{AnyDriver, Driver, LinkError};
 pub use event::Event;
+pub use link::{DeviceState, LinkPhase, LinkState};
+pub use outlet::{Outlet, Rung, Stale, Stopped};
 pub use reading::{OwnStatus, Reading, Status, TagId, Validity, Value};
 pub use time::Time;
 

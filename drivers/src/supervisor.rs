@@ -10,30 +10,40 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
 use crate::{
-    Batch, BreakerState, Driver, LinkError, LinkPhase, Outlet, OwnStatus, Reading, Status, TagId, Time, trace,
+    Batch, BreakerState, Driver, LinkError, LinkPhase, Outlet, OwnStatus, Reading, Status, Stopped, TagId, Time, trace,
 };
 
 /// The shortest pause between two attempts.
 pub const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// The longest pause between two attempts, before jitter.
+/// The longest pause between two attempts.
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A link that stood so long begins with the shortest pause again. One that breaks sooner goes on with longer ones:
 /// a peer that lets us in and drops us is not to be knocked at twice a second for ever.
 const STEADY: Duration = Duration::from_secs(5);
-/// How long a goodbye may take at a stop.
-const GOODBYE: Duration = Duration::from_secs(2);
+/// How long a goodbye may take at a stop: longer than the drivers give their peers, so that they end theirs.
+const GOODBYE: Duration = Duration::from_secs(3);
 
 /// The pauses between attempts, here and wherever gemba tries again: doubling, jittered (up to as
-/// much again), capped at 30 s in all, without end.
+/// much again), at most 30 s in all, without end.
 pub fn pauses() -> impl Iterator<Item = Duration> + Send + use<> {
+    pauses_from(FIRST_PAUSE)
+}
+
+fn pauses_from(first: Duration) -> impl Iterator<Item = Duration> + Send + use<> {
     ExponentialBuilder::default()
-        .with_min_delay(FIRST_PAUSE)
-        .with_max_delay(LONGEST_PAUSE)
+        .with_min_delay(first)
+        .with_max_delay(LONGEST_PAUSE / 2) // and the jitter at most as much again
         .with_factor(2.0)
         .with_jitter()
         .without_max_times()
         .build()
-        .map(|pause| pause.min(LONGEST_PAUSE))
+}
+
+/// The pause after `error`: one that trying again soon does not help takes the longest, jittered too, so that links that were
+/// refused together do not knock together.
+fn pause_after(error: &LinkError, waits: &mut impl Iterator<Item = Duration>) -> Duration {
+    let pause = if error.retry_helps() { waits.next() } else { pauses_from(LONGEST_PAUSE / 2).next() };
+    pause.unwrap_or(LONGEST_PAUSE)
 }
 
 /// Keeps `driver`'s link up until `stop`, delivering into `outlet`. `name` is the endpoint, for logs.
@@ -48,7 +58,7 @@ pub async fn supervise(mut driver: impl Driver, name: String, outlet: Outlet, st
             () = keep_up(&mut driver, &name, &outlet) => {}
         }
         // What was held back is not lost, as long as somebody takes it.
-        let flushed = timeout(GOODBYE, outlet.flush());
+        let flushed = timeout(GOODBYE, or_panic(outlet.flush()));
         let _ = tokio::join!(flushed, close(&mut driver));
     }
     .instrument(span)
@@ -84,7 +94,10 @@ async fn keep_up(driver: &mut impl Driver, name: &str, outlet: &Outlet) {
                 outlet.begin();
                 let error = tokio::select! {
                     error = or_panic(driver.run(outlet)) => error.unwrap_or_else(|panic| panic),
-                    _ = outlet.tend() => return,
+                    ended = or_panic(outlet.tend()) => match ended {
+                        Ok(Stopped) => return,
+                        Err(panic) => panic,
+                    },
                 };
                 outlet.end();
                 if up.elapsed() >= STEADY {
@@ -98,7 +111,7 @@ async fn keep_up(driver: &mut impl Driver, name: &str, outlet: &Outlet) {
             }
             Err(error) => error,
         };
-        let pause = if error.retry_helps() { waits.next() } else { Some(LONGEST_PAUSE) }.unwrap_or(LONGEST_PAUSE);
+        let pause = pause_after(&error, &mut waits);
         note_failure(outlet, &error, pause);
         close(driver).await;
         tokio::time::sleep(pause).await;
@@ -127,7 +140,7 @@ async fn or_panic<T>(work: impl Future<Output = T>) -> Result<T, LinkError> {
 }
 
 /// One bad reading a tag, from the last proof of life on.
-async fn mark_lost(tags: Vec<TagId>, outlet: &Outlet, lost: Time) -> Result<(), crate::Stopped> {
+async fn mark_lost(tags: Vec<TagId>, outlet: &Outlet, lost: Time) -> Result<(), Stopped> {
     let now = Time::now();
     let readings = tags.into_iter().map(|tag| Reading::bad(tag, Status::Own(OwnStatus::LinkLost), lost, now)).collect();
     outlet.announce(Batch { readings, ..Batch::default() }).await
@@ -443,12 +456,49 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn an_event_is_told_though_the_value_beside_it_is_not() {
+        let (batches, mut inlet) = mpsc::channel(8);
+        let outlet = treated(batches, treat::Options { on_change: true, ..Default::default() });
+        let now = Time::now();
+        let same = || vec![Reading::good(TagId(0), crate::Value::Int(1), now, now)];
+        let event = crate::Event {
+            station: "a".into(),
+            time: now,
+            received: now,
+            kind: "OffNormalAlarmType".into(),
+            severity: 800,
+            message: "door open".into(),
+            attributes: Vec::new(),
+        };
+        let gap = crate::Backfill { station: "a".into(), from: now, to: now, count: 1 };
+        for batch in [
+            Batch { readings: same(), ..Batch::default() },
+            Batch { readings: same(), ..Batch::default() },
+            Batch { readings: same(), events: vec![event.clone()], ..Batch::default() },
+            Batch { readings: same(), backfills: vec![gap.clone()], ..Batch::default() },
+        ] {
+            outlet.deliver(batch).await.expect("there is room");
+        }
+        drop(outlet);
+        let mut told = Vec::new();
+        while let Some(Batch { readings, events, backfills, .. }) = inlet.recv().await {
+            told.push((readings.len(), events, backfills));
+        }
+        assert_eq!(told, [(1, vec![], vec![]), (0, vec![event], vec![]), (0, vec![], vec![gap])]);
+    }
+
     #[test]
     fn pauses_grow_and_stay_under_the_cap() {
         let first: Vec<_> = pauses().take(50).collect();
         assert!(first.iter().all(|pause| (FIRST_PAUSE..=LONGEST_PAUSE).contains(pause)), "{first:?}");
         assert!(first[0] <= FIRST_PAUSE * 2, "the first try comes soon: {:?}", first[0]);
         assert!(first[40] >= LONGEST_PAUSE / 2, "later ones are patient: {:?}", first[40]);
+        assert!(first[30..].windows(2).any(|two| two[0] != two[1]), "jittered at the cap too: {first:?}");
+        let refused = LinkError::Refused("no such user".into());
+        let waits: Vec<_> = std::iter::repeat_with(|| pause_after(&refused, &mut pauses())).take(20).collect();
+        assert!(waits.iter().all(|pause| (LONGEST_PAUSE / 2..=LONGEST_PAUSE).contains(pause)), "{waits:?}");
+        assert!(waits.windows(2).any(|two| two[0] != two[1]), "{waits:?}");
         assert!(pauses().take(20).collect::<Vec<_>>() != pauses().take(20).collect::<Vec<_>>(), "jittered");
     }
 }

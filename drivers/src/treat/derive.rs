@@ -3,6 +3,9 @@
 //! Once for each batch, after everything else in it, however many of its inputs came; the expression itself only if one of
 //! them changed. Nothing is told until each input has come once. The time is that of the newest input, the validity that of
 //! the worst.
+//!
+//! History of one input is computed with what is known of the others at its instant. Where they are known later already
+//! there is nothing to tell: neither what is now nor what was then.
 
 use std::sync::Arc;
 
@@ -64,10 +67,14 @@ impl Derived {
     /// An input came.
     pub(super) fn take(&mut self, reading: &Reading) {
         let Some(at) = self.inputs.iter().position(|input| *input == reading.tag) else { return };
+        let later = |held: &Option<Reading>| held.as_ref().is_some_and(|held| held.source_time > reading.source_time);
+        if reading.backfilled && later(&self.latest[at]) {
+            return;
+        }
         let as_before = |held: &Reading| held.value == reading.value && held.validity == reading.validity;
         self.changed |= !self.latest[at].as_ref().is_some_and(as_before);
         self.latest[at] = Some(reading.clone());
-        self.due = true;
+        self.due |= !(reading.backfilled && self.latest.iter().any(later));
     }
 
     /// What it comes to now, if anything came.

@@ -17,6 +17,9 @@ pub(super) fn is_sign_of_life(reading: &Reading) -> bool {
     !matches!(reading.validity, Validity::Bad(Status::Own(AgentDown | LinkLost | NoAnswer | Stale)))
 }
 
+/// In the order in which they are climbed.
+const RUNGS: [Rung; 3] = [Rung::Look, Rung::Renew, Rung::Reconnect];
+
 #[derive(Debug)]
 pub(super) struct Fresh {
     age: Duration,
@@ -77,6 +80,11 @@ impl Fresh {
         }
     }
 
+    /// The rung that the driver was told last, since something came.
+    pub(super) fn rung(&self) -> Option<Rung> {
+        RUNGS.get(usize::from(self.told).checked_sub(1)?).copied()
+    }
+
     /// The link is down: nothing to look at until it is up again.
     pub(super) fn rest(&mut self) {
         self.armed = false;
@@ -86,12 +94,9 @@ impl Fresh {
         let mut look = Look::default();
         let silent = now.saturating_duration_since(self.heard);
         if !self.bad || self.stale {
-            let rung = match self.told {
-                0 if silent >= self.age / 2 => Some(Rung::Look),
-                1 if silent >= self.age => Some(Rung::Renew),
-                2 if silent >= self.age * 2 => Some(Rung::Reconnect),
-                _ => None,
-            };
+            let after = [self.age / 2, self.age, self.age * 2];
+            let next = usize::from(self.told);
+            let rung = RUNGS.get(next).copied().filter(|_| silent >= after[next]);
             self.told += u8::from(rung.is_some());
             look.rung = rung;
             if silent >= self.age && !self.stale {

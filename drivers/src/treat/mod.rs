@@ -117,7 +117,8 @@ pub struct Treatment {
     up: bool,
     /// Something came from the device since it came up.
     flowed: bool,
-    silent: [Vec<TagId>; 3],
+    /// What the driver is to be told, a rung each.
+    silent: [BTreeSet<TagId>; 3],
     scratch: Vec<Reading>,
 }
 
@@ -311,11 +312,19 @@ impl Treatment {
         }
     }
 
-    /// The tags that the driver has not been told of yet: the highest rung first.
+    /// The tags that the driver has not been told of yet and that are still silent: the highest rung first.
     pub fn silent(&mut self) -> Option<Stale> {
-        let rungs = [(2, Rung::Reconnect), (1, Rung::Renew), (0, Rung::Look)];
-        let (at, rung) = rungs.into_iter().find(|(at, _)| !self.silent[*at].is_empty())?;
-        Some(Stale { tags: std::mem::take(&mut self.silent[at]), rung })
+        [Rung::Reconnect, Rung::Renew, Rung::Look].into_iter().find_map(|rung| {
+            let mut tags: Vec<TagId> = std::mem::take(&mut self.silent[rung as usize]).into_iter().collect();
+            tags.retain(|tag| self.stands_on(*tag, rung));
+            (!tags.is_empty()).then_some(Stale { tags, rung })
+        })
+    }
+
+    /// Whether nothing has come for the tag since it climbed to `rung`, and it climbed no further.
+    fn stands_on(&self, tag: TagId, rung: Rung) -> bool {
+        let fresh = self.place(tag).and_then(|at| self.slots[at].fresh.as_ref());
+        fresh.is_some_and(|fresh| fresh.rung() == Some(rung))
     }
 
     /// Whether there is any.
@@ -389,7 +398,7 @@ impl Treatment {
             self.agenda.set(due, at, Due::Age);
         }
         if let Some(rung) = look.rung.filter(|_| !computed) {
-            self.silent[rung as usize].push(tag); // in order of the rungs
+            self.silent[rung as usize].insert(tag);
         }
         if let Some(since) = look.stale {
             let bad = Reading::bad(tag, crate::Status::Own(crate::OwnStatus::Stale), since, since.max(wall));

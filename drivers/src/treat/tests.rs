@@ -186,6 +186,27 @@ fn derived_tags_come_after_their_inputs_and_once_for_each_batch() {
 }
 
 #[test]
+fn history_of_one_input_is_not_told_as_what_is_now() {
+    let tags = [("a", 10), ("b", 11)];
+    let mut bench = Bench::new([None, None, formula("a + b", &tags)]);
+    let mut derived = |second: f64, readings| {
+        let told = bench.batch(second, readings).into_iter().filter(|it| it.tag.0 == 12);
+        told.map(|it| (it.source_time, it.value.as_f64(), it.backfilled)).collect::<Vec<_>>()
+    };
+    let then = |tag, second, value| number(tag, second, value).from_history();
+    assert_eq!(derived(1.0, vec![number(10, 1.0, 1.0), number(11, 1.0, 10.0)]), [(at(1.0), Some(11.0), false)]);
+    // Both caught up, in order: each instant by itself.
+    let both = vec![then(10, 2.0, 2.0), then(11, 2.5, 20.0), then(10, 3.0, 3.0)];
+    let told = [(at(2.0), Some(12.0), true), (at(2.5), Some(22.0), true), (at(3.0), Some(23.0), true)];
+    assert_eq!(derived(5.0, both), told);
+    // One is caught up, the other is known of later.
+    assert_eq!(derived(6.0, vec![number(11, 6.0, 60.0)]), [(at(6.0), Some(63.0), false)]);
+    assert_eq!(derived(7.0, vec![then(10, 4.0, 4.0), then(10, 5.0, 5.0)]), [], "neither then nor now");
+    assert_eq!(derived(8.0, vec![number(10, 8.0, 8.0)]), [(at(8.0), Some(68.0), false)]);
+    assert_eq!(derived(9.0, vec![then(10, 7.0, 7.0), number(11, 9.0, 90.0)]), [(at(9.0), Some(98.0), false)]);
+}
+
+#[test]
 fn a_derived_tag_is_as_good_as_its_worst_input() {
     let tags = [("volts", 10), ("amps", 11)];
     let mut bench = Bench::new([None, None, formula("volts / amps", &tags)]);
@@ -234,6 +255,20 @@ fn silence_is_answered_rung_by_rung_and_once_each() {
     assert_eq!(bench.number(501.0, 1.0), [(501.0, 1.0)]);
     assert_eq!(bench.tend(506.1), []);
     assert_eq!(rung(&mut bench).map(|(_, rung)| rung), Some(Rung::Look), "and from the beginning");
+}
+
+/// A driver may be busy while its tags climb: what has come since then is not to be answered.
+#[test]
+fn a_rung_that_was_not_taken_in_time_is_forgotten_when_something_comes() {
+    let aged = || Some(Options { max_age: Some(10 * SECOND), ..Options::default() });
+    let mut bench = Bench::new([aged(), aged(), aged()]);
+    let now = bench.now(0.0);
+    bench.treatment.begin(now, at(0.0));
+    (1..=50).for_each(|half| drop(bench.tend(f64::from(half) / 2.0)));
+    bench.batch(25.0, vec![number(10, 25.0, 1.0)]);
+    bench.tend(30.0);
+    let told: Vec<_> = std::iter::from_fn(|| bench.treatment.silent()).map(|it| (it.rung, it.tags)).collect();
+    assert_eq!(told, [(Rung::Reconnect, vec![TagId(11), TagId(12)]), (Rung::Look, vec![TagId(10)])]);
 }
 
 #[test]
