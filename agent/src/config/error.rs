@@ -68,13 +68,13 @@ pub(super) struct Report {
 impl Report {
     /// Something is wrong at `place`.
     pub(super) fn add(&mut self, place: &Place, path: &str, message: impl Into<String>) {
-        self.findings.push(Finding {
-            file: place.file.to_string(),
-            line: place.line,
-            column: place.column,
-            path: path.to_owned(),
-            message: message.into(),
-        });
+        self.push(place, path, message.into());
+    }
+
+    #[inline(never)] // for size: there are hundreds of messages
+    fn push(&mut self, place: &Place, path: &str, message: String) {
+        let (file, path) = (place.file.to_string(), path.to_owned());
+        self.findings.push(Finding { file, line: place.line, column: place.column, path, message });
     }
 
     /// Something is wrong with a file as a whole.

@@ -70,7 +70,7 @@ section! {
         /// `gzip` or `none`.
         compression: OneOf<Compression> => default("gzip");
         /// What is sent, for an upstream that has no place for all. What is left out is not sent later either.
-        signals: Vec<At<OneOf<Signal>>> => default(Signal::ALL.map(Signal::word));
+        signals: Vec<At<OneOf<Signal>>> => default(["metrics", "logs", "traces"]);
         /// Extra request headers; a value may be a secret.
         headers: Entries<Hidden> => optional;
         /// For one request, from connect to the last byte of the answer.

@@ -87,10 +87,43 @@ impl<T: Shape> At<T> {
         Some(Self { value, place: node.place.clone(), path: Rc::clone(&node.path), shown: shown.into(), written: true })
     }
 
-    /// The default of option `key` of `section`.
-    pub(super) fn default_of(section: &Node, key: &str, default: &Value, report: &mut Report) -> Option<Self> {
-        let node = defaulted(&section.place, join(&section.path, key), default);
+    /// Option `key` of `section`: as it is written, or its default.
+    #[inline(never)]
+    pub(super) fn option(section: &Node, key: &str, need: Need, report: &mut Report) -> Option<Self> {
+        if let Some(node) = section.get(key) {
+            return Self::read(node, report);
+        }
+        let node = need.absent(section, key, report)?;
         Self::read(&node, report).map(|held| Self { written: false, ..held })
+    }
+}
+
+/// What holds for an option that is left out.
+#[derive(Clone, Copy)]
+pub(super) enum Need {
+    Required,
+    Optional,
+    /// It is this, as JSON.
+    Default(&'static str),
+}
+
+impl Need {
+    /// What stands in place of `key`, which `section` does not have.
+    #[inline(never)]
+    fn absent(self, section: &Node, key: &str, report: &mut Report) -> Option<Node> {
+        match self {
+            Self::Required => {
+                report.add(&section.place, &section.path, format!("the key `{key}` is missing"));
+                None
+            }
+            Self::Optional => None,
+            Self::Default(_) => Some(defaulted(&section.place, join(&section.path, key), &self.default()?)),
+        }
+    }
+
+    fn default(self) -> Option<Value> {
+        let Self::Default(json) = self else { return None };
+        Some(serde_json::from_str(json).expect("a default is JSON: every one is read by the tests"))
     }
 }
 
@@ -109,28 +142,41 @@ fn defaulted(place: &Place, path: String, default: &Value) -> Node {
 
 impl<T: Leaf> Shape for T {
     fn read(node: &Node, report: &mut Report) -> Option<Self> {
-        let scalar = match &node.kind {
-            Kind::Scalar(scalar) => scalar,
-            Kind::Broken => return None,
-            Kind::Empty | Kind::List(_) | Kind::Map(_) => {
-                report.add(&node.place, &node.path, format!("expected {}, found {}", T::FORM, node.what()));
-                return None;
-            }
-        };
-        T::parse(scalar)
-            .map_err(|message| {
-                let message = match &scalar.template {
-                    None => message,
-                    // The message may quote what was filled in, and that may be a secret.
-                    Some(template) => format!("`{template}`, filled in, is not {}", T::FORM),
-                };
-                report.add(&node.place, &node.path, message);
-            })
-            .ok()
+        let scalar = scalar(node, T::FORM, report)?;
+        T::parse(scalar).map_err(|message| refuse(node, scalar, T::FORM, message, report)).ok()
     }
 
     fn schema() -> Value {
         <T as Leaf>::schema()
+    }
+}
+
+/// The single value in `node`, or a report.
+#[inline(never)]
+fn scalar<'a>(node: &'a Node, form: &str, report: &mut Report) -> Option<&'a Scalar> {
+    let Kind::Scalar(scalar) = &node.kind else {
+        expected(node, form, report);
+        return None;
+    };
+    Some(scalar)
+}
+
+/// Reports that `scalar` is not what it should be.
+#[inline(never)]
+fn refuse(node: &Node, scalar: &Scalar, form: &str, message: String, report: &mut Report) {
+    let message = match &scalar.template {
+        None => message,
+        // The message may quote what was filled in, and that may be a secret.
+        Some(template) => format!("`{template}`, filled in, is not {form}"),
+    };
+    report.add(&node.place, &node.path, message);
+}
+
+/// Reports that something else than `form` stands there, unless what stands there was reported before.
+#[inline(never)]
+fn expected(node: &Node, form: &str, report: &mut Report) {
+    if !matches!(node.kind, Kind::Broken) {
+        report.add(&node.place, &node.path, format!("expected {form}, found {}", node.what()));
     }
 }
 
@@ -145,13 +191,8 @@ impl<T: Shape> Shape for Vec<At<T>> {
                 (items.is_empty() || !all.is_empty()).then_some(all)
             }
             Kind::Empty => Some(Self::new()),
-            Kind::Broken => None,
-            Kind::Scalar(_) | Kind::Map(_) => {
-                report.add(
-                    &node.place,
-                    &node.path,
-                    format!("expected a list, each entry led by `-`; found {}", node.what()),
-                );
+            Kind::Broken | Kind::Scalar(_) | Kind::Map(_) => {
+                expected(node, "a list, each entry led by `-`", report);
                 None
             }
         }
@@ -161,6 +202,8 @@ impl<T: Shape> Shape for Vec<At<T>> {
         json!({ "type": "array", "items": T::schema() })
     }
 }
+
+const SECTION: &str = "a section of `key: value`";
 
 /// A map with keys of the user's own.
 #[derive(Debug)]
@@ -173,13 +216,8 @@ impl<V: Shape> Shape for Entries<V> {
                 entries.iter().filter_map(|(key, value)| Some((key.clone(), At::read(value, report)?))).collect(),
             )),
             Kind::Empty => Some(Self(Vec::new())),
-            Kind::Broken => None,
-            Kind::Scalar(_) | Kind::List(_) => {
-                report.add(
-                    &node.place,
-                    &node.path,
-                    format!("expected a section of `key: value`, found {}", node.what()),
-                );
+            Kind::Broken | Kind::Scalar(_) | Kind::List(_) => {
+                expected(node, SECTION, report);
                 None
             }
         }
@@ -226,20 +264,11 @@ pub(super) fn refuse_unknown(
 
 /// The map in `node`, or a report.
 pub(super) fn expect_map(node: &Node, report: &mut Report) -> Option<()> {
-    match node.kind {
-        Kind::Map(_) => Some(()),
-        Kind::Broken => None,
-        Kind::Empty | Kind::Scalar(_) | Kind::List(_) => {
-            report.add(&node.place, &node.path, format!("expected a section of `key: value`, found {}", node.what()));
-            None
-        }
+    if !matches!(node.kind, Kind::Map(_)) {
+        expected(node, SECTION, report);
+        return None;
     }
-}
-
-/// Reports that `key` is not there.
-#[inline(never)]
-pub(super) fn missing(section: &Node, key: &str, report: &mut Report) {
-    report.add(&section.place, &section.path, format!("the key `{key}` is missing"));
+    Some(())
 }
 
 /// An option, as its schema tells of it.
@@ -247,8 +276,7 @@ pub(super) struct Described {
     pub(super) key: &'static str,
     pub(super) about: &'static [&'static str],
     pub(super) schema: fn() -> Value,
-    pub(super) default: Option<fn() -> Value>,
-    pub(super) required: bool,
+    pub(super) need: Need,
 }
 
 /// The JSON Schema of a section with these options. Each section is a table for it: code for each would be the largest part
@@ -258,12 +286,13 @@ pub(super) fn describe(about: &[&str], options: &[Described]) -> Value {
     for option in options {
         let mut property = (option.schema)();
         property["description"] = prose(option.about).into();
-        if let Some(default) = option.default {
-            property["default"] = default();
+        if let Some(default) = option.need.default() {
+            property["default"] = default;
         }
         properties.insert(option.key.to_owned(), property);
     }
-    let required: Vec<&str> = options.iter().filter(|option| option.required).map(|option| option.key).collect();
+    let required: Vec<&str> =
+        options.iter().filter(|option| matches!(option.need, Need::Required)).map(|option| option.key).collect();
     json!({
         "type": "object",
         "description": prose(about),
@@ -273,10 +302,10 @@ pub(super) fn describe(about: &[&str], options: &[Described]) -> Value {
     })
 }
 
-/// Declares a section: a struct of allowed keys, each `required`, `optional`, or with a default.
+/// Declares a section: a struct of allowed keys, each `required`, `optional`, or with a default, which is written as JSON.
 macro_rules! section {
     ($(#[doc = $doc:literal])+ $name:ident $(<$param:ident: $bound:path>)? {
-        $($(#[doc = $field_doc:literal])+ $field:ident: $shape:ty => $need:ident $(($default:expr))?;)+
+        $($(#[doc = $field_doc:literal])+ $field:ident: $shape:ty => $need:ident $(($default:tt))?;)+
     }) => {
         $(#[doc = $doc])+
         #[derive(Debug)]
@@ -294,11 +323,7 @@ macro_rules! section {
                 use $crate::config::section::*;
                 expect_map(node, report)?;
                 Some(Self { $($field: {
-                    let key = key_name(stringify!($field));
-                    match node.get(key) {
-                        Some(value) => At::<$shape>::read(value, report),
-                        None => section!(@absent $need $(($default))?, node, key, report),
-                    }
+                    At::<$shape>::option(node, key_name(stringify!($field)), section!(@need $need $(($default))?), report)
                 },)+ })
             }
 
@@ -312,8 +337,7 @@ macro_rules! section {
                     key: key_name(stringify!($field)),
                     about: &[$($field_doc),+],
                     schema: <$shape as Shape>::schema,
-                    default: section!(@default $(($default))?),
-                    required: section!(@required $need),
+                    need: section!(@need $need $(($default))?),
                 }),+])
             }
         }
@@ -334,19 +358,9 @@ macro_rules! section {
             }
         }
     };
-    (@absent required, $node:ident, $key:ident, $report:ident) => {{
-        missing($node, $key, $report);
-        None
-    }};
-    (@absent optional, $node:ident, $key:ident, $report:ident) => { None };
-    (@absent default($default:expr), $node:ident, $key:ident, $report:ident) => {
-        At::default_of($node, $key, &serde_json::json!($default), $report)
-    };
-    (@required required) => { true };
-    (@required optional) => { false };
-    (@required default) => { false };
-    (@default) => { None };
-    (@default ($default:expr)) => { Some(|| serde_json::json!($default)) };
+    (@need required) => { Need::Required };
+    (@need optional) => { Need::Optional };
+    (@need default($default:tt)) => { Need::Default(stringify!($default)) };
 }
 pub(super) use section;
 

@@ -58,18 +58,7 @@ impl<const MIN: u64, const MAX: u64> Leaf for Span<MIN, MAX> {
     const FORM: &'static str = "a duration such as `250ms`, `1.2s` or `5min`";
 
     fn parse(scalar: &Scalar) -> Result<Self, String> {
-        let nanos = quantity(&scalar.text, &TIME, "duration", "250ms")?;
-        let (min, max) = (u128::from(MIN) * 1_000_000, u128::from(MAX) * 1_000_000);
-        if !(min..=max).contains(&nanos) {
-            return Err(format!(
-                "`{}` is out of range: from {} to {}",
-                scalar.text,
-                show(min, &TIME[1..]),
-                show(max, &TIME[1..])
-            ));
-        }
-        let nanos = u64::try_from(nanos).map_err(|_| format!("`{}` is too long", scalar.text))?;
-        Ok(Self(Duration::from_nanos(nanos)))
+        span(&scalar.text, MIN, MAX).map(Self)
     }
 
     fn schema() -> Value {
@@ -79,6 +68,17 @@ impl<const MIN: u64, const MAX: u64> Leaf for Span<MIN, MAX> {
             json!({ "type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(us|ms|s|min|h|d)$" })
         }
     }
+}
+
+/// A duration from `min` to `max` milliseconds.
+fn span(text: &str, min: u64, max: u64) -> Result<Duration, String> {
+    let nanos = quantity(text, &TIME, "duration", "250ms")?;
+    let (min, max) = (u128::from(min) * 1_000_000, u128::from(max) * 1_000_000);
+    if !(min..=max).contains(&nanos) {
+        let (min, max) = (show(min, &TIME[1..]), show(max, &TIME[1..]));
+        return Err(format!("`{text}` is out of range: from {min} to {max}"));
+    }
+    u64::try_from(nanos).map(Duration::from_nanos).map_err(|_| format!("`{text}` is too long"))
 }
 
 /// A duration, however short or long.
@@ -95,16 +95,20 @@ impl<const MIN: u64, const MAX: u64> Leaf for Size<MIN, MAX> {
     const FORM: &'static str = "a size such as `512MiB` or `2GiB`";
 
     fn parse(scalar: &Scalar) -> Result<Self, String> {
-        let bytes = quantity(&scalar.text, &SIZE, "size", "512MiB")?;
-        u64::try_from(bytes).ok().filter(|bytes| (MIN..=MAX).contains(bytes)).map(Self).ok_or_else(|| {
-            let (min, max) = (show(MIN.into(), &SIZE[..5]), show(MAX.into(), &SIZE[..5]));
-            format!("`{}` is out of range: from {min} to {max}", scalar.text)
-        })
+        size(&scalar.text, MIN, MAX).map(Self)
     }
 
     fn schema() -> Value {
         json!({ "type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?([kMGT]B|[KMGT]iB|B)$" })
     }
+}
+
+fn size(text: &str, min: u64, max: u64) -> Result<u64, String> {
+    let bytes = quantity(text, &SIZE, "size", "512MiB")?;
+    u64::try_from(bytes).ok().filter(|bytes| (min..=max).contains(bytes)).ok_or_else(|| {
+        let (min, max) = (show(min.into(), &SIZE[..5]), show(max.into(), &SIZE[..5]));
+        format!("`{text}` is out of range: from {min} to {max}")
+    })
 }
 
 /// So many a second, above zero.

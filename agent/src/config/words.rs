@@ -167,23 +167,26 @@ impl<const MIN: u64, const MAX: u64> Leaf for Whole<MIN, MAX> {
     const FORM: &'static str = "a whole number";
 
     fn parse(scalar: &Scalar) -> Result<Self, String> {
-        let text = number(scalar)?;
-        let decimal = text.bytes().all(|byte| byte.is_ascii_digit());
-        if decimal && text.len() > 1 && text.starts_with('0') {
-            let meant = text.trim_start_matches('0');
-            let meant = if meant.is_empty() { "0" } else { meant };
-            return Err(format!("`{text}` is octal to some YAML tools and decimal to others; write `{meant}`"));
-        }
-        let value = if decimal { text.parse().ok() } else { None };
-        value
-            .filter(|value| (MIN..=MAX).contains(value))
-            .map(Self)
-            .ok_or_else(|| format!("`{text}` is no whole number from {MIN} to {MAX}"))
+        whole(scalar, MIN, MAX).map(Self)
     }
 
     fn schema() -> Value {
         json!({ "type": "integer", "minimum": MIN, "maximum": MAX })
     }
+}
+
+fn whole(scalar: &Scalar, min: u64, max: u64) -> Result<u64, String> {
+    let text = number(scalar)?;
+    let decimal = text.bytes().all(|byte| byte.is_ascii_digit());
+    if decimal && text.len() > 1 && text.starts_with('0') {
+        let meant = text.trim_start_matches('0');
+        let meant = if meant.is_empty() { "0" } else { meant };
+        return Err(format!("`{text}` is octal to some YAML tools and decimal to others; write `{meant}`"));
+    }
+    let value = if decimal { text.parse().ok() } else { None };
+    value
+        .filter(|value| (min..=max).contains(value))
+        .ok_or_else(|| format!("`{text}` is no whole number from {min} to {max}"))
 }
 
 /// From 0 to 1.
@@ -269,19 +272,9 @@ impl<W: Word> Leaf for OneOf<W> {
 
     fn parse(scalar: &Scalar) -> Result<Self, String> {
         // Numbers need no quotes here: each word means itself, `version: 5` too.
-        let text = scalar.text.as_str();
         let all = W::all();
-        if let Some((_, value)) = all.iter().find(|(word, _)| *word == text) {
-            return Ok(Self(*value));
-        }
-        if let Some(why) = W::later(text) {
-            return Err(why);
-        }
-        let words = || all.iter().map(|(word, _)| *word);
-        Err(match suggest::nearest(text, words()) {
-            Some(word) => format!("`{text}` is no {}; did you mean `{word}`?", W::WHAT),
-            None => format!("`{text}` is no {}; write {}", W::WHAT, suggest::list(words())),
-        })
+        let found = one_of(&scalar.text, &mut all.iter().map(|(word, _)| *word), W::WHAT, W::later)?;
+        Ok(Self(all[found].1))
     }
 
     fn schema() -> Value {
@@ -291,6 +284,24 @@ impl<W: Word> Leaf for OneOf<W> {
         });
         json!({ "enum": words.collect::<Vec<_>>() })
     }
+}
+
+/// Which of the words it is.
+fn one_of(
+    text: &str,
+    words: &mut dyn Iterator<Item = &'static str>,
+    what: &str,
+    later: fn(&str) -> Option<String>,
+) -> Result<usize, String> {
+    let words: Vec<_> = words.collect();
+    if let Some(found) = words.iter().position(|word| *word == text) {
+        return Ok(found);
+    }
+    Err(match (later(text), suggest::nearest(text, words.iter().copied())) {
+        (Some(why), _) => why,
+        (None, Some(word)) => format!("`{text}` is no {what}; did you mean `{word}`?"),
+        (None, None) => format!("`{text}` is no {what}; write {}", suggest::list(words)),
+    })
 }
 
 impl Word for State {

@@ -83,15 +83,23 @@ impl<T: PartialEq> Agreed<T> {
         if !at.written || self.value == value {
             return;
         }
-        let (here, there) = match &said.shown {
-            Some(shown) => (format!("`{}` here", at.shown), format!("`{shown}`")),
+        said.disagree(who, &at.shown, &at.place, &at.path, report);
+    }
+}
+
+impl Said {
+    /// Reports that `who` writes something else.
+    fn disagree(&self, who: &Who, shown: &str, place: &Place, path: &str, report: &mut Report) {
+        let (here, there) = match &self.shown {
+            Some(said) => (format!("`{shown}` here"), format!("`{said}`")),
             None => ("one value here".to_owned(), "another".to_owned()),
         };
-        at.wrong(
-            report,
+        report.add(
+            place,
+            path,
             format!(
                 "{here}, {there} at station `{}` ({}): `{}` and `{0}` share this connection, so they must agree",
-                said.station, said.place, who.shown
+                self.station, self.place, who.shown
             ),
         );
     }
