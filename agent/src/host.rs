@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gemba_drivers::Time;
+use gemba_drivers::treat::clock::GatewayClock;
 use sysinfo::{
     Components, CpuRefreshKind, MemoryRefreshKind, Networks, Pid, Process, ProcessRefreshKind, ProcessesToUpdate,
     RefreshKind, System,
@@ -28,13 +29,14 @@ pub struct Host {
     process: Option<Pid>,
     /// The spool's folder: its disk is the one that matters.
     spool: PathBuf,
+    clock: Arc<GatewayClock>,
     looked: bool,
 }
 
 impl Host {
-    /// Begins to watch; `spool` lies on the disk that is told of.
+    /// Begins to watch; `spool` lies on the disk that is told of, and `clock` knows the machine's.
     #[must_use]
-    pub fn new(spool: &Path) -> Self {
+    pub fn new(spool: &Path, clock: Arc<GatewayClock>) -> Self {
         Self {
             system: System::new_with_specifics(
                 RefreshKind::nothing().with_cpu(CpuRefreshKind::nothing().with_cpu_usage()),
@@ -43,6 +45,7 @@ impl Host {
             components: Components::new_with_refreshed_list(),
             process: sysinfo::get_current_pid().ok(),
             spool: spool.to_owned(),
+            clock,
             looked: false,
         }
     }
@@ -62,6 +65,7 @@ impl Host {
         let memory = (self.system.used_memory(), self.system.total_memory());
         let mut view = GatewayView {
             time: Some(now),
+            clock: Some(self.clock.look()),
             cpu: shares.then(|| f64::from(self.system.global_cpu_usage()) / 100.0),
             memory: Some(memory).filter(|(_, total)| *total > 0),
             disk: disk(&self.spool),
@@ -203,7 +207,7 @@ mod tests {
     use super::*;
 
     fn looked_twice() -> GatewayView {
-        let mut host = Host::new(Path::new("/"));
+        let mut host = Host::new(Path::new("/"), Arc::default());
         let first = host.look(Time(1));
         assert_eq!((first.cpu, first.process_cpu), (None, None), "a share is of the time between two looks");
         std::thread::sleep(sysinfo::MINIMUM_CPU_UPDATE_INTERVAL);
@@ -214,6 +218,7 @@ mod tests {
     fn this_machine_has_memory_a_disk_and_us() {
         let view = looked_twice();
         assert_eq!(view.time, Some(Time(2)));
+        assert!(view.clock.is_some());
         let (used, total) = view.memory.expect("memory");
         assert!(0 < used && used < total, "{used} of {total}");
         let (used, total) = view.disk.expect("a disk");

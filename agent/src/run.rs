@@ -169,9 +169,9 @@ pub async fn run_with(
     let _kept = keeping.clone().drop_guard(); // as above
     let mut keeper = {
         let (losses, stop) = (losses.clone(), keeping.clone());
-        let (host, telling) = (Host::new(&config.spool.path), telling.clone());
+        let (host, telling) = (Host::new(&config.spool.path, clock), telling.clone());
         let watching = async move {
-            watch_host(host, clock, gateways, teller, telling).await;
+            watch_host(host, gateways, teller, telling).await;
             drop(last_told);
         };
         spawn_blocking(move || {
@@ -393,13 +393,7 @@ async fn keep_house(sealer: &mut spool::Sealer, losses: mpsc::Sender<Loss>, stop
 }
 
 /// Looks at the machine, and tells of it and of the agent until `stop`, and once more then.
-async fn watch_host(
-    mut host: Host,
-    clock: Arc<GatewayClock>,
-    gateways: watch::Sender<GatewayView>,
-    mut teller: Teller,
-    stop: CancellationToken,
-) {
+async fn watch_host(mut host: Host, gateways: watch::Sender<GatewayView>, mut teller: Teller, stop: CancellationToken) {
     let every = |span| {
         let mut ticks = tokio::time::interval(span);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -411,7 +405,6 @@ async fn watch_host(
         tokio::select! {
             () = stop.cancelled() => break,
             _ = looks.tick() => {
-                clock.look();
                 let mut view = host.look(Time::now());
                 view.metrics = view.metrics.iter().cloned().chain(teller.metrics()).collect();
                 if looked.is_multiple_of(LOOKS_A_TELLING) {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use gemba_drivers::treat::clock::ClockState;
 use gemba_drivers::{Loss, Time, Validity, Value};
 
 use crate::model::State;
@@ -145,6 +146,8 @@ pub struct SpoolView {
 pub struct GatewayView {
     /// When it was looked at; `None` before the first time.
     pub time: Option<Time>,
+    /// Whether its clock is to be believed; `None` before the first look.
+    pub clock: Option<ClockState>,
     /// Share of all cores that is at work, 0 to 1.
     pub cpu: Option<f64>,
     /// Bytes of memory in use, and how many there are.

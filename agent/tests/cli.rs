@@ -178,9 +178,20 @@ impl Drop for Agent {
 #[test]
 fn every_help_teaches_and_tells_the_exit_codes() {
     for (command, words) in [
-        (&[][..], &["run", "check", "replay", "schema", "spool", "OTLP"][..]),
+        (&[][..], &["run", "check", "browse", "replay", "schema", "spool", "trust", "GPIO", "OTLP"][..]),
         (&["run"], &["--config <FILE>", "folder", "--log-format", "--log <FILTER>", "SIGTERM", "gemba run --config"]),
-        (&["check"], &["--config <FILE>", "folder", "file, line, column and path", "gemba check --config"]),
+        (
+            &["check"],
+            &[
+                "--config <FILE>",
+                "folder",
+                "file, line, column and path",
+                "gemba check --config",
+                "--probe",
+                "listened",
+            ],
+        ),
+        (&["browse"], &["--config <FILE>", "--filter <GLOB>", "--listen", "--most", "GPIO", "gemba browse --config"]),
         (
             &["replay"],
             &[

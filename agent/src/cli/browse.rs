@@ -16,7 +16,8 @@ use crate::config::{self, Config};
 /// List what a station offers, as tags for its configuration
 ///
 /// An OPC UA server is asked for its variables. A Modbus device has no list: its registers are tried, reading only. On an
-/// MQTT broker the station's topics are listened to for a while. The station needs a `source` and may have no `tags` yet.
+/// MQTT broker the station's topics are listened to for a while. Of the gateway's own pins (GPIO) the lines that nobody uses
+/// are listed, and the channels of its converters. The station needs a `source` and may have no `tags` yet.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Browse {
@@ -31,7 +32,7 @@ pub struct Browse {
     /// How long to listen where nobody can be asked (MQTT)
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = config::duration)]
     listen: Duration,
-    /// How much is listed at most
+    /// How much of what fits is listed at most
     #[arg(long, value_name = "COUNT", default_value_t = 10_000)]
     most: usize,
 }
@@ -39,6 +40,9 @@ pub struct Browse {
 const EXAMPLES: &str = "Examples:
   gemba browse --config line.yaml aoi-1
   gemba browse --config line.yaml aoi-1 --filter '*temperature*' > tags.yaml";
+
+/// How much is looked at in search of what fits a filter.
+const SEEN: usize = 1_000_000;
 
 impl Browse {
     /// Browses and prints.
@@ -54,15 +58,20 @@ impl Browse {
             return Ok(ExitCode::from(2));
         };
         let link = &config.links[station.link];
-        let scope = Scope { station: station.name.clone(), listen: self.listen, most: self.most };
-        let offered = service::briefly(async |signals| {
+        // What does not fit the filter does not count.
+        let most = if self.filter.is_some() { SEEN } else { self.most };
+        let scope = Scope { station: station.name.clone(), listen: self.listen, most };
+        let (shown, all) = service::briefly(async |signals| {
             let visit = Visit::begin(&format!("looking around at {}", link.endpoint));
-            let mut offered = Vec::new();
+            let (mut offered, mut seen) = (Vec::new(), 0);
             let looked = visit.to(link.source.clone().driver(), async |driver| {
                 driver
                     .browse(&scope, &mut |found| {
-                        offered.push(found);
-                        visit.count(offered.len());
+                        seen += 1;
+                        visit.count(seen);
+                        if offered.len() < self.most && fits(self.filter.as_ref(), &found) {
+                            offered.push(found);
+                        }
                     })
                     .await
             });
@@ -71,16 +80,16 @@ impl Browse {
                 (_, true) => super::warn("interrupted: the list may lack something"),
                 (looked, false) => looked.map_err(|error| anyhow::anyhow!("{}: {error}", link.endpoint))?,
             }
-            Ok(offered)
+            Ok((offered, seen))
         })?;
-        let all = offered.len();
-        let shown: Vec<_> = offered.into_iter().filter(|found| fits(self.filter.as_ref(), found)).collect();
         let text = tags(&shown);
         let mut out = std::io::stdout().lock();
         writeln!(out, "# {} at {}: {} of {all} shown", self.station, link.endpoint, shown.len())?;
         out.write_all(text.as_bytes())?;
-        if all == self.most {
-            super::warn(&format!("the list ends at {all}; --most lets it go on"));
+        if shown.len() == self.most {
+            super::warn(&format!("the list ends at {}; --most lets it go on", self.most));
+        } else if all == most {
+            super::warn(&format!("the search ended after {all}, there may be more"));
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -97,9 +106,7 @@ fn tags(offered: &[Offered]) -> String {
     let mut text = String::from("tags:\n");
     for Offered { name, options, unit, about, value } in offered {
         let value = value.as_ref().map(|value| format!(" = {value}")).unwrap_or_default();
-        // A device may say anything, line ends too.
-        let comment: String = format!("{about}{value}").chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        let comment: String = comment.chars().take(160).collect();
+        let comment = super::printable(&format!("{about}{value}"));
         let options = options.iter().map(|(key, option)| (*key, option)).chain(unit.iter().map(|unit| ("unit", unit)));
         let options: String = options.map(|(key, option)| format!(", {key}: {}", quoted(option))).collect();
         // Writing into a string cannot fail.

@@ -21,7 +21,8 @@ pub struct Check {
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
     /// Connect as well, read each tag once, and say what came: value, validity, time and round trip, and for Modbus
-    /// what other orders of the bytes would give
+    /// what other orders of the bytes would give. What nobody can ask (MQTT) is listened for, twice its timeout long. A
+    /// running gemba is not disturbed, but it alone has its serial ports and GPIO lines
     #[arg(long)]
     pub probe: bool,
 }

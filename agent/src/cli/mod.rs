@@ -19,8 +19,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Edge agent for factory line gateways.
 ///
-/// Reads inspection stations and equipment over OPC UA, Modbus and MQTT, computes OEE, yield and defect rates
-/// on the spot, keeps everything on disk while the link is down, and forwards OTLP upstream.
+/// Reads inspection stations and equipment over OPC UA, Modbus, MQTT and GPIO, computes OEE, yield and defect
+/// rates on the spot, keeps everything on disk while the link is down, and forwards OTLP upstream.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true)]
 pub struct Cli {
@@ -39,6 +39,11 @@ enum Command {
     Schema(schema::Schema),
     Spool(spool::Spool),
     Trust(trust::Trust),
+}
+
+/// What a device says, as one line for people: it may say anything, line ends and a terminal's commands too.
+fn printable(text: &str) -> String {
+    text.chars().take(160).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// What every command's help ends with.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use gemba_drivers::treat::clock::ClockState;
 use gemba_drivers::{LinkPhase, LinkState, Loss, OwnStatus, Status, Time, Validity, Value};
 
 use super::{Identity, Pipeline, View};
@@ -76,6 +77,7 @@ pub(super) fn line() -> View {
         },
         gateway: GatewayView {
             time: Some(at("2026-11-02T11:59:55Z")),
+            clock: Some(ClockState::Trusted),
             cpu: Some(0.125),
             memory: Some((402_653_184, 1_073_741_824)),
             disk: Some((3_221_225_472, 15_032_385_536)),

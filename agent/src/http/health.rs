@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use gemba_drivers::treat::clock::ClockState;
 use gemba_drivers::{BreakerView, LinkPhase, LinkState, Time, Value};
 use serde::{Serialize, Serializer};
 
@@ -39,6 +40,9 @@ struct Station<'a> {
     /// Beyond the contract: since when, and why it is not connected.
     link_since: Option<Time>,
     link_error: Option<&'a str>,
+    /// Beyond the contract: how far the source's clock was ahead of the gateway's when it last told a time, in seconds; below
+    /// zero if behind. What is late on its way looks behind as well.
+    clock_skew_s: Option<f64>,
     /// Of the device behind the link that the station is, where a link has several: whether it is asked, and since when.
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<Device<'a>>,
@@ -69,6 +73,8 @@ struct Tag<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<TagStatus>,
     source_time: Option<Time>,
+    /// Beyond the contract: when the gateway got it.
+    received_time: Option<Time>,
     /// By the gateway's clock; 0 where the source's clock is ahead.
     age_ms: Option<u64>,
 }
@@ -124,6 +130,8 @@ struct Upstream<'a> {
 #[derive(Serialize)]
 struct Gateway {
     time: Option<Time>,
+    /// Whether its clock is to be believed: `trusted`, `awaited` (a time server has not answered yet) or `not_set`.
+    clock: Option<&'static str>,
     /// Share of all cores, 0 to 1.
     cpu: Option<f64>,
     memory: Option<Room>,
@@ -190,6 +198,7 @@ impl From<&GatewayView> for Gateway {
         let room = |(used, size)| Room { used, size };
         Self {
             time: gateway.time,
+            clock: gateway.clock.map(ClockState::word),
             cpu: gateway.cpu,
             memory: gateway.memory.map(room),
             disk: gateway.disk.map(room),
@@ -210,6 +219,7 @@ impl<'a> Station<'a> {
             link: link.map_or(LinkPhase::Connecting, |link| link.phase).word(),
             link_since: link.map(|link| link.since),
             link_error: error,
+            clock_skew_s: link.and_then(|link| link.clock_skew).map(seconds),
             device: link.and_then(|link| device(link, &station.name)),
             state: station.state.map(crate::model::State::word),
             state_since: station.state_since,
@@ -244,6 +254,7 @@ impl<'a> Tag<'a> {
                 protocol: status.protocol(),
             }),
             source_time: tag.source_time,
+            received_time: tag.received_time,
             age_ms: tag.source_time.map(|time| milliseconds(now.since(time))),
         }
     }
@@ -265,6 +276,11 @@ impl Serialize for TagValue<'_> {
             Value::Text(text) => to.serialize_str(text),
         }
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "to the nanosecond for a hundred days")]
+fn seconds(nanoseconds: i64) -> f64 {
+    nanoseconds as f64 / 1e9
 }
 
 fn milliseconds(age: Duration) -> u64 {

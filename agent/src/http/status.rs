@@ -7,10 +7,12 @@
 //! | station | link connected, every tag good | link being tried for the first time | link disconnected, or a tag bad or uncertain | |
 //! | upstream | connected, or none configured | not tried yet | disconnected, blocked | |
 //! | spool | stores | | cannot be written, memory holds | nothing can be stored, not even in memory |
+//! | clock | nothing speaks against it | | not set, or not synchronised yet: what carries the gateway's time is uncertain | |
 //! | pipeline | answers | has not shown anything yet | | stuck |
 //!
 //! Only *unhealthy* answers 503.
 
+use gemba_drivers::treat::clock::ClockState;
 use gemba_drivers::{LinkPhase, LinkState};
 use serde::Serialize;
 
@@ -78,6 +80,8 @@ pub(super) fn judge(view: &View) -> Verdict {
     }
     let (upstream, reason) = judge_upstream(view);
     part(upstream, reason);
+    let (clock, reason) = judge_clock(view.gateway.clock);
+    part(clock, reason);
     let stations = view.snapshot.stations.iter().map(|station| {
         let (status, reason) = judge_station(station, view.links.get(station.link));
         part(status, reason.map(|reason| format!("{}: {reason}", station.name)))
@@ -109,6 +113,15 @@ fn judge_upstream(view: &View) -> (Status, Option<String>) {
         None => format!("upstream is {word}"),
     };
     (status, Some(reason))
+}
+
+fn judge_clock(clock: Option<ClockState>) -> (Status, Option<String>) {
+    let why = match clock {
+        None | Some(ClockState::Trusted) => return (Status::Healthy, None),
+        Some(ClockState::Awaited) => "is not synchronised yet",
+        Some(ClockState::NotSet) => "is not set",
+    };
+    (Status::Degraded, Some(format!("the gateway's clock {why}; what carries its time is uncertain")))
 }
 
 fn judge_station(station: &StationView, link: Option<&LinkState>) -> (Status, Option<String>) {
@@ -203,6 +216,15 @@ mod tests {
             view.upstream.status = UpstreamStatus::Blocked;
         });
         assert_eq!(and_upstream.0, Status::Degraded);
+    }
+
+    #[test]
+    fn a_clock_that_cannot_be_believed_is_told_of() {
+        assert_eq!(judged(|view| view.gateway.clock = None).0, Status::Healthy);
+        let awaited = judged(|view| view.gateway.clock = Some(ClockState::Awaited));
+        let reason = "the gateway's clock is not synchronised yet; what carries its time is uncertain";
+        assert_eq!(awaited, (Status::Degraded, vec![reason.to_owned()]));
+        assert_eq!(judged(|view| view.gateway.clock = Some(ClockState::NotSet)).0, Status::Degraded);
     }
 
     #[test]

@@ -141,6 +141,18 @@ pub enum ClockState {
     NotSet,
 }
 
+impl ClockState {
+    /// `trusted`, `awaited` or `not_set`.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Trusted => "trusted",
+            Self::Awaited => "awaited",
+            Self::NotSet => "not_set",
+        }
+    }
+}
+
 impl GatewayClock {
     /// Looks at the clock again, and says how it is.
     pub fn look(&self) -> ClockState {

@@ -38,7 +38,7 @@ pub use self::expression::Expression;
 use self::filter::Filter;
 use self::fresh::Fresh;
 pub use self::suppressed::{Reason, Suppressed};
-use crate::{Reading, Rung, Stale, TagId, Time};
+use crate::{Reading, Rung, Stale, TagId, Time, Value};
 
 /// What a tag's readings go through. Without any of it the tag has none of these.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -212,6 +212,15 @@ impl Treatment {
             silent: Default::default(),
             scratch: Vec::new(),
         })
+    }
+
+    /// `value` of `tag` as it would be told: after `scale`, `offset` and `clamp`. `None` where it would be bad.
+    #[must_use]
+    pub fn scaled(&self, tag: TagId, value: Value) -> Option<Value> {
+        let Some(linear) = self.place(tag).and_then(|at| self.slots[at].linear.as_ref()) else { return Some(value) };
+        let mut reading = Reading::good(tag, value, Time::default(), Time::default());
+        linear.apply(&mut reading);
+        (!reading.validity.is_bad()).then_some(reading.value)
     }
 
     /// What was left out so far.

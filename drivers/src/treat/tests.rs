@@ -1,6 +1,6 @@
 use super::expression::{Draft, Kind};
 use super::*;
-use crate::{OwnStatus, Status, Validity, Value};
+use crate::{OwnStatus, Status, Validity};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -180,6 +180,7 @@ impl Page {
         let gateway = &view.gateway;
         let room =
             |room: Option<(u64, u64)>| Known(room.map(|(used, size)| format!("{} of {}", Bytes(used), Bytes(size))));
+        self.row("Clock", Known(gateway.clock.map(|clock| clock.word().replace('_', " "))));
         self.row("CPU", Known(gateway.cpu.map(Percent)));
         self.row("Memory", room(gateway.memory));
         self.row("Disk of the spool", room(gateway.disk));

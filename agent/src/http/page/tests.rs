@@ -142,7 +142,7 @@ fn what_the_gateway_does_not_tell_is_unknown() {
     let mut view = well();
     view.gateway = GatewayView::default();
     let whole = html(&view);
-    assert_eq!(whole.matches("<dd><span class=\"unknown\">unknown</span></dd>").count(), 6, "{whole}");
+    assert_eq!(whole.matches("<dd><span class=\"unknown\">unknown</span></dd>").count(), 7, "{whole}");
     view.upstream.status = UpstreamStatus::Blocked;
     assert!(html(&view).contains("<b class=\"act\">blocked</b>"), "somebody must act");
 }
