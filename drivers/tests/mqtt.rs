@@ -48,21 +48,9 @@ fn oven() -> Topic {
 }
 
 fn config(addr: SocketAddr, version: Version) -> Config {
-    Config {
-        endpoint: endpoint(addr),
-        client_id: "gemba-smt-1".to_owned(),
-        version,
-        clean_session: false,
-        keep_alive: Duration::from_secs(30),
-        timeout: Duration::from_secs(10),
-        max_payload: 100_000,
-        credentials: None,
-        ca_file: None,
-        identity: None,
-        rebirth: false,
-        host_id: None,
-        topics: vec![oven()],
-    }
+    let timeout = Duration::from_secs(10);
+    let (max_payload, topics) = (100_000, vec![oven()]);
+    Config { version, timeout, max_payload, topics, ..Config::new(endpoint(addr), "gemba-smt-1") }
 }
 
 async fn broker(version: Version) -> (Broker, Publisher) {

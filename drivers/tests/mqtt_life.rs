@@ -41,21 +41,7 @@ fn node(id: u32) -> Topic {
 }
 
 fn config(endpoint: Endpoint, version: Version, topics: Vec<Topic>) -> Config {
-    Config {
-        endpoint,
-        client_id: "gemba-smt-1".to_owned(),
-        version,
-        clean_session: false,
-        keep_alive: Duration::from_secs(30),
-        timeout: Duration::from_secs(10),
-        max_payload: 100_000,
-        credentials: None,
-        ca_file: None,
-        identity: None,
-        rebirth: false,
-        host_id: None,
-        topics,
-    }
+    Config { version, timeout: Duration::from_secs(10), topics, ..Config::new(endpoint, "gemba-smt-1") }
 }
 
 async fn until(keeper: &Keeper, wanted: impl FnMut(&State) -> bool) -> State {

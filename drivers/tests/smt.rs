@@ -163,21 +163,9 @@ async fn oven(plant: &Plant) -> Reader {
         qos: 1,
         payload: mqtt::Payload::Json(mqtt::Fields { time: Some(time), tags: tags.collect() }),
     };
-    let config = mqtt::Config {
-        endpoint: plant.mqtt().parse().expect("an endpoint"),
-        client_id: "test".to_owned(),
-        version: mqtt::Version::V311,
-        clean_session: false,
-        keep_alive: Duration::from_secs(30),
-        timeout: Duration::from_secs(10),
-        max_payload: 100_000,
-        credentials: None,
-        ca_file: None,
-        identity: None,
-        rebirth: false,
-        host_id: None,
-        topics: vec![topic],
-    };
+    let endpoint = plant.mqtt().parse().expect("an endpoint");
+    let timeout = Duration::from_secs(10);
+    let config = mqtt::Config { timeout, topics: vec![topic], ..mqtt::Config::new(endpoint, "test") };
     Reader::start(mqtt::Client::new(config)).await
 }
 

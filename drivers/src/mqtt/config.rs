@@ -44,6 +44,26 @@ pub struct Config {
 }
 
 impl Config {
+    /// A link with what the configuration documents as defaults, and nothing subscribed to yet.
+    #[must_use]
+    pub fn new(endpoint: Endpoint, client_id: impl Into<String>) -> Self {
+        Self {
+            endpoint,
+            client_id: client_id.into(),
+            version: Version::default(),
+            clean_session: false,
+            keep_alive: Duration::from_secs(30),
+            timeout: Duration::from_secs(5),
+            max_payload: 256 << 10,
+            credentials: None,
+            ca_file: None,
+            identity: None,
+            rebirth: false,
+            host_id: None,
+            topics: Vec::new(),
+        }
+    }
+
     /// Names the session at the broker, across restarts and whatever else changes in the configuration.
     #[must_use]
     pub fn session(&self) -> String {

@@ -119,21 +119,7 @@ pub(in crate::config) struct Draft {
 impl Draft {
     fn new(endpoint: mqtt::Endpoint, client_id: String) -> Self {
         Self {
-            config: mqtt::Config {
-                endpoint,
-                client_id,
-                version: mqtt::Version::default(),
-                clean_session: false,
-                keep_alive: Duration::ZERO,
-                timeout: Duration::ZERO,
-                max_payload: 0,
-                credentials: None,
-                ca_file: None,
-                identity: None,
-                rebirth: false,
-                host_id: None,
-                topics: Vec::new(),
-            },
+            config: mqtt::Config::new(endpoint, client_id),
             version: Agreed::nobody(mqtt::Version::default()),
             clean_session: Agreed::nobody(false),
             keep_alive: Agreed::nobody(Duration::ZERO),
