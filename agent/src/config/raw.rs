@@ -228,7 +228,7 @@ impl Shape for Station {
     fn read(node: &Node, report: &mut Report) -> Option<Self> {
         expect_map(node, report)?;
         let Some(source) = node.get("source") else {
-            report.add(&node.place, &node.path, "the key `source` is missing");
+            node.wrong(report, "the key `source` is missing");
             return None;
         };
         expect_map(source, report)?;
@@ -304,7 +304,7 @@ impl Shape for StateTag {
     fn read(node: &Node, report: &mut Report) -> Option<Self> {
         let keys = StateKeys::read(node, report)?;
         if node.get("map").is_none() && node.get("preset").is_none() {
-            report.add(&node.place, &node.path, "the key `map` is missing (or `preset`)");
+            node.wrong(report, "the key `map` is missing (or `preset`)");
         }
         Some(Self(keys))
     }
@@ -361,5 +361,5 @@ pub(super) fn have_tags(root: &mut Node) {
 
 /// An empty section in place of one that was left out, so that its defaults apply.
 pub(super) fn absent(root: &Node, key: &str) -> Node {
-    Node { place: root.place.clone(), path: key.into(), kind: Kind::Map(Vec::new()) }
+    Node::new(root.place.clone(), key.into(), Kind::Map(Vec::new()), false)
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::error::{Place, Report};
 use super::suggest;
-use super::tree::{Key, Kind, Node, Scalar};
+use super::tree::{Key, Kind, Node, Origin, Scalar};
 
 /// Something that can be read from a node.
 pub(super) trait Shape: Sized {
@@ -55,12 +55,7 @@ pub(super) trait Section: std::fmt::Debug + Sized {
 #[derive(Clone, Debug)]
 pub(super) struct At<T> {
     pub(super) value: T,
-    pub(super) place: Place,
-    pub(super) path: Rc<str>,
-    /// For people: as it stands in the file, so never a substituted value.
-    pub(super) shown: Rc<str>,
-    /// Not a default.
-    pub(super) written: bool,
+    pub(super) origin: Rc<Origin>,
 }
 
 impl<T> Deref for At<T> {
@@ -72,7 +67,19 @@ impl<T> Deref for At<T> {
 }
 
 impl<T> At<T> {
+    /// Where it was written: all alike, whatever the value is.
+    pub(super) fn origin(&self) -> &Rc<Origin> {
+        &self.origin
+    }
+
     /// Reports what is wrong with it.
+    pub(super) fn wrong(&self, report: &mut Report, message: impl Into<String>) {
+        self.origin.wrong(report, message);
+    }
+}
+
+impl Origin {
+    /// Reports what is wrong with what stands here.
     pub(super) fn wrong(&self, report: &mut Report, message: impl Into<String>) {
         report.add(&self.place, &self.path, message);
     }
@@ -82,19 +89,16 @@ impl<T: Shape> At<T> {
     /// What `node` says, with its place.
     #[inline(never)] // for size: many options have the same shape
     pub(super) fn read(node: &Node, report: &mut Report) -> Option<Self> {
-        let value = T::read(node, report)?;
-        let shown = if let Kind::Scalar(scalar) = &node.kind { scalar.shown() } else { "" };
-        Some(Self { value, place: node.place.clone(), path: Rc::clone(&node.path), shown: shown.into(), written: true })
+        Some(Self { value: T::read(node, report)?, origin: Rc::clone(&node.origin) })
     }
 
     /// Option `key` of `section`: as it is written, or its default.
     #[inline(never)]
     pub(super) fn option(section: &Node, key: &str, need: Need, report: &mut Report) -> Option<Self> {
-        if let Some(node) = section.get(key) {
-            return Self::read(node, report);
+        match section.get(key) {
+            Some(node) => Self::read(node, report),
+            None => Self::read(&need.absent(section, key, report)?, report),
         }
-        let node = need.absent(section, key, report)?;
-        Self::read(&node, report).map(|held| Self { written: false, ..held })
     }
 }
 
@@ -113,7 +117,7 @@ impl Need {
     fn absent(self, section: &Node, key: &str, report: &mut Report) -> Option<Node> {
         match self {
             Self::Required => {
-                report.add(&section.place, &section.path, format!("the key `{key}` is missing"));
+                section.wrong(report, format!("the key `{key}` is missing"));
                 None
             }
             Self::Optional => None,
@@ -137,7 +141,7 @@ fn defaulted(place: &Place, path: String, default: &Value) -> Node {
         Value::String(text) => Kind::Scalar(Scalar { text: text.clone(), template: None, plain: false }),
         other => Kind::Scalar(Scalar { text: other.to_string(), template: None, plain: true }),
     };
-    Node { place: place.clone(), path: path.into(), kind }
+    Node::new(place.clone(), path.into(), kind, false)
 }
 
 impl<T: Leaf> Shape for T {
@@ -169,14 +173,14 @@ fn refuse(node: &Node, scalar: &Scalar, form: &str, message: String, report: &mu
         // The message may quote what was filled in, and that may be a secret.
         Some(template) => format!("`{template}`, filled in, is not {form}"),
     };
-    report.add(&node.place, &node.path, message);
+    node.wrong(report, message);
 }
 
 /// Reports that something else than `form` stands there, unless what stands there was reported before.
 #[inline(never)]
 fn expected(node: &Node, form: &str, report: &mut Report) {
     if !matches!(node.kind, Kind::Broken) {
-        report.add(&node.place, &node.path, format!("expected {form}, found {}", node.what()));
+        node.wrong(report, format!("expected {form}, found {}", node.what()));
     }
 }
 

@@ -4,6 +4,7 @@
 //! more than this tree; [`super::section`] reads the options out of it and reports all that is wrong.
 
 use std::fmt;
+use std::ops::Deref;
 use std::rc::Rc;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -15,12 +16,31 @@ use super::substitute::{Surroundings, substitute};
 /// A value with its place.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
+    /// For messages.
+    pub(super) origin: Rc<Origin>,
+    /// What it is.
+    pub(super) kind: Kind,
+}
+
+/// Where a value stands and how it is written: what a message about it says.
+#[derive(Clone, Debug)]
+pub(super) struct Origin {
     /// Where it stands.
     pub(super) place: Place,
     /// `stations[1].source.publish`; empty for the document.
     pub(super) path: Rc<str>,
-    /// What it is.
-    pub(super) kind: Kind,
+    /// For people: as it stands in the file, so never a substituted value. Empty for a list or a section.
+    pub(super) shown: Rc<str>,
+    /// Not a default.
+    pub(super) written: bool,
+}
+
+impl Deref for Node {
+    type Target = Origin;
+
+    fn deref(&self) -> &Origin {
+        &self.origin
+    }
 }
 
 /// What a node is.
@@ -72,6 +92,12 @@ impl fmt::Debug for Scalar {
 }
 
 impl Node {
+    /// What stands at `place`, or a default that stands for it where it is not `written`.
+    pub(super) fn new(place: Place, path: Rc<str>, kind: Kind, written: bool) -> Self {
+        let shown = if let Kind::Scalar(scalar) = &kind { scalar.shown() } else { "" }.into();
+        Self { origin: Rc::new(Origin { place, path, shown, written }), kind }
+    }
+
     /// The value of `key`, if this is a map that has it.
     pub(super) fn get(&self, key: &str) -> Option<&Node> {
         let Kind::Map(entries) = &self.kind else { return None };
@@ -117,7 +143,8 @@ pub(super) fn parse(file: &str, text: &str, from: &dyn Surroundings, report: &mu
             let mut node = settler.node(raw, "".into());
             if matches!(node.kind, Kind::Empty) {
                 // Not where the comments end: nothing is wrong there.
-                (node.place.line, node.place.column) = (1, 1);
+                let place = Place { line: 1, column: 1, ..node.place.clone() };
+                node.origin = Rc::new(Origin { place, ..Origin::clone(&node.origin) });
             }
             Some(node)
         }
@@ -134,9 +161,10 @@ pub(super) fn parse(file: &str, text: &str, from: &dyn Surroundings, report: &mu
 
 /// Adds what another file says; the same thing said twice is reported.
 pub(super) fn merge(into: &mut Node, from: Node, report: &mut Report) {
-    match (&mut into.kind, from.kind) {
+    let Node { origin, kind } = from;
+    match (&mut into.kind, kind) {
         (_, Kind::Empty) => {}
-        (Kind::Empty, kind) => *into = Node { kind, ..from },
+        (Kind::Empty, kind) => *into = Node { origin, kind },
         (Kind::List(held), Kind::List(more)) => held.extend(more),
         (Kind::Map(held), Kind::Map(more)) => {
             for (key, node) in more {
@@ -147,7 +175,7 @@ pub(super) fn merge(into: &mut Node, from: Node, report: &mut Report) {
             }
         }
         (Kind::Broken, _) | (_, Kind::Broken) => into.kind = Kind::Broken,
-        _ => report.add(&from.place, &from.path, format!("is already set at {}", into.place)),
+        _ => origin.wrong(report, format!("is already set at {}", into.place)),
     }
 }
 
@@ -261,7 +289,7 @@ impl Settler<'_> {
                 }
             }
         };
-        Node { place, path, kind }
+        Node::new(place, path, kind, true)
     }
 
     fn map(&mut self, entries: Vec<(Spanned<Raw>, Spanned<Raw>)>, path: &str) -> Kind {

@@ -13,7 +13,7 @@ use crate::config::error::{Place, Report};
 use crate::config::raw::StationOf;
 use crate::config::resolve::{Links, Told};
 use crate::config::section::{At, Leaf, section};
-use crate::config::tree::Scalar;
+use crate::config::tree::{Origin, Scalar};
 use crate::config::units::{HOUR, SECOND, Span};
 use crate::config::words::{FilePath, Flag, Name, OneOf, Word, one_of_names, text};
 
@@ -296,7 +296,7 @@ impl Speaks for Gpio {
             let own = &tag.value.own;
             match (&own.line, &own.channel) {
                 (Some(line), None) => {
-                    if let Some(range) = own.range.as_ref().filter(|range| range.written) {
+                    if let Some(range) = own.range.as_ref().filter(|range| range.origin.written) {
                         range.wrong(report, "belongs to a `channel`; a `line` has two levels");
                     }
                     let Some(setup) = draft.set_up(line, own, report) else { continue };
@@ -307,7 +307,7 @@ impl Speaks for Gpio {
                     no_option_of_a_line(own, report);
                     let Some(device) = draft.find(channel, &mine, report) else { continue };
                     let model = draft.config.devices[device].model;
-                    if let Some(range) = own.range.as_ref().filter(|range| range.written && !model.is_ads()) {
+                    if let Some(range) = own.range.as_ref().filter(|range| range.origin.written && !model.is_ads()) {
                         range.wrong(report, "is of an ADS1x15; full scale of an MCP3xxx is its `reference`");
                     }
                     let range = own.range.as_ref()?.0;
@@ -318,7 +318,8 @@ impl Speaks for Gpio {
                 }
                 // What is there and wrong is reported already.
                 (None, None) if tag.value.is_computed() => {}
-                (None, None) if ["line", "channel"].iter().any(|key| report.knows(&format!("{}.{key}", tag.path))) => {}
+                (None, None)
+                    if ["line", "channel"].iter().any(|key| report.knows(&format!("{}.{key}", tag.origin.path))) => {}
                 (None, None) => {
                     tag.wrong(
                         report,
@@ -336,13 +337,13 @@ impl Speaks for Gpio {
 fn no_option_of_a_line(own: &GpioTag, report: &mut Report) {
     const WHY: &str = "belongs to a `line`; a `channel` has no edges";
     let GpioTag { active_low, bias, debounce, count, .. } = own;
-    if let Some(at) = active_low.as_ref().filter(|at| at.written) {
+    if let Some(at) = active_low.as_ref().filter(|at| at.origin.written) {
         at.wrong(report, WHY);
     }
     if let Some(at) = bias {
         at.wrong(report, WHY);
     }
-    if let Some(at) = debounce.as_ref().filter(|at| at.written) {
+    if let Some(at) = debounce.as_ref().filter(|at| at.origin.written) {
         at.wrong(report, WHY);
     }
     if let Some(at) = count {
@@ -353,9 +354,7 @@ fn no_option_of_a_line(own: &GpioTag, report: &mut Report) {
 /// A converter as a source names it.
 struct Written {
     device: gpio::Device,
-    /// Where, for messages.
-    place: Place,
-    path: Rc<str>,
+    origin: Rc<Origin>,
 }
 
 /// The converters of a source, each under a name of its own.
@@ -366,9 +365,12 @@ fn devices(source: &GpioSource, report: &mut Report) -> Vec<Written> {
         .find(|earlier| earlier.device.name == device.name)
     {
         Some(earlier) => {
-            name.wrong(report, format!("`{}` is already the name of a converter at {}", name.shown, earlier.place));
+            name.wrong(
+                report,
+                format!("`{}` is already the name of a converter at {}", name.origin.shown, earlier.origin.place),
+            );
         }
-        None => found.push(Written { device, place: name.place.clone(), path: Rc::clone(&name.path) }),
+        None => found.push(Written { device, origin: Rc::clone(&name.origin) }),
     };
     for entry in source.i2c.iter().flat_map(|list| &list.value) {
         let I2cConverter { name: Some(name), bus: Some(bus), address: Some(address), device: Some(model) } =
@@ -421,41 +423,33 @@ impl Draft {
 
     /// A converter belongs to one link: two that ask it in turns would read each other's channels.
     fn refuse_shared(&self, devices: &[Written], report: &mut Report) {
-        for Written { device, place, path } in devices {
+        for Written { device, origin } in devices {
             let Some(at) = self.config.devices.iter().position(|known| known.bus == device.bus) else { continue };
             let (known, chip) = (&self.named[at], self.config.chip.display());
-            report.add(
-                place,
-                path,
-                format!("the converter on {} is already read beside {chip}, at {known}", device.bus),
-            );
+            origin.wrong(report, format!("the converter on {} is already read beside {chip}, at {known}", device.bus));
         }
     }
 
     /// The index of each of them; the same one under the same name is shared with the chip's other stations.
     fn add_devices(&mut self, devices: &[Written], report: &mut Report) -> Vec<(Arc<str>, usize)> {
         let mut indices = Vec::with_capacity(devices.len());
-        for Written { device, place, path } in devices {
+        for Written { device, origin } in devices {
             let known =
                 self.config.devices.iter().position(|known| known.name == device.name || known.bus == device.bus);
             let index = known.unwrap_or_else(|| {
                 self.config.devices.push(device.clone());
-                self.named.push(place.clone());
+                self.named.push(origin.place.clone());
                 self.config.devices.len() - 1
             });
             let (known, there) = (&self.config.devices[index], &self.named[index]);
             if known.name != device.name {
-                report.add(
-                    place,
-                    path,
-                    format!("the converter on {} is already `{}` at {there}", device.bus, known.name),
-                );
+                origin.wrong(report, format!("the converter on {} is already `{}` at {there}", device.bus, known.name));
             } else if known != device {
                 let message = format!(
                     "`{}` is another converter at {there}; stations that share one say the same of it",
                     known.name
                 );
-                report.add(place, path, message);
+                origin.wrong(report, message);
             }
             indices.push((Arc::clone(&device.name), index));
         }
@@ -471,7 +465,7 @@ impl Draft {
             } else {
                 one_of_names(&channel.device, names)
             };
-            channel.wrong(report, format!("`{}` is of no converter of this source{help}", channel.shown));
+            channel.wrong(report, format!("`{}` is of no converter of this source{help}", channel.origin.shown));
             return None;
         };
         let model = self.config.devices[*index].model;
@@ -482,7 +476,7 @@ impl Draft {
                 report,
                 format!(
                     "`{}` cannot be measured: the converter has the inputs 0 to {last}, and the differences {pairs}",
-                    channel.shown
+                    channel.origin.shown
                 ),
             );
             return None;
@@ -499,18 +493,18 @@ impl Draft {
         };
         match self.lines.iter().find(|(known, ..)| *known == line.value.0) {
             Some((_, Use::Output, place)) => {
-                line.wrong(report, format!("`{}` is an output at {place}", line.shown));
+                line.wrong(report, format!("`{}` is an output at {place}", line.origin.shown));
                 return None;
             }
             Some((_, Use::Input(known), place)) if *known != setup => {
                 line.wrong(
                     report,
-                    format!("`{}` is read at {place} with another `active_low`, `bias` or `debounce`; a line has one of each", line.shown),
+                    format!("`{}` is read at {place} with another `active_low`, `bias` or `debounce`; a line has one of each", line.origin.shown),
                 );
                 return None;
             }
             Some(_) => {}
-            None => self.lines.push((line.value.0.clone(), Use::Input(setup), line.place.clone())),
+            None => self.lines.push((line.value.0.clone(), Use::Input(setup), line.origin.place.clone())),
         }
         Some(setup)
     }
@@ -520,15 +514,15 @@ impl Draft {
             return;
         };
         if self.config.outputs.iter().any(|known| *known.name == *name.0) {
-            name.wrong(report, format!("`{}` is already the name of an output of this chip", name.shown));
+            name.wrong(report, format!("`{}` is already the name of an output of this chip", name.origin.shown));
             return;
         }
         if let Some((_, what, place)) = self.lines.iter().find(|(known, ..)| *known == line.value.0) {
             let what = if *what == Use::Output { "an output" } else { "an input" };
-            line.wrong(report, format!("`{}` is already {what} at {place}", line.shown));
+            line.wrong(report, format!("`{}` is already {what} at {place}", line.origin.shown));
             return;
         }
-        self.lines.push((line.value.0.clone(), Use::Output, line.place.clone()));
+        self.lines.push((line.value.0.clone(), Use::Output, line.origin.place.clone()));
         let (name, line) = (name.0.as_str().into(), line.value.0.clone());
         self.config.outputs.push(gpio::Output { name, line, active_low: active_low.0 });
     }

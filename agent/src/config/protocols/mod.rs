@@ -173,7 +173,7 @@ impl<P: Speaks> Shape for Tag<P> {
             for (key, value) in P::Tag::KEYS.iter().filter_map(|key| Some((key, node.get(key)?))) {
                 let message =
                     format!("a tag with `expression` is computed, not read: leave `{key}` or `expression` out");
-                report.add(&value.place, &value.path, message);
+                value.wrong(report, message);
             }
             Some(P::Tag::none())
         } else {

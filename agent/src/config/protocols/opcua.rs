@@ -234,9 +234,9 @@ impl Section for OpcuaTag {
     fn read_keys(node: &Node, report: &mut Report) -> Option<Self> {
         let keys = TagKeys::read_keys(node, report)?;
         match (node.get("node"), node.get("path")) {
-            (None, None) => report.add(&node.place, &node.path, "the key `node` is missing (or `path`)"),
+            (None, None) => node.wrong(report, "the key `node` is missing (or `path`)"),
             (Some(_), Some(path)) => {
-                report.add(&path.place, &path.path, "the tag has a `node` already; leave one of the two out");
+                path.wrong(report, "the tag has a `node` already; leave one of the two out");
             }
             _ => {}
         }
@@ -282,9 +282,9 @@ impl Speaks for Opcua {
 
     fn check_source(source: &Node, report: &mut Report) {
         match (source.get("endpoint"), source.get("endpoints")) {
-            (None, None) => report.add(&source.place, &source.path, "the key `endpoint` is missing"),
+            (None, None) => source.wrong(report, "the key `endpoint` is missing"),
             (Some(_), Some(list)) => {
-                report.add(&list.place, &list.path, "a source has an `endpoint` or a list of `endpoints`, not both");
+                list.wrong(report, "a source has an `endpoint` or a list of `endpoints`, not both");
             }
             _ => {}
         }
@@ -303,7 +303,7 @@ impl Speaks for Opcua {
         let identity: Vec<_> = written.iter().map(|endpoint| endpoint.identity.clone()).collect();
         let urls = written.iter().map(|endpoint| endpoint.url.as_str()).collect::<Vec<_>>().join(", ");
         // What was filled in may be a secret: then that endpoint stands for all, as it is written.
-        let shown = written.iter().find(|endpoint| endpoint.shown.contains("${")).unwrap_or(first);
+        let shown = written.iter().find(|endpoint| endpoint.origin.shown.contains("${")).unwrap_or(first);
         let same = |wire: &Wire| matches!(wire, Wire::Opcua(draft) if draft.identity == identity);
         let index = links.join(told.who, shown, &urls, same, || Wire::Opcua(Box::new(Draft::new(&written, told.pki))));
         let Wire::Opcua(draft) = links.wire(index) else { return None };
@@ -345,7 +345,7 @@ fn servers(source: &OpcuaSource, report: &mut Report) -> Option<Vec<At<Endpoint>
     }
     for (index, endpoint) in list.iter().enumerate() {
         if list[..index].iter().any(|earlier| earlier.identity == endpoint.identity) {
-            endpoint.wrong(report, format!("`{}` is already in the list", endpoint.shown));
+            endpoint.wrong(report, format!("`{}` is already in the list", endpoint.origin.shown));
         }
     }
     Some(list.value.clone())

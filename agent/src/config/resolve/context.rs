@@ -17,12 +17,12 @@ pub(super) fn resolve(context: Option<&At<raw::Context>>, tags: &[TagFacts], rep
         let name = told.as_ref()?.tag.as_ref()?;
         let Some(tag) = tags.iter().find(|tag| tag.name == name.value.0) else {
             let names = tags.iter().map(|tag| &*tag.shown).filter(|name| !name.is_empty());
-            let others = one_of_names(&name.shown, names);
-            name.wrong(report, format!("`{}` is no tag of this station{others}", name.shown));
+            let others = one_of_names(&name.origin.shown, names);
+            name.wrong(report, format!("`{}` is no tag of this station{others}", name.origin.shown));
             return None;
         };
         if let Some((_, other)) = taken.iter().find(|(taken, _)| *taken == tag.id) {
-            name.wrong(report, format!("`{}` is already the tag of `{other}`", name.shown));
+            name.wrong(report, format!("`{}` is already the tag of `{other}`", name.origin.shown));
         }
         taken.push((tag.id, role));
         Some(tag.id)

@@ -4,9 +4,10 @@ use std::rc::Rc;
 
 use super::Who;
 use crate::config::Link;
-use crate::config::error::{Place, Report};
+use crate::config::error::Report;
 use crate::config::protocols::Wire;
 use crate::config::section::At;
+use crate::config::tree::Origin;
 
 /// The links so far, in the order in which stations name them.
 #[derive(Default)]
@@ -28,10 +29,9 @@ pub(in crate::config) struct Agreed<T> {
 /// Who stated it, and where.
 pub(in crate::config) struct Said {
     station: Rc<str>,
-    pub(in crate::config) place: Place,
-    pub(in crate::config) path: Rc<str>,
-    /// What was written; `None` for a secret.
-    shown: Option<Rc<str>>,
+    origin: Rc<Origin>,
+    /// No message quotes it.
+    secret: bool,
 }
 
 impl<T: PartialEq> Agreed<T> {
@@ -73,35 +73,35 @@ impl<T: PartialEq> Agreed<T> {
         let value = value(&at.value);
         let Some(said) = &self.said else {
             self.value = value;
-            if at.written {
-                let shown = (!secret).then(|| Rc::clone(&at.shown));
-                let (place, path) = (at.place.clone(), Rc::clone(&at.path));
-                self.said = Some(Said { station: Rc::clone(&who.shown), place, path, shown });
+            if at.origin.written {
+                self.said = Some(Said { station: Rc::clone(&who.shown), origin: Rc::clone(&at.origin), secret });
             }
             return;
         };
-        if !at.written || self.value == value {
-            return;
+        if at.origin.written && self.value != value {
+            said.disagree(who, &at.origin, report);
         }
-        said.disagree(who, &at.shown, &at.place, &at.path, report);
     }
 }
 
 impl Said {
-    /// Reports that `who` writes something else.
-    fn disagree(&self, who: &Who, shown: &str, place: &Place, path: &str, report: &mut Report) {
-        let (here, there) = match &self.shown {
-            Some(said) => (format!("`{shown}` here"), format!("`{said}`")),
-            None => ("one value here".to_owned(), "another".to_owned()),
+    /// Reports what is wrong with it.
+    pub(in crate::config) fn wrong(&self, report: &mut Report, message: impl Into<String>) {
+        self.origin.wrong(report, message);
+    }
+
+    /// Reports that `who` writes something else there.
+    fn disagree(&self, who: &Who, there: &Origin, report: &mut Report) {
+        let (this, that) = if self.secret {
+            ("one value here".to_owned(), "another".to_owned())
+        } else {
+            (format!("`{}` here", there.shown), format!("`{}`", self.origin.shown))
         };
-        report.add(
-            place,
-            path,
-            format!(
-                "{here}, {there} at station `{}` ({}): `{}` and `{0}` share this connection, so they must agree",
-                self.station, self.place, who.shown
-            ),
+        let message = format!(
+            "{this}, {that} at station `{}` ({}): `{}` and `{0}` share this connection, so they must agree",
+            self.station, self.origin.place, who.shown
         );
+        there.wrong(report, message);
     }
 }
 
@@ -117,7 +117,11 @@ impl Links {
     ) -> usize {
         let index = self.0.iter().position(|link| same(&link.wire)).unwrap_or_else(|| {
             // What was filled in may be a secret: then the endpoint is shown as it is written.
-            let endpoint = if written.shown.contains("${") { written.shown.to_string() } else { endpoint.to_string() };
+            let endpoint = if written.origin.shown.contains("${") {
+                written.origin.shown.to_string()
+            } else {
+                endpoint.to_string()
+            };
             self.0.push(Draft { endpoint, stations: Vec::new(), wire: wire() });
             self.0.len() - 1
         });

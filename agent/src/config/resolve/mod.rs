@@ -129,7 +129,7 @@ fn upstream(section: raw::Upstream, report: &mut Report) -> Option<Upstream> {
             headers.push((name, Secret::new(value.value.0)));
             continue;
         };
-        report.add(&key.place, &value.path, wrong);
+        report.add(&key.place, &value.origin.path, wrong);
     }
     let endpoint = otlp.endpoint?;
     if let Some(file) = otlp.ca_file.as_ref().filter(|_| endpoint.0.starts_with("http://")) {
@@ -159,7 +159,7 @@ fn signals(list: &At<Vec<At<OneOf<Signal>>>>, report: &mut Report) -> Vec<Signal
     let mut signals = Vec::new();
     for signal in &list.value {
         if signals.contains(&signal.value.0) {
-            signal.wrong(report, format!("`{}` is already in the list", signal.shown));
+            signal.wrong(report, format!("`{}` is already in the list", signal.origin.shown));
         }
         signals.push(signal.value.0);
     }
@@ -187,9 +187,9 @@ impl Names {
     /// Takes `name`, unless it is taken.
     fn take<T>(&mut self, name: &str, at: &At<T>, what: &str, report: &mut Report) {
         if let Some(first) = self.0.get(name) {
-            at.wrong(report, format!("`{}` is already the name of {what} at {first}", at.shown));
+            at.wrong(report, format!("`{}` is already the name of {what} at {first}", at.origin.shown));
         } else {
-            self.0.insert(name.to_owned(), at.place.clone());
+            self.0.insert(name.to_owned(), at.origin.place.clone());
         }
     }
 }
@@ -259,7 +259,7 @@ impl Plant {
         if let Some(name) = &station.name {
             self.names.take(&name.value.0, name, "a station", report);
         }
-        let shown = station.name.as_ref().map_or_else(|| "".into(), |name| Rc::clone(&name.shown));
+        let shown = station.name.as_ref().map_or_else(|| "".into(), |name| Rc::clone(&name.origin.shown));
         let name = station.name.as_ref().map_or("", |name| name.value.0.as_str()).into();
         let who = Who { index, name, shown };
         let Some(tags) = &station.tags else { return (who, Vec::new()) };
@@ -284,6 +284,7 @@ impl Plant {
                         && !is_metric_name(&format!("factory.tag.{}", name.value.0)) =>
                 {
                     let fitting: String = name
+                        .origin
                         .shown
                         .chars()
                         .map(|c| if c.is_ascii_alphanumeric() || "_.-/".contains(c) { c } else { '_' })
@@ -292,14 +293,14 @@ impl Plant {
                         report,
                         format!(
                             "`{}` does not fit into the metric's name, `factory.tag.{0}`; did you mean `{fitting}`? (Or set `metric`.)",
-                            name.shown
+                            name.origin.shown
                         ),
                     );
                 }
                 _ => {}
             }
             let name = tag.name.as_ref().map_or("", |name: &At<Name>| name.value.0.as_str());
-            let shown = tag.name.as_ref().map_or_else(|| "".into(), |name| Rc::clone(&name.shown));
+            let shown = tag.name.as_ref().map_or_else(|| "".into(), |name| Rc::clone(&name.origin.shown));
             let name = format!("{name}{part}");
             let shown = if part.is_empty() { shown } else { format!("{shown}{part}").into() };
             facts.push(TagFacts { id, name: name.clone(), shown, data_type: P::data_type(own) });

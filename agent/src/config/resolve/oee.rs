@@ -72,12 +72,12 @@ impl<'a> Roles<'a> {
             let names = self.tags.iter().map(|tag| &*tag.shown).filter(|name| !name.is_empty());
             name.wrong(
                 report,
-                format!("`{}` is no tag of this station{}", name.shown, one_of_names(&name.shown, names)),
+                format!("`{}` is no tag of this station{}", name.origin.shown, one_of_names(&name.origin.shown, names)),
             );
             return None;
         };
         if let Some((_, other)) = self.taken.iter().find(|(taken, _)| *taken == tag.id) {
-            name.wrong(report, format!("`{}` is already the tag of `{other}`", name.shown));
+            name.wrong(report, format!("`{}` is already the tag of `{other}`", name.origin.shown));
         }
         self.taken.push((tag.id, role));
         Some(tag)
@@ -108,7 +108,7 @@ impl<'a> Roles<'a> {
                     }
                 }
             };
-            report.add(&key.place, &state.path, wrong);
+            report.add(&key.place, &state.origin.path, wrong);
         }
         let tag = tag?;
         if let Some(preset) = raw.preset.as_ref().filter(|_| tag.data_type == Some(modbus::DataType::Bool)) {
@@ -135,7 +135,7 @@ impl<'a> Roles<'a> {
             let of = of.name();
             name.wrong(
                 report,
-                format!("`{}` is a `{of}`, which cannot count; read it as a number, such as `u32`", name.shown),
+                format!("`{}` is a `{of}`, which cannot count; read it as a number, such as `u32`", name.origin.shown),
             );
         }
         Some(CounterSpec {

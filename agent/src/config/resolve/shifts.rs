@@ -34,7 +34,7 @@ pub(super) fn resolve(shifts: &[At<raw::Shift>], report: &mut Report) -> Vec<Shi
                     report,
                     format!(
                         "shift `{name}` overlaps shift `{earlier_name}` ({}) from {} on",
-                        earlier_raw.place,
+                        earlier_raw.origin.place,
                         moment(at)
                     ),
                 );
@@ -52,7 +52,7 @@ struct Pause {
 }
 
 fn shown(raw: &raw::Shift) -> &str {
-    raw.name.as_ref().map_or("", |name| &name.shown)
+    raw.name.as_ref().map_or("", |name| &name.origin.shown)
 }
 
 fn shift(raw: &raw::Shift, report: &mut Report) -> Option<ShiftSpec> {

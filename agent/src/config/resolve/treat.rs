@@ -1,5 +1,6 @@
 //! What happens to a tag's readings before they count: contradictions are found, expressions read and put in order.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use gemba_drivers::modbus::DataType;
@@ -12,6 +13,7 @@ use crate::config::error::Report;
 use crate::config::raw::TreatOptions;
 use crate::config::section::At;
 use crate::config::suggest;
+use crate::config::tree::Origin;
 use crate::config::words::one_of_names;
 use crate::model::ContextSpec;
 
@@ -107,7 +109,7 @@ fn deadband(band: &At<Band>, clamped: bool, clamp: Option<(f64, f64)>, report: &
         (Band::Share(share), Some((min, max))) => Some(share * (max - min)),
         (Band::Share(_), None) => {
             if !clamped {
-                let shown = &band.shown;
+                let shown = &band.origin.shown;
                 band.wrong(report, format!("`{shown}` of what? Add the range as `clamp: {{ min: 0, max: 100 }}`, or write the deadband as a number"));
             }
             None
@@ -122,34 +124,30 @@ fn fits_the_kind(raw: &TreatOptions, kind: Kind, report: &mut Report) {
         Kind::Bool => "a truth value",
         Kind::Text => "text",
     };
-    let mut refuse = |key: &str, wrong: Option<(&crate::config::error::Place, &str)>| {
-        if let Some((place, path)) = wrong {
-            report.add(place, path, format!("`{key}` is for numbers, and this tag is {what}"));
+    let mut refuse = |key: &str, origin: Option<&Rc<Origin>>| {
+        if let Some(origin) = origin {
+            origin.wrong(report, format!("`{key}` is for numbers, and this tag is {what}"));
         }
     };
-    refuse("scale", raw.scale.as_ref().map(place));
-    refuse("offset", raw.offset.as_ref().map(place));
-    refuse("clamp", raw.clamp.as_ref().map(place));
-    refuse("deadband", raw.deadband.as_ref().map(place));
-    refuse("compress", raw.compress.as_ref().map(place));
+    refuse("scale", raw.scale.as_ref().map(At::origin));
+    refuse("offset", raw.offset.as_ref().map(At::origin));
+    refuse("clamp", raw.clamp.as_ref().map(At::origin));
+    refuse("deadband", raw.deadband.as_ref().map(At::origin));
+    refuse("compress", raw.compress.as_ref().map(At::origin));
 }
 
 /// What would hide counts or states. `on_change` does not: neither says anything new by coming again.
 fn fits_the_use(raw: &TreatOptions, used: Option<&str>, report: &mut Report) {
     let Some(used) = used else { return };
-    let mut refuse = |key: &str, why: &str, wrong: Option<(&crate::config::error::Place, &str)>| {
-        if let Some((place, path)) = wrong {
-            report.add(place, path, format!("this tag {used}, and `{key}` {why}; `on_change: true` is harmless"));
+    let mut refuse = |key: &str, why: &str, origin: Option<&Rc<Origin>>| {
+        if let Some(origin) = origin {
+            origin.wrong(report, format!("this tag {used}, and `{key}` {why}; `on_change: true` is harmless"));
         }
     };
-    refuse("clamp", "would change it", raw.clamp.as_ref().map(place));
-    refuse("deadband", "would hide changes of it", raw.deadband.as_ref().map(place));
-    refuse("min_interval", "would hide or delay changes of it", raw.min_interval.as_ref().map(place));
-    refuse("compress", "would hide or delay changes of it", raw.compress.as_ref().map(place));
-}
-
-fn place<T>(at: &At<T>) -> (&crate::config::error::Place, &str) {
-    (&at.place, &at.path)
+    refuse("clamp", "would change it", raw.clamp.as_ref().map(At::origin));
+    refuse("deadband", "would hide changes of it", raw.deadband.as_ref().map(At::origin));
+    refuse("min_interval", "would hide or delay changes of it", raw.min_interval.as_ref().map(At::origin));
+    refuse("compress", "would hide or delay changes of it", raw.compress.as_ref().map(At::origin));
 }
 
 /// What is computed, and what each tag says, as far as that is known.

@@ -98,7 +98,10 @@ impl Speaks for Modbus {
         if let Some(unit) = source.unit.as_ref().filter(|unit| (248..=254).contains(&unit.0)) {
             unit.wrong(
                 report,
-                format!("`{}` is a reserved unit identifier; 1 to 247, or 255 for the device itself", unit.shown),
+                format!(
+                    "`{}` is a reserved unit identifier; 1 to 247, or 255 for the device itself",
+                    unit.origin.shown
+                ),
             );
         }
         let written = source.endpoint.as_ref()?;
@@ -113,14 +116,14 @@ impl Speaks for Modbus {
         }
         draft.pause.say(told.who, &source.pause, |pause| pause.0, report);
         let timeout = source.timeout.as_ref()?;
-        if timeout.written {
+        if timeout.origin.written {
             draft.timeout = draft.timeout.max(Some(timeout.0));
         }
         let unit = u8::try_from(source.unit.as_ref()?.0).ok()?;
         for (poll, tags) in by_interval(tags, source.poll.as_ref()?.0) {
             let station = Arc::clone(&told.who.name);
             let group = modbus::Group { station, unit, poll, timeout: timeout.0, limits, tags };
-            draft.groups.push((group, timeout.written));
+            draft.groups.push((group, timeout.origin.written));
         }
         Some(index)
     }
@@ -236,7 +239,7 @@ fn tags(
         if tags.len() - before < facts.len()
             && let Some(written) = &options.address
         {
-            let (shown, width) = (&written.shown, like.width());
+            let (shown, width) = (&written.origin.shown, like.width());
             let what = if parts > 1 { format!("{parts} times {width}") } else { width.to_string() };
             written.wrong(report, format!("`{shown}` with {what} registers goes beyond the last one, 65535"));
         }
@@ -263,7 +266,7 @@ fn one(tag: &At<super::Tag<Modbus>>, facts: &TagFacts, limits: Limits, report: &
     let written = options.address.as_ref()?;
     let address = written.value.0;
     let Some(data_type) = facts.data_type else {
-        if !report.knows(&join(&tag.path, "as")) {
+        if !report.knows(&join(&tag.origin.path, "as")) {
             let types = suggest::list(DataType::NAMES);
             tag.wrong(report, format!("the key `as` is missing: how are the registers read? Write {types}"));
         }
@@ -273,14 +276,17 @@ fn one(tag: &At<super::Tag<Modbus>>, facts: &TagFacts, limits: Limits, report: &
         if let Some(said) = &options.r#as {
             said.wrong(
                 report,
-                format!("`{}` is read from registers; `{}` is a single bit, so `bool`", said.shown, written.shown),
+                format!(
+                    "`{}` is read from registers; `{}` is a single bit, so `bool`",
+                    said.origin.shown, written.origin.shown
+                ),
             );
         }
         return None;
     }
     match (&options.length, data_type) {
         (None, DataType::Text) => {
-            if !report.knows(&join(&tag.path, "length")) {
+            if !report.knows(&join(&tag.origin.path, "length")) {
                 tag.wrong(report, "the key `length` is missing: how many bytes has the text?");
             }
             return None;
@@ -295,7 +301,10 @@ fn one(tag: &At<super::Tag<Modbus>>, facts: &TagFacts, limits: Limits, report: &
     let one = modbus::Tag { length, ..modbus::Tag::new(facts.id, address, data_type) };
     if one.width() > limits.max_registers {
         let (width, most) = (one.width(), limits.max_registers);
-        written.wrong(report, format!("`{}` takes {width} registers, and `max_registers` is {most}", written.shown));
+        written.wrong(
+            report,
+            format!("`{}` takes {width} registers, and `max_registers` is {most}", written.origin.shown),
+        );
         return None;
     }
     Some(one)

@@ -137,14 +137,10 @@ impl Draft {
 
     pub(super) fn finish(self, report: &mut Report) -> mqtt::Config {
         if let (Some(said), None) = (&self.password.said, &self.username.value) {
-            report.add(&said.place, &said.path, "a password needs a `username` beside it");
+            said.wrong(report, "a password needs a `username` beside it");
         }
         if let Some(said) = self.ca_file.said.as_ref().filter(|_| !self.config.endpoint.tls) {
-            report.add(
-                &said.place,
-                &said.path,
-                "is of no use with an `mqtt://` endpoint; only `mqtts://` checks certificates",
-            );
+            said.wrong(report, "is of no use with an `mqtt://` endpoint; only `mqtts://` checks certificates");
         }
         for (said, other, name) in
             [(&self.cert_file, &self.key_file, "key_file"), (&self.key_file, &self.cert_file, "cert_file")]
@@ -152,19 +148,15 @@ impl Draft {
             let Some(said) = &said.said else { continue };
             if !self.config.endpoint.tls {
                 let why = "is of no use with an `mqtt://` endpoint; only `mqtts://` shows certificates";
-                report.add(&said.place, &said.path, why);
+                said.wrong(report, why);
             } else if other.value.is_none() {
-                report.add(
-                    &said.place,
-                    &said.path,
-                    format!("a certificate and its key go together: `{name}` is missing"),
-                );
+                said.wrong(report, format!("a certificate and its key go together: `{name}` is missing"));
             }
         }
         let sparkplug = |topic: &mqtt::Topic| matches!(topic.payload, mqtt::Payload::Sparkplug(_));
         if !self.config.topics.iter().any(sparkplug) {
             for said in [&self.rebirth.said, &self.host_id.said].into_iter().flatten() {
-                report.add(&said.place, &said.path, "is of no use without a topic with `payload: sparkplug`");
+                said.wrong(report, "is of no use without a topic with `payload: sparkplug`");
             }
         }
         let identity = self.cert_file.value.zip(self.key_file.value);

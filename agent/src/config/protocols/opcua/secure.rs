@@ -115,31 +115,27 @@ impl Door {
         let key = self.private_key_file.said.as_ref();
         let plain = self.security.value.is_none() && !self.unclear;
         for said in [&self.mode.said, &self.verify_host.said].into_iter().flatten().filter(|_| plain) {
-            report.add(&said.place, &said.path, "is of no use with `security: none`");
+            said.wrong(report, "is of no use with `security: none`");
         }
         if let Some(said) = username.filter(|_| plain) {
             let why = "with `security: none` anybody on the wire could read the password; set `security`";
-            report.add(&said.place, &said.path, format!("{why}, such as `basic256sha256`"));
+            said.wrong(report, format!("{why}, such as `basic256sha256`"));
         }
         if let Some(said) = certificate.filter(|_| plain) {
-            report.add(
-                &said.place,
-                &said.path,
-                "is of no use with `security: none`; set `security`, such as `basic256sha256`",
-            );
+            said.wrong(report, "is of no use with `security: none`; set `security`, such as `basic256sha256`");
         }
         if let (Some(said), None) = (&self.password.said, username) {
-            report.add(&said.place, &said.path, "a password needs a `username` beside it");
+            said.wrong(report, "a password needs a `username` beside it");
         }
         if let (Some(_), Some(said)) = (username, certificate) {
-            report.add(&said.place, &said.path, "a user has a `username` or a certificate, not both");
+            said.wrong(report, "a user has a `username` or a certificate, not both");
         }
         match (certificate, key) {
             (Some(said), None) => {
-                report.add(&said.place, &said.path, "a certificate needs a `private_key_file` beside it");
+                said.wrong(report, "a certificate needs a `private_key_file` beside it");
             }
             (None, Some(said)) => {
-                report.add(&said.place, &said.path, "a private key needs a `certificate_file` beside it");
+                said.wrong(report, "a private key needs a `certificate_file` beside it");
             }
             _ => {}
         }

@@ -1,8 +1,9 @@
 //! Whether tags and topics fit together.
 
 use super::super::words::Payload;
-use super::{Named, RawTag, place_of};
+use super::{Named, RawTag};
 use crate::config::error::Report;
+use crate::config::section::At;
 use crate::config::words::one_of_names;
 
 /// What is wrong with the tags' own words about topics.
@@ -17,7 +18,11 @@ pub(super) fn check_tags(topics: &[Named<'_>], tags: &[RawTag<'_>], written: usi
             let names = topics.iter().map(|topic| topic.shown.as_str());
             wanted.wrong(
                 report,
-                format!("`{}` is no topic of this station{}", wanted.shown, one_of_names(&wanted.shown, names)),
+                format!(
+                    "`{}` is no topic of this station{}",
+                    wanted.origin.shown,
+                    one_of_names(&wanted.origin.shown, names)
+                ),
             );
             continue;
         }
@@ -26,13 +31,13 @@ pub(super) fn check_tags(topics: &[Named<'_>], tags: &[RawTag<'_>], written: usi
         }
         use Payload::{Binary, Csv, Json, Plain, Sparkplug};
         for (said, fits) in [
-            (own.path.as_ref().map(place_of), &[Json][..]),
-            (own.column.as_ref().map(place_of), &[Csv]),
-            (own.byte.as_ref().map(place_of), &[Binary]),
-            (own.r#as.as_ref().map(place_of), &[Binary, Csv, Plain]),
-            (own.byte_order.as_ref().map(place_of).filter(|said| said.written), &[Binary]),
-            (own.metric_name.as_ref().map(place_of), &[Sparkplug]),
-            (own.device.as_ref().map(place_of), &[Sparkplug]),
+            (own.path.as_ref().map(At::origin), &[Json][..]),
+            (own.column.as_ref().map(At::origin), &[Csv]),
+            (own.byte.as_ref().map(At::origin), &[Binary]),
+            (own.r#as.as_ref().map(At::origin), &[Binary, Csv, Plain]),
+            (own.byte_order.as_ref().map(At::origin).filter(|said| said.written), &[Binary]),
+            (own.metric_name.as_ref().map(At::origin), &[Sparkplug]),
+            (own.device.as_ref().map(At::origin), &[Sparkplug]),
         ] {
             if let Some(said) = said
                 && let Some(topic) = carried().next()

@@ -5,6 +5,7 @@ mod filter;
 mod read;
 
 use std::collections::HashSet;
+use std::rc::Rc;
 
 use gemba_drivers::mqtt;
 
@@ -19,6 +20,7 @@ use crate::config::protocols::Tag;
 use crate::config::raw::StationOf;
 use crate::config::resolve::{TagFacts, Told};
 use crate::config::section::{At, join, section};
+use crate::config::tree::Origin;
 use crate::config::words::{Flag, OneOf, Text, Whole};
 
 section! {
@@ -126,7 +128,7 @@ struct Named<'a> {
     /// For people: as it is written.
     shown: String,
     /// Where it is written.
-    at: At<()>,
+    at: Rc<Origin>,
 }
 
 impl Named<'_> {
@@ -139,13 +141,9 @@ impl Named<'_> {
     }
 }
 
-fn place_of<T>(at: &At<T>) -> At<()> {
-    At { value: (), place: at.place.clone(), path: at.path.clone(), shown: at.shown.clone(), written: at.written }
-}
-
 /// `section` lacks a key that it needs here, unless it is there and wrong, which was reported.
 fn absent<S, T>(section: &At<S>, key: &str, help: &str, report: &mut Report) -> Option<T> {
-    if !report.knows(&join(&section.path, key)) {
+    if !report.knows(&join(&section.origin.path, key)) {
         section.wrong(report, format!("the key `{key}` is missing{help}"));
     }
     None

@@ -7,7 +7,7 @@ use gemba_drivers::mqtt::{self, Fields, SourceTime, TimeFormat, TopicTag};
 
 use super::super::Mqtt;
 use super::super::words::{ByteOrder, Column, Payload, STATION, TAG, TimeWord, is_level};
-use super::{Named, PayloadTime, RawTag, Topic, absent, place_of};
+use super::{Named, PayloadTime, RawTag, Topic, absent};
 use crate::config::error::Report;
 use crate::config::protocols::Tag;
 use crate::config::resolve::{TagFacts, Told};
@@ -147,9 +147,9 @@ impl Reader<'_, '_> {
         let section = topic.time.as_ref()?;
         let time = &section.value;
         let places = [
-            ("path", time.path.as_ref().map(place_of)),
-            ("column", time.column.as_ref().map(place_of)),
-            ("byte", time.byte.as_ref().map(place_of)),
+            ("path", time.path.as_ref().map(At::origin)),
+            ("column", time.column.as_ref().map(At::origin)),
+            ("byte", time.byte.as_ref().map(At::origin)),
         ];
         for (other, said) in &places {
             if let Some(said) = said.as_ref().filter(|_| *other != key) {
@@ -176,7 +176,7 @@ impl Reader<'_, '_> {
         if let (mqtt::ColumnAt::Name(_), false) = (&column.value.0, header) {
             let why = format!(
                 "`{}` is a name, and without a `header` columns have none; write its place from 0",
-                column.shown
+                column.origin.shown
             );
             column.wrong(self.report, why);
         }
@@ -188,7 +188,7 @@ impl Reader<'_, '_> {
         if text.is_none() {
             said.wrong(
                 self.report,
-                format!("`{}` is how bytes are read; text is `number`, `bool` or `text`", said.shown),
+                format!("`{}` is how bytes are read; text is `number`, `bool` or `text`", said.origin.shown),
             );
         }
         text
@@ -203,8 +203,10 @@ impl Reader<'_, '_> {
         };
         let kind = said.value.bytes();
         if kind.is_none() {
-            let why =
-                format!("`{}` says nothing about bytes; write for instance `u16`, `f32` or `string(8)`", said.shown);
+            let why = format!(
+                "`{}` says nothing about bytes; write for instance `u16`, `f32` or `string(8)`",
+                said.origin.shown
+            );
             said.wrong(self.report, why);
         }
         Some(mqtt::Field { offset: offset?, kind: kind?, little: own.byte_order.as_ref()?.0 == ByteOrder::Little })
