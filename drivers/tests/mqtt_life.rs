@@ -303,6 +303,39 @@ async fn a_probe_waits_for_every_tag_and_says_which_are_silent() {
     assert!(told[1].round_trip >= told[0].round_trip);
 }
 
+/// The filters of every SUBSCRIBE that came, in the order in which they came.
+fn asked_for(state: &State, version: Version) -> Vec<Vec<String>> {
+    let subscribes = state.heard.iter().filter(|(kind, _)| kind >> 4 == 8);
+    let filters = subscribes.map(|(_, body)| {
+        let mut rest = &body[if version == Version::V5 { 3 } else { 2 }..];
+        let mut filters = Vec::new();
+        while let Some((&length, after)) = rest.split_first_chunk() {
+            let (filter, after) = after.split_at(u16::from_be_bytes(length).into());
+            filters.push(String::from_utf8(filter.to_vec()).expect("text"));
+            rest = &after[1..];
+        }
+        filters
+    });
+    filters.collect()
+}
+
+#[tokio::test]
+async fn who_looks_around_takes_no_message_from_a_group() {
+    for version in [Version::V311, Version::V5] {
+        let keeper = Keeper::start().await.expect("a broker");
+        keeper.publish("x", "1");
+        let topics = vec![plain("$share/agents/x", 0), plain("x", 1), plain("$share/others/x", 2)];
+        let mut client = Client::new(config(keeper.endpoint(), version, topics));
+        let mut told = Vec::new();
+        client.probe(&mut |probed| told.push(probed.reading.value)).await.expect("a link");
+        assert_eq!(told, [Value::Int(1), Value::Int(1), Value::Int(1)], "the groups' tags are heard all the same");
+        let scope = Scope { station: "oven-1".into(), listen: Duration::from_millis(100), most: 9 };
+        client.browse(&scope, &mut |_| ()).await.expect("a link");
+        let asked = asked_for(&until(&keeper, |_| true).await, version);
+        assert_eq!(asked, [["x"], ["x"]], "no `$share`, and each filter once");
+    }
+}
+
 #[tokio::test]
 async fn a_browse_lists_what_comes() {
     let keeper = Keeper::start().await.expect("a broker");

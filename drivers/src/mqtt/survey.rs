@@ -1,7 +1,8 @@
 //! Looking at a broker without running: what comes for our tags, and what else there is.
 //!
 //! A broker cannot be asked, only listened to. The listener is a clean session under a name of its own: the agent's would
-//! throw a running agent out. It subscribes with quality of service 0 and says nothing, to Sparkplug nodes neither.
+//! throw a running agent out. It subscribes with quality of service 0 and says nothing, to Sparkplug nodes neither. Of a
+//! shared subscription it takes the filter alone: in the group it would take messages from the agents that share them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -10,6 +11,7 @@ use serde_json::Value as Json;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use super::filter::unshared;
 use super::payload::Found;
 use super::session::{Event, Message, Session, Unsigned};
 use super::{Client, Config, while_connecting, while_running};
@@ -94,7 +96,8 @@ impl Listener {
             topics: Vec::new(),
             ..config.clone()
         };
-        let filters: Vec<_> = filters.iter().map(|(filter, _)| (filter.clone(), 0)).collect();
+        let filters: BTreeSet<&str> = filters.iter().map(|(filter, _)| unshared(filter)).collect();
+        let filters: Vec<_> = filters.into_iter().map(|filter| (filter.to_owned(), 0)).collect();
         let session = Session::new(&config, Time::now())?;
         let durable = watch::Sender::new(u64::MAX);
         let mut listener = Self { session, unsigned: Unsigned::default(), durable, since: Instant::now() };
