@@ -319,6 +319,63 @@ fn asked_for(state: &State, version: Version) -> Vec<Vec<String>> {
     filters.collect()
 }
 
+async fn until_back(link: &mut Link, connects: u64) {
+    link.until_lost().await;
+    link.until_state(|state| state.connects == connects && state.phase == LinkPhase::Connected).await;
+}
+
+#[tokio::test]
+async fn many_filters_are_asked_for_a_few_at_a_time() {
+    for version in [Version::V311, Version::V5] {
+        let keeper = Keeper::start().await.expect("a broker");
+        let topics = |count: u32| (0..count).map(|number| plain(&format!("t/{number:02}"), number)).collect();
+        let mut link = Link::start(Client::new(config(keeper.endpoint(), version, topics(20))));
+        link.until_connected().await;
+        let known = kept(&mut link).await;
+        let state = until(&keeper, |state| state.subscribed.len() == 20).await;
+        assert_eq!(asked_for(&state, version).iter().map(Vec::len).collect::<Vec<_>>(), [8, 8, 4]);
+        assert_eq!(known, state.subscribed);
+        link.stop().await;
+        let one = config(keeper.endpoint(), version, topics(1));
+        let mut link = Link::start(Client::new(one).subscribed_to(known));
+        assert_eq!(kept(&mut link).await, ["t/00"]);
+        let state = until(&keeper, |state| state.subscribed.len() == 1).await;
+        let longest =
+            |kind: u8| state.heard.iter().filter(|(heard, _)| heard >> 4 == kind).map(|(_, body)| body.len()).max();
+        assert!(longest(10) <= Some(3 + 8 * 6), "they are let go of a few at a time too");
+    }
+}
+
+#[tokio::test]
+async fn a_topic_that_was_refused_is_asked_for_again() {
+    for version in [Version::V311, Version::V5] {
+        let keeper = Keeper::start().await.expect("a broker");
+        keeper.refuse(&["secret"]);
+        let topics = vec![plain("open", 0), plain("secret", 1)];
+        let mut link = Link::start(Client::new(config(keeper.endpoint(), version, topics)));
+        let refused = |batch: &gemba_drivers::Batch| {
+            let bad = Validity::Bad(Status::Own(OwnStatus::Refused));
+            batch.readings.iter().any(|reading| reading.validity == bad).then(|| batch.readings.clone())
+        };
+        let bad = link.until(refused).await;
+        assert_eq!(bad.iter().map(|reading| reading.tag).collect::<Vec<_>>(), [TagId(1)]);
+        keeper.cut();
+        until_back(&mut link, 2).await;
+        assert_eq!(link.until(refused).await.len(), 1, "it is refused still, which is not the same as lost");
+        // Somebody mends the access list; the broker keeps our session all the while.
+        keeper.refuse(&[]);
+        keeper.cut();
+        until_back(&mut link, 3).await;
+        until(&keeper, |state| state.subscribed == ["open", "secret"]).await;
+        keeper.publish("secret", "7");
+        let read = |batch: &gemba_drivers::Batch| batch.receipt.is_some().then(|| batch.readings.clone());
+        let readings = link.until(|batch| read(batch).filter(|readings| !readings.is_empty())).await;
+        assert_eq!((readings[0].tag, &readings[0].value), (TagId(1), &Value::Int(7)));
+        let asked = asked_for(&until(&keeper, |_| true).await, version);
+        assert_eq!(asked, [vec!["open", "secret"], vec!["secret"], vec!["secret"]], "and nothing else is asked again");
+    }
+}
+
 #[tokio::test]
 async fn who_looks_around_takes_no_message_from_a_group() {
     for version in [Version::V311, Version::V5] {

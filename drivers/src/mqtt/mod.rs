@@ -21,6 +21,7 @@ mod held;
 mod payload;
 mod session;
 pub mod sparkplug;
+mod subscriptions;
 mod survey;
 mod tls;
 
@@ -28,8 +29,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::timeout;
-use tracing::{Instrument, debug, warn};
+use tokio::time::{Instant, timeout};
+use tracing::{Instrument, debug, info, warn};
 
 pub use config::{
     Column, ColumnAt, Config, Credentials, Endpoint, Field, Fields, Identity, Kind, Metric, Payload, SourceTime, Text,
@@ -38,10 +39,11 @@ pub use config::{
 pub use payload::Payloads;
 
 use self::held::Held;
-use self::session::{Event, Message, Session, Unsigned, Watch};
+use self::session::{Event, Message, Say, Session, Unsigned, Watch};
+use self::subscriptions::Subscriptions;
 use crate::{
-    Batch, Deliveries, Delivery, Driver, Keep, LinkError, Outlet, OwnStatus, Reading, Receipt, Stale, Status, TagId,
-    Time, trace,
+    Batch, Deliveries, Delivery, Driver, Keep, LinkError, Outlet, OwnStatus, Reading, Receipt, Rung, Stale, Status,
+    TagId, Time, trace,
 };
 
 /// How long a stop waits for what was delivered to become durable: some commits of the usual `spool.sync`, and less
@@ -52,7 +54,7 @@ const SETTLE: Duration = Duration::from_millis(900);
 pub struct Client {
     config: Config,
     payloads: Payloads,
-    filters: Vec<(String, u8)>,
+    subscriptions: Subscriptions,
     session: Option<Session>,
     /// What came while we connected.
     early: Option<Message>,
@@ -68,10 +70,6 @@ pub struct Client {
     anew: bool,
     /// The session's lasting name.
     name: Arc<str>,
-    /// The broker has told us, since the start, which of our filters it grants.
-    subscribed: bool,
-    /// Tags that come by no filter that the broker grants us.
-    refused: Vec<TagId>,
     /// The filters that the broker's session has, as far as we know.
     held: Held,
     /// When this connection was begun, as a Sparkplug host says it.
@@ -84,7 +82,7 @@ impl Client {
     pub fn new(mut config: Config) -> Self {
         let payloads = Payloads::new(std::mem::take(&mut config.topics), config.max_payload, config.rebirth);
         Self {
-            filters: payloads.filters(),
+            subscriptions: Subscriptions::new(payloads.filters()),
             payloads,
             session: None,
             early: None,
@@ -94,8 +92,6 @@ impl Client {
             received: Deliveries::default(),
             anew: false,
             name: config.session().into(),
-            subscribed: false,
-            refused: Vec::new(),
             held: Held::default(),
             since: Time::default(),
             config,
@@ -123,57 +119,42 @@ impl Client {
             match session.next(&mut self.unsigned, &mut durable, None).await.map_err(while_connecting)? {
                 Event::Connected { resumed } => {
                     if !resumed {
-                        // Identifiers begin anew, and nothing comes again. Nor is it told of our topics yet, should
-                        // this connection break before it is.
+                        // Identifiers begin anew, and nothing comes again.
                         self.received.clear();
-                        (self.anew, self.subscribed) = (true, false);
+                        self.anew = true;
                     }
                     self.held.connected(resumed);
-                    let mut left = self.held.unwanted(&self.filters);
+                    let mut left = self.held.unwanted(|filter| self.subscriptions.has(filter));
                     if !left.is_empty() {
                         debug!(topics = ?left, "the session has topics that are not wanted any more");
-                        let answers = session.unsubscribe(&left).await.map_err(while_connecting)?;
-                        left.truncate(if answers == 1 { left.len() } else { answers });
+                        let (filters, answers) = session.unsubscribe(&left).await.map_err(while_connecting)?;
+                        left.truncate(filters);
                         self.held.leave(left, answers);
                     }
-                    if (resumed && self.subscribed) || self.filters.is_empty() {
+                    self.subscriptions.connected(resumed);
+                    ask(session, &mut self.subscriptions).await.map_err(while_connecting)?;
+                    if self.subscriptions.is_settled() {
                         return Ok(());
                     }
-                    session.subscribe(&self.filters).await.map_err(while_connecting)?;
                 }
-                Event::Subscribed(granted) => break self.granted(&granted),
+                Event::Asked(packet) => self.subscriptions.left(packet),
+                Event::Subscribed(packet, granted) => {
+                    answered(&mut self.subscriptions, &mut self.held, packet, &granted);
+                    ask(session, &mut self.subscriptions).await.map_err(while_connecting)?;
+                    if self.subscriptions.is_settled() {
+                        return nothing_granted(&self.subscriptions);
+                    }
+                }
                 Event::Unsubscribed => self.held.left(),
                 // The backlog of a resumed session. The link is up, and the word on our topics is heard when it
                 // comes: a broker may hold it back until messages are acknowledged.
                 Event::Message(message) => {
                     self.early = Some(message);
-                    break Ok(());
+                    return Ok(());
                 }
                 Event::Alive | Event::Sent => {}
             }
         }
-    }
-
-    /// The broker says which filters it grants us. A refused one makes its tags bad and disturbs no other.
-    fn granted(&mut self, granted: &[bool]) -> Result<(), LinkError> {
-        let is_refused = |(at, _): &(usize, &(String, u8))| granted.get(*at) == Some(&false);
-        let refused: Vec<_> =
-            self.filters.iter().enumerate().filter(is_refused).map(|(_, (filter, _))| filter).collect();
-        for topic in &refused {
-            warn!(%topic, "the broker does not let us subscribe");
-        }
-        if let Some(first) = refused.first()
-            && refused.len() == self.filters.len()
-        {
-            return Err(LinkError::Refused(format!("the broker does not let us subscribe to `{first}`")));
-        }
-        self.refused = self.payloads.tags_of(|filter| refused.iter().any(|refused| *refused == filter));
-        self.subscribed = true;
-        let kept = self.filters.iter().map(|(filter, _)| filter).filter(|filter| !refused.contains(filter));
-        for filter in kept {
-            self.held.granted(filter);
-        }
-        Ok(())
     }
 
     /// What the session is subscribed to becomes durable, for the next process.
@@ -192,12 +173,11 @@ impl Client {
         }
         let Some(session) = &mut self.session else { return Ok(()) };
         if let Some(host) = self.config.host_id.as_deref().filter(|_| begin) {
-            let (topic, payload) = sparkplug::state(host, true, self.since);
-            session.publish(topic, payload, true).await.map_err(while_running)?;
+            session.say(Say::Retain(sparkplug::state(host, true, self.since))).await.map_err(while_running)?;
         }
-        for (topic, payload) in self.payloads.requests(now) {
-            debug!(%topic, "asking for a birth");
-            session.publish(topic, payload, false).await.map_err(while_running)?;
+        for command in self.payloads.requests(now) {
+            debug!(topic = %command.0, "asking for a birth");
+            session.say(Say::Publish(command)).await.map_err(while_running)?;
         }
         Ok(())
     }
@@ -276,18 +256,27 @@ impl Driver for Client {
                 let Some(session) = &mut self.session else {
                     return Err(LinkError::Broken("not connected".to_owned()));
                 };
-                let payloads = &mut self.payloads;
-                let mut wake = |stale: &Stale| {
-                    let now = Time::now();
-                    payloads.wake(&stale.tags, now);
-                    payloads.requests(now)
+                ask(session, &mut self.subscriptions).await.map_err(while_running)?;
+                let (payloads, subscriptions) = (&mut self.payloads, &mut self.subscriptions);
+                let at = subscriptions.due();
+                let mut say = |stale: Option<&Stale>| {
+                    if let Some(stale) = stale {
+                        remedy(stale, payloads, subscriptions, outlet)?;
+                    }
+                    subscriptions.tend(Instant::now());
+                    let subscribes = std::iter::from_fn(|| subscriptions.next()).map(Say::Subscribe);
+                    Ok(payloads.requests(Time::now()).into_iter().map(Say::Publish).chain(subscribes).collect())
                 };
-                let watch = Watch { outlet, filters: &self.filters, wake: &mut wake };
+                let watch = Watch { outlet, at, say: &mut say };
                 match session.next(&mut self.unsigned, &mut durable, Some(watch)).await.map_err(while_running)? {
                     Event::Message(message) => self.take(&message, outlet).await?,
-                    Event::Subscribed(granted) => {
-                        self.granted(&granted)?;
-                        self.tell_refused(outlet).await?;
+                    Event::Asked(packet) => self.subscriptions.left(packet),
+                    Event::Subscribed(packet, granted) => {
+                        outlet.alive(Time::now());
+                        if answered(&mut self.subscriptions, &mut self.held, packet, &granted) {
+                            nothing_granted(&self.subscriptions)?;
+                            self.tell_refused(outlet).await?;
+                        }
                     }
                     Event::Unsubscribed => {
                         outlet.alive(Time::now());
@@ -318,8 +307,8 @@ impl Driver for Client {
             }
             if let Some(host) = &self.config.host_id {
                 // A goodbye takes the will back, so it is said in person.
-                let (topic, payload) = sparkplug::state(host, false, self.since);
-                let _ = timeout(SETTLE / 2, session.publish(topic, payload, true)).await;
+                let gone = Say::Retain(sparkplug::state(host, false, self.since));
+                let _ = timeout(SETTLE / 2, session.say(gone)).await;
             }
             session.close().await;
         }
@@ -329,17 +318,70 @@ impl Driver for Client {
 impl Client {
     /// Tags that we may not subscribe to are bad for that reason, not for want of data.
     async fn tell_refused(&mut self, outlet: &Outlet) -> Result<(), LinkError> {
-        if self.refused.is_empty() {
+        let refused = self.payloads.tags_of(|filter| self.subscriptions.is_refused(filter));
+        if refused.is_empty() {
             return Ok(());
         }
         let now = Time::now();
-        let bad = |&tag| Reading::bad(tag, Status::Own(OwnStatus::Refused), now, now);
-        deliver(outlet, Batch { readings: self.refused.iter().map(bad).collect(), ..Batch::default() }).await
+        let bad = |tag| Reading::bad(tag, Status::Own(OwnStatus::Refused), now, now);
+        deliver(outlet, Batch { readings: refused.into_iter().map(bad).collect(), ..Batch::default() }).await
     }
 }
 
 async fn deliver(outlet: &Outlet, batch: Batch) -> Result<(), LinkError> {
     outlet.deliver(batch).await.map_err(|stopped| LinkError::Broken(stopped.to_string()))
+}
+
+/// Asks for the filters that are to be asked for now.
+async fn ask(session: &mut Session, subscriptions: &mut Subscriptions) -> Result<(), LinkError> {
+    while let Some(filters) = subscriptions.next() {
+        session.say(Say::Subscribe(filters)).await?;
+    }
+    Ok(())
+}
+
+/// The broker says which filters it grants us. Whether it refuses one that it did not refuse before: that makes the tags
+/// of this filter bad and disturbs no other.
+fn answered(subscriptions: &mut Subscriptions, held: &mut Held, packet: u16, granted: &[bool]) -> bool {
+    let answer = subscriptions.answered(packet, granted, Instant::now());
+    for topic in &answer.refused {
+        warn!(%topic, "the broker does not let us subscribe");
+    }
+    if answer.relented {
+        info!("the broker lets us subscribe to what it refused before");
+    }
+    for filter in &answer.granted {
+        held.granted(filter);
+    }
+    !answer.refused.is_empty()
+}
+
+/// A broker that refuses everything is no link.
+fn nothing_granted(subscriptions: &Subscriptions) -> Result<(), LinkError> {
+    match subscriptions.all_refused() {
+        Some(first) => Err(LinkError::Refused(format!("the broker does not let us subscribe to `{first}`"))),
+        None => Ok(()),
+    }
+}
+
+/// What silence is answered with. The last answer is to give up.
+fn remedy(
+    stale: &Stale,
+    payloads: &mut Payloads,
+    subscriptions: &mut Subscriptions,
+    outlet: &Outlet,
+) -> Result<(), LinkError> {
+    match stale.rung {
+        Rung::Look => {}
+        // Brokers send retained messages again, and Sparkplug nodes their births.
+        Rung::Renew => subscriptions.renew(|_| true),
+        Rung::Reconnect => {
+            let alive = outlet.state().alive;
+            return Err(LinkError::Silent(alive.map_or(Duration::ZERO, |alive| Time::now().since(alive))));
+        }
+    }
+    payloads.wake(&stale.tags, Time::now());
+    Ok(())
 }
 
 /// What breaks before the link is up was never up.

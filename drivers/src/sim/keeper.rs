@@ -36,6 +36,8 @@ pub struct State {
     pub heard: Vec<(u8, Vec<u8>)>,
     session: bool,
     deaf: bool,
+    /// Filters that are not granted.
+    refused: Vec<String>,
     last_packet: u16,
     cuts: u64,
     /// What the client is to be answered.
@@ -93,6 +95,11 @@ impl Keeper {
     /// From now on acknowledgements are lost on the way, or not any more.
     pub fn set_deaf(&self, deaf: bool) {
         self.state.send_modify(|state| state.deaf = deaf);
+    }
+
+    /// From now on these filters are not granted, and all others are.
+    pub fn refuse(&self, filters: &[&str]) {
+        self.state.send_modify(|state| state.refused = filters.iter().map(ToString::to_string).collect());
     }
 
     /// Ends the connection.
@@ -166,13 +173,16 @@ async fn hear(read: &mut ReadHalf<'_>, state: &watch::Sender<State>, five: bool)
             (8, [high, low, rest @ ..]) => {
                 let filters = rest.get(if five { 1 + usize::from(*rest.first().ok_or_else(nonsense)?) } else { 0 }..);
                 let filters = names(filters.ok_or_else(nonsense)?, 1)?;
-                let granted = vec![1; filters.len()];
+                let granted: Vec<u8> = {
+                    let state = state.borrow();
+                    filters.iter().map(|filter| if state.refused.contains(filter) { 0x80 } else { 1 }).collect()
+                };
                 let ids = if five { vec![*high, *low, 0] } else { vec![*high, *low] };
                 let body = [ids, granted].concat();
                 let head = [0x90, u8::try_from(body.len()).map_err(io::Error::other)?];
                 state.send_modify(|state| {
                     for filter in filters {
-                        if !state.subscribed.contains(&filter) {
+                        if !state.subscribed.contains(&filter) && !state.refused.contains(&filter) {
                             state.subscribed.push(filter);
                         }
                     }

@@ -11,14 +11,11 @@ use rumqttc::v5::{AsyncClient, ConnectionError, EventLoop, MqttOptions, StateErr
 use tokio::sync::watch;
 
 use super::{
-    Ack, CLOSED, Event, LARGEST_PACKET, MOST_UNSIGNED, Message, Opening, Unsigned, Watch, broke, keep_alive, refused,
-    remedy, tls_error, too_large,
+    Ack, CLOSED, Event, LARGEST_PACKET, MOST_LEFT, MOST_UNSIGNED, Message, Opening, Say, Unsigned, Watch, broke,
+    keep_alive, refused, tls_error, too_large,
 };
 use crate::LinkError;
 use crate::mqtt::tls;
-
-/// How many filters are let go of at one connect.
-const MOST_LEFT: usize = 256;
 
 pub(in crate::mqtt) struct Half(Box<Inner>);
 
@@ -55,21 +52,17 @@ impl Half {
         Self(Box::new(Inner { client, events, up: false }))
     }
 
-    pub(super) fn subscribe(&mut self, filters: &[(String, u8)]) -> Result<(), LinkError> {
-        self.0.client.try_subscribe_many(wanted(filters)).map_err(broke)
+    pub(super) fn say(&mut self, say: Say) -> Result<(), LinkError> {
+        send(&self.0.client, say)
     }
 
-    /// A packet each, and room is kept for acknowledgements; the rest goes at the next connect.
-    pub(super) fn unsubscribe(&mut self, filters: &[String]) -> Result<usize, LinkError> {
+    /// A packet each, and room is kept for acknowledgements.
+    pub(super) fn unsubscribe(&mut self, filters: &[String]) -> Result<(usize, usize), LinkError> {
         let some = filters.len().min(MOST_LEFT);
         for filter in &filters[..some] {
             self.0.client.try_unsubscribe(filter).map_err(broke)?;
         }
-        Ok(some)
-    }
-
-    pub(super) fn publish(&mut self, topic: String, payload: Vec<u8>, keep: bool) -> Result<(), LinkError> {
-        try_publish(&self.0.client, topic, payload, keep)
+        Ok((some, some))
     }
 
     pub(super) async fn next(
@@ -79,7 +72,6 @@ impl Half {
         mut watch: Option<Watch<'_>>,
     ) -> Result<Event, LinkError> {
         let Inner { client, events, up } = &mut *self.0;
-        let outlet = watch.as_ref().map(|watch| watch.outlet);
         // Kept across signatures: dropping it halfway could lose an acknowledgement it is sending.
         let mut polled = pin!(events.poll());
         loop {
@@ -91,14 +83,9 @@ impl Half {
                 }
                 // We hold the sender ourselves, so this never fails.
                 _ = durable.changed() => {}
-                stale = Watch::stale(outlet) => {
-                    let Some(watch) = &mut watch else { continue };
-                    let (renew, commands) = remedy(watch, &stale)?;
-                    for (topic, payload) in commands {
-                        try_publish(client, topic, payload, false)?;
-                    }
-                    if renew {
-                        client.try_subscribe_many(wanted(watch.filters)).map_err(broke)?;
+                due = Watch::due(&mut watch) => {
+                    for say in due? {
+                        send(client, say)?;
                     }
                 }
             }
@@ -125,16 +112,17 @@ impl Half {
     }
 }
 
-fn wanted(filters: &[(String, u8)]) -> impl Iterator<Item = Filter> {
-    filters.iter().map(|(filter, qos)| {
-        let qos = if *qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce };
-        Filter::new(filter, qos)
-    })
-}
-
-fn try_publish(client: &AsyncClient, topic: String, payload: Vec<u8>, keep: bool) -> Result<(), LinkError> {
-    let qos = if keep { QoS::AtLeastOnce } else { QoS::AtMostOnce };
-    client.try_publish(topic, qos, keep, payload).map_err(broke)
+/// Hands it to the connection, which sends it with the next event.
+fn send(client: &AsyncClient, say: Say) -> Result<(), LinkError> {
+    let sent = match say {
+        Say::Subscribe(filters) => client.try_subscribe_many(filters.into_iter().map(|(filter, qos)| {
+            let qos = if qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce };
+            Filter::new(filter, qos)
+        })),
+        Say::Publish((topic, payload)) => client.try_publish(topic, QoS::AtMostOnce, false, payload),
+        Say::Retain((topic, payload)) => client.try_publish(topic, QoS::AtLeastOnce, true, payload),
+    };
+    sent.map_err(broke)
 }
 
 /// Hands what is due to the connection, as far as there is room; the next event makes more.
@@ -158,9 +146,11 @@ fn answered(Ack { pkid, twice }: Ack) -> Publish {
 fn from(event: rumqttc::v5::Event) -> Event {
     use rumqttc::v5::Event as From;
     match event {
+        From::Outgoing(Outgoing::Subscribe(packet)) => Event::Asked(packet),
         From::Outgoing(_) => Event::Sent,
         From::Incoming(Packet::ConnAck(ack)) => Event::Connected { resumed: ack.session_present },
         From::Incoming(Packet::SubAck(ack)) => Event::Subscribed(
+            ack.pkid,
             ack.return_codes.iter().map(|code| matches!(code, SubscribeReasonCode::Success(_))).collect(),
         ),
         From::Incoming(Packet::UnsubAck(_)) => Event::Unsubscribed,
