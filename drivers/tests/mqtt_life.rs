@@ -13,8 +13,9 @@ use gemba_drivers::mqtt::{
     Client, Config, Endpoint, Fields, Identity, Metric, Payload, Text, Topic, TopicTag, Version,
 };
 use gemba_drivers::sim::keeper::{Keeper, State};
-use gemba_drivers::sim::mqtt::{Broker, Options, endpoint};
+use gemba_drivers::sim::mqtt::{self, Broker, endpoint};
 use gemba_drivers::survey::{Offered, Scope, Survey};
+use gemba_drivers::treat::{Options, Plan, Station};
 use gemba_drivers::{Keep, LinkPhase, OwnStatus, Receipt, Status, TagId, Validity, Value};
 use prost::Message;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
@@ -251,7 +252,7 @@ async fn a_broker_is_shown_who_we_are() {
     write("strange.pem", &strange);
     write("strange.key", &strange_key.serialize_pem());
     for version in [Version::V311, Version::V5] {
-        let broker = Broker::with(Options { version, ..Options::default() }).await.expect("a broker");
+        let broker = Broker::with(mqtt::Options { version, ..mqtt::Options::default() }).await.expect("a broker");
         let front = strict_front(broker.addr(), &office).await;
         let with = |files: Option<(&str, &str)>| {
             let path = |name: &str| folder.path().join(name);
@@ -373,6 +374,105 @@ async fn a_topic_that_was_refused_is_asked_for_again() {
         assert_eq!((readings[0].tag, &readings[0].value), (TagId(1), &Value::Int(7)));
         let asked = asked_for(&until(&keeper, |_| true).await, version);
         assert_eq!(asked, [vec!["open", "secret"], vec!["secret"], vec!["secret"]], "and nothing else is asked again");
+    }
+}
+
+/// The next reading, its batch signed.
+async fn read(link: &mut Link) -> (TagId, Value) {
+    let batch = link.next().await;
+    let [reading] = batch.readings.as_slice() else { panic!("one reading in {batch:?}") };
+    let read = (reading.tag, reading.value.clone());
+    batch.receipt.into_iter().for_each(Receipt::sign);
+    read
+}
+
+#[tokio::test]
+async fn after_a_short_break_what_stood_still_is_asked_for_behind_the_queue() {
+    for version in [Version::V311, Version::V5] {
+        let keeper = Keeper::start().await.expect("a broker");
+        keeper.retain("state", "run");
+        keeper.retain("count", "1");
+        let topics = vec![plain("state", 0), plain("count", 1)];
+        let mut link = Link::start(Client::new(config(keeper.endpoint(), version, topics)));
+        assert_eq!([read(&mut link).await, read(&mut link).await].map(|(tag, _)| tag), [TagId(0), TagId(1)]);
+        keeper.cut();
+        link.until_lost().await;
+        (2..5).for_each(|count| assert!(keeper.publish("count", count.to_string()) > 0));
+        for count in 2..5 {
+            assert_eq!(read(&mut link).await, (TagId(1), Value::Int(count)), "the queue comes first");
+        }
+        assert_eq!(read(&mut link).await, (TagId(0), Value::Text("run".into())), "a broken link is no lasting unknown");
+        let asked = asked_for(&until(&keeper, |state| state.held.is_empty()).await, version);
+        assert_eq!(asked, [vec!["state", "count"], vec!["state"]], "{version:?}");
+        keeper.publish("count", "5");
+        assert_eq!(read(&mut link).await, (TagId(1), Value::Int(5)));
+    }
+}
+
+#[tokio::test]
+async fn a_start_that_comes_back_to_its_session_lets_the_queue_go_first() {
+    let keeper = Keeper::start().await.expect("a broker");
+    let topics = vec![plain("state", 0), plain("count", 1)];
+    let one = config(keeper.endpoint(), Version::V311, topics);
+    let mut link = Link::start(Client::new(one.clone()));
+    let known = kept(&mut link).await;
+    link.stop().await;
+    keeper.retain("state", "run");
+    keeper.retain("count", "9");
+    (7..9).for_each(|count| assert!(keeper.publish("count", count.to_string()) > 0));
+    let mut link = Link::start(Client::new(one).subscribed_to(known));
+    let mut counts = Vec::new();
+    while counts.len() < 2 {
+        counts.push(read(&mut link).await);
+    }
+    assert_eq!(counts, [7, 8].map(|count| (TagId(1), Value::Int(count))));
+    assert_eq!(read(&mut link).await.0, TagId(0));
+    keeper.publish("count", "9");
+    assert_eq!(
+        read(&mut link).await,
+        (TagId(1), Value::Int(9)),
+        "what is retained of it was told by the queue already"
+    );
+}
+
+/// These tags with these ages, the others as they are.
+fn ages(tags: u32, ages: &[(u32, u64)]) -> Plan {
+    let age = |(tag, ms): &(u32, u64)| {
+        (TagId(*tag), Options { max_age: Some(Duration::from_millis(*ms)), ..Options::default() })
+    };
+    let treated = ages.iter().map(age).collect();
+    Plan { stations: vec![Station { name: "oven-1".into(), tags: 0..tags, treated, max_clock_skew: None }] }
+}
+
+#[tokio::test]
+async fn silence_asks_again_for_the_silent_and_for_nobody_else() {
+    for version in [Version::V311, Version::V5] {
+        let keeper = Keeper::start().await.expect("a broker");
+        for topic in ["state", "count", "zone/a", "zone/b"] {
+            keeper.retain(topic, "1");
+        }
+        let zone = |level: &str, tag| Topic { station: level.into(), ..plain("zone/{station}", tag) };
+        let topics = vec![plain("state", 0), plain("count", 1), zone("a", 2), zone("b", 3)];
+        let plan = ages(4, &[(2, 1_000)]);
+        let mut link = Link::treating(Client::new(config(keeper.endpoint(), version, topics)), &plan);
+        let mut first: Vec<_> = [read(&mut link).await, read(&mut link).await].map(|(tag, _)| tag.0).into();
+        first.extend([read(&mut link).await, read(&mut link).await].map(|(tag, _)| tag.0));
+        assert_eq!(first, [0, 1, 2, 3]);
+        keeper.retain("zone/a", "2");
+        keeper.retain("zone/b", "2");
+        let stale = link.until(|batch| batch.readings.first().cloned()).await;
+        assert_eq!((stale.tag, stale.validity), (TagId(2), Validity::Bad(Status::Own(OwnStatus::Stale))));
+        assert_eq!(read(&mut link).await, (TagId(2), Value::Int(2)), "what is retained, of the silent one");
+        let asked = asked_for(&until(&keeper, |state| state.held.is_empty()).await, version);
+        assert_eq!(asked, [vec!["state", "count", "zone/+"], vec!["zone/+"]]);
+        keeper.publish("zone/b", "3");
+        let next =
+            link.until(|batch| batch.readings.iter().find(|reading| reading.validity == Validity::Good).cloned());
+        assert_eq!(
+            (next.await.tag, link.state().connects),
+            (TagId(3), 1),
+            "its neighbour was told nothing old meanwhile"
+        );
     }
 }
 

@@ -268,6 +268,20 @@ impl Payload {
         }
     }
 
+    /// Those of them that count.
+    pub fn counters(&self) -> Vec<TagId> {
+        fn counters<P>(fields: &Fields<P>) -> Vec<TagId> {
+            fields.tags.iter().filter(|tag| tag.numeric).map(|tag| tag.id).collect()
+        }
+        match self {
+            Self::Json(fields) => counters(fields),
+            Self::Csv { fields, .. } => counters(fields),
+            Self::Plain(fields) => counters(fields),
+            Self::Binary(fields) => counters(fields),
+            Self::Sparkplug(fields) => counters(fields),
+        }
+    }
+
     /// Their names, in the same order.
     pub fn names(&self) -> Vec<Arc<str>> {
         fn names<P>(fields: &Fields<P>) -> Vec<Arc<str>> {

@@ -5,9 +5,9 @@
 //! acknowledged when a connection ends comes again from the broker. What was taken in already is then only
 //! acknowledged, once it is durable: an older count would look like a counter's reset.
 //!
-//! We subscribe when the broker has no session of ours, and at the first connection of each start, since the
-//! topics may be others than the session knows, and since retained messages are all that tells how things stand. Not at
-//! each: a broker sends its retained messages again then, and what it kept says nothing about the gap.
+//! We subscribe when the broker has no session of ours. A session that it kept is asked at once only for what it lacks, and
+//! later, when what was queued is in, for the topics of tags of which nothing came: what the broker retains is all that tells
+//! how they stand ([`retained`]). So each start and each connection looks at session-present, and none floods the line.
 //! What the session was subscribed to becomes durable as deliveries do, so that a later process lets go of what the
 //! configuration has no more. (A process that dies between a subscription and the next commit leaves the filters that
 //! were new in it unknown; what comes by them is acknowledged and passed over.)
@@ -19,12 +19,14 @@ mod config;
 mod filter;
 mod held;
 mod payload;
+mod retained;
 mod session;
 pub mod sparkplug;
 mod subscriptions;
 mod survey;
 mod tls;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +41,7 @@ pub use config::{
 pub use payload::Payloads;
 
 use self::held::Held;
+use self::retained::Retained;
 use self::session::{Event, Message, Say, Session, Unsigned, Watch};
 use self::subscriptions::Subscriptions;
 use crate::{
@@ -72,6 +75,8 @@ pub struct Client {
     name: Arc<str>,
     /// The filters that the broker's session has, as far as we know.
     held: Held,
+    /// What this connection has heard of.
+    retained: Retained,
     /// When this connection was begun, as a Sparkplug host says it.
     since: Time,
 }
@@ -80,6 +85,7 @@ impl Client {
     /// A driver for `config`; nothing is connected yet.
     #[must_use]
     pub fn new(mut config: Config) -> Self {
+        let retained = Retained::new(config.topics.iter().flat_map(|topic| topic.payload.counters()));
         let payloads = Payloads::new(std::mem::take(&mut config.topics), config.max_payload, config.rebirth);
         Self {
             subscriptions: Subscriptions::new(payloads.filters()),
@@ -93,6 +99,7 @@ impl Client {
             anew: false,
             name: config.session().into(),
             held: Held::default(),
+            retained,
             since: Time::default(),
             config,
         }
@@ -131,7 +138,8 @@ impl Client {
                         left.truncate(filters);
                         self.held.leave(left, answers);
                     }
-                    self.subscriptions.connected(resumed);
+                    self.subscriptions.connected(resumed, |filter| self.held.has(filter));
+                    self.retained.begin(self.payloads.tags(), resumed, Instant::now());
                     ask(session, &mut self.subscriptions).await.map_err(while_connecting)?;
                     if self.subscriptions.is_settled() {
                         return Ok(());
@@ -202,9 +210,14 @@ impl Client {
             return Ok(());
         }
         let batch = self.payloads.read(message.topic(), message.payload(), Time::now());
-        let Some(mut batch) = batch else {
-            // Nobody asked for it: a topic that an older configuration left in the session. It is done with as
-            // soon as what came before it.
+        let news = batch.and_then(|mut batch| {
+            let said = !batch.is_empty();
+            self.retained.take(message.retained(), &mut batch.readings, Instant::now());
+            (!said || !batch.is_empty()).then_some(batch)
+        });
+        let Some(mut batch) = news else {
+            // Nobody asked for it: a topic that an older configuration left in the session, or retained words that say
+            // nothing new. It is done with as soon as what came before it.
             if let Some(ack) = message.ack() {
                 self.unsigned.push(self.delivered, ack);
             }
@@ -258,12 +271,25 @@ impl Driver for Client {
                 };
                 ask(session, &mut self.subscriptions).await.map_err(while_running)?;
                 let (payloads, subscriptions) = (&mut self.payloads, &mut self.subscriptions);
-                let at = subscriptions.due();
+                let (retained, durable_now, delivered) = (&mut self.retained, &self.durable, self.delivered);
+                let at = subscriptions.due().into_iter().chain(retained.due()).min();
                 let mut say = |stale: Option<&Stale>| {
-                    if let Some(stale) = stale {
-                        remedy(stale, payloads, subscriptions, outlet)?;
+                    let now = Instant::now();
+                    match stale.map(|stale| (stale.rung, &stale.tags)) {
+                        None | Some((Rung::Look, _)) => {}
+                        Some((Rung::Renew, tags)) => {
+                            retained.silent(tags);
+                            renew(subscriptions, payloads, &tags.iter().copied().collect());
+                        }
+                        Some((Rung::Reconnect, _)) => return Err(silent(outlet)),
                     }
-                    subscriptions.tend(Instant::now());
+                    if let Some(stale) = stale {
+                        payloads.wake(&stale.tags, Time::now());
+                    }
+                    if let Some(missing) = retained.tend(*durable_now.borrow() >= delivered, now) {
+                        renew(subscriptions, payloads, missing);
+                    }
+                    subscriptions.tend(now);
                     let subscribes = std::iter::from_fn(|| subscriptions.next()).map(Say::Subscribe);
                     Ok(payloads.requests(Time::now()).into_iter().map(Say::Publish).chain(subscribes).collect())
                 };
@@ -364,24 +390,17 @@ fn nothing_granted(subscriptions: &Subscriptions) -> Result<(), LinkError> {
     }
 }
 
-/// What silence is answered with. The last answer is to give up.
-fn remedy(
-    stale: &Stale,
-    payloads: &mut Payloads,
-    subscriptions: &mut Subscriptions,
-    outlet: &Outlet,
-) -> Result<(), LinkError> {
-    match stale.rung {
-        Rung::Look => {}
-        // Brokers send retained messages again, and Sparkplug nodes their births.
-        Rung::Renew => subscriptions.renew(|_| true),
-        Rung::Reconnect => {
-            let alive = outlet.state().alive;
-            return Err(LinkError::Silent(alive.map_or(Duration::ZERO, |alive| Time::now().since(alive))));
-        }
-    }
-    payloads.wake(&stale.tags, Time::now());
-    Ok(())
+/// Asks again for the filters that carry one of `tags`: brokers send what they retain. The others are left alone, since what
+/// is retained is told anew for each tag of theirs.
+fn renew(subscriptions: &mut Subscriptions, payloads: &Payloads, tags: &BTreeSet<TagId>) {
+    let carrying = payloads.carrying(tags);
+    subscriptions.renew(|filter| carrying.contains(filter));
+}
+
+/// The link stands and brings nothing: it is given up.
+fn silent(outlet: &Outlet) -> LinkError {
+    let alive = outlet.state().alive;
+    LinkError::Silent(alive.map_or(Duration::ZERO, |alive| Time::now().since(alive)))
 }
 
 /// What breaks before the link is up was never up.

@@ -65,8 +65,9 @@ impl Subscriptions {
     }
 
     /// A new connection, to the session that the broker kept or to a new one. Asks for all that is not known to be granted:
-    /// an answer that was missing does not come any more, and a refusal may be over.
-    pub(super) fn connected(&mut self, resumed: bool) {
+    /// an answer that was missing does not come any more, and a refusal may be over. What another process left in a session
+    /// that was kept (`held`) has time until [`renew`](Self::renew).
+    pub(super) fn connected(&mut self, resumed: bool, held: impl Fn(&str) -> bool) {
         self.queue.clear();
         self.sent.clear();
         self.asked.clear();
@@ -77,7 +78,11 @@ impl Subscriptions {
                 filter.standing = Standing::Unknown;
             }
         }
-        self.ask(|_, standing| standing != Standing::Granted);
+        self.ask(|name, standing| match standing {
+            Standing::Unknown => !(resumed && held(name)),
+            Standing::Granted => false,
+            Standing::Refused => true,
+        });
     }
 
     fn ask(&mut self, wanted: impl Fn(&str, Standing) -> bool) {
@@ -89,9 +94,14 @@ impl Subscriptions {
         }
     }
 
-    /// Asks again for what was granted: brokers send what they retain.
+    /// Asks again for what is `wanted`, upon which brokers send what they retain, and for what this process has not asked
+    /// for yet.
     pub(super) fn renew(&mut self, wanted: impl Fn(&str) -> bool) {
-        self.ask(|name, standing| standing != Standing::Refused && wanted(name));
+        self.ask(|name, standing| match standing {
+            Standing::Unknown => true,
+            Standing::Granted => wanted(name),
+            Standing::Refused => false,
+        });
     }
 
     /// When [`tend`](Self::tend) has something to do.
@@ -194,7 +204,7 @@ mod tests {
     #[test]
     fn many_filters_go_in_small_packets_and_a_few_of_these_at_once() {
         let mut subscriptions = subscriptions(200);
-        subscriptions.connected(false);
+        subscriptions.connected(false, |_| false);
         let first = packets(&mut subscriptions, 1);
         assert_eq!((first.len(), first[0].len()), (UNDER_WAY, A_PACKET));
         let now = Instant::now();
@@ -223,7 +233,7 @@ mod tests {
     #[test]
     fn what_was_refused_is_asked_for_again_and_nothing_else_is() {
         let mut subscriptions = subscriptions(3);
-        subscriptions.connected(false);
+        subscriptions.connected(false, |_| false);
         let now = Instant::now();
         packets(&mut subscriptions, 1);
         let answer = subscriptions.answered(1, &[true, false, true], now);
@@ -239,31 +249,43 @@ mod tests {
         assert_eq!(subscriptions.due(), Some(now + 2 * ASK_AGAIN));
 
         // Also on the next connection to the same session.
-        subscriptions.connected(true);
+        subscriptions.connected(true, |_| false);
         assert_eq!(packets(&mut subscriptions, 1), [["f1"]]);
         let answer = subscriptions.answered(1, &[true], now);
         assert!(answer.relented && answer.granted == ["f1"] && subscriptions.due().is_none());
-        subscriptions.connected(true);
+        subscriptions.connected(true, |_| false);
         assert!(subscriptions.is_settled());
     }
 
     #[test]
     fn an_answer_that_never_came_is_asked_for_again() {
         let mut subscriptions = subscriptions(10);
-        subscriptions.connected(false);
+        subscriptions.connected(false, |_| false);
         packets(&mut subscriptions, 1);
         subscriptions.answered(1, &[true; 8], Instant::now());
-        subscriptions.connected(true);
+        subscriptions.connected(true, |_| false);
         assert_eq!(packets(&mut subscriptions, 1), [["f8", "f9"]]);
         subscriptions.answered(1, &[true; 2], Instant::now());
-        subscriptions.connected(false);
+        subscriptions.connected(false, |_| false);
         assert_eq!(packets(&mut subscriptions, 1).concat().len(), 10, "a new session knows nothing");
+    }
+
+    #[test]
+    fn what_another_process_left_in_the_session_has_time() {
+        let mut subscriptions = subscriptions(3);
+        subscriptions.connected(true, |name| name != "f1");
+        assert_eq!(packets(&mut subscriptions, 1), [["f1"]]);
+        subscriptions.answered(1, &[true], Instant::now());
+        subscriptions.renew(|_| false);
+        assert_eq!(packets(&mut subscriptions, 2), [["f0", "f2"]], "its quality of service may be another now");
+        subscriptions.connected(false, |_| true);
+        assert_eq!(packets(&mut subscriptions, 1).concat().len(), 3, "a new session has nothing");
     }
 
     #[test]
     fn renewing_asks_for_what_is_named_and_only_once() {
         let mut subscriptions = subscriptions(3);
-        subscriptions.connected(false);
+        subscriptions.connected(false, |_| false);
         packets(&mut subscriptions, 1);
         subscriptions.answered(1, &[true, true, false], Instant::now());
         subscriptions.renew(|name| name != "f0");

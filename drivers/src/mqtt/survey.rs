@@ -114,7 +114,7 @@ impl Listener {
                 .map_err(|_| LinkError::Unreachable(format!("no answer within {:?}", config.timeout)))?;
             if let Event::Connected { .. } = event.map_err(while_connecting)? {
                 listener.since = Instant::now();
-                listener.subscriptions.connected(false);
+                listener.subscriptions.connected(false, |_| false);
                 listener.ask().await.map_err(while_connecting)?;
                 return Ok(listener);
             }

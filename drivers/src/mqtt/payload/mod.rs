@@ -126,6 +126,12 @@ impl Payloads {
         ids(&wanted).difference(&others).copied().collect()
     }
 
+    /// The subscriptions that carry one of `tags`.
+    pub(super) fn carrying(&self, tags: &BTreeSet<TagId>) -> BTreeSet<&str> {
+        let carries = |topic: &&Topic| topic.ids.iter().any(|id| tags.contains(id));
+        self.topics.iter().filter(carries).map(|topic| topic.subscription.as_str()).collect()
+    }
+
     /// What to subscribe to: each filter once, with the highest quality of service that a station asks for.
     pub(super) fn filters(&self) -> Vec<(String, u8)> {
         self.filters_of(|_| true)
