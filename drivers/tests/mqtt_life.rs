@@ -186,6 +186,24 @@ async fn a_sparkplug_host_asks_for_births_and_says_that_it_is_there() {
     }
 }
 
+#[tokio::test]
+async fn nodes_that_a_wildcard_took_in_are_asked_when_a_connection_comes_back() {
+    let keeper = Keeper::start().await.expect("a broker");
+    let all = Topic { filter: "spBv1.0/Plant/#".to_owned(), ..node(0) };
+    let base = config(keeper.endpoint(), Version::V311, vec![all]);
+    let mut link = Link::start(Client::new(Config { rebirth: true, ..base }));
+    link.until_connected().await;
+    for number in 0..40 {
+        keeper.publish(&format!("spBv1.0/Plant/NBIRTH/Oven-{number}"), message(0, "Count", 1, 7));
+        read(&mut link).await;
+    }
+    let commands = |state: &State| state.heard.iter().filter(|(kind, _)| kind >> 4 == 3).count();
+    assert_eq!(commands(&until(&keeper, |state| state.held.is_empty()).await), 0, "they were born before our eyes");
+    keeper.cut();
+    until_back(&mut link, 2).await;
+    until(&keeper, |state| commands(state) == 40).await;
+}
+
 /// An authority, and certificates by it.
 struct Office(CertifiedIssuer<'static, KeyPair>);
 

@@ -272,7 +272,8 @@ impl Driver for Client {
                 ask(session, &mut self.subscriptions).await.map_err(while_running)?;
                 let (payloads, subscriptions) = (&mut self.payloads, &mut self.subscriptions);
                 let (retained, durable_now, delivered) = (&mut self.retained, &self.durable, self.delivered);
-                let at = subscriptions.due().into_iter().chain(retained.due()).min();
+                let births = payloads.due().map(|at| Instant::now() + at.since(Time::now()));
+                let at = [subscriptions.due(), retained.due(), births].into_iter().flatten().min();
                 let mut say = |stale: Option<&Stale>| {
                     let now = Instant::now();
                     match stale.map(|stale| (stale.rung, &stale.tags)) {

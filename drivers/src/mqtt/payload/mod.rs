@@ -248,6 +248,11 @@ impl Payloads {
         self.nodes.requests(now)
     }
 
+    /// When there will be something to publish.
+    pub(super) fn due(&self) -> Option<Time> {
+        self.nodes.due()
+    }
+
     fn asked(&self, topic: &str) -> Vec<Asked> {
         let mut asked = self.exact.get(topic).cloned().unwrap_or_default();
         asked.extend(self.wild.iter().filter_map(|&at| {
