@@ -19,6 +19,7 @@ use gemba_drivers::treat::{Options, Plan, Station};
 use gemba_drivers::{Keep, LinkPhase, OwnStatus, Receipt, Status, TagId, Validity, Value};
 use prost::Message;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
@@ -492,6 +493,45 @@ async fn silence_asks_again_for_the_silent_and_for_nobody_else() {
             "its neighbour was told nothing old meanwhile"
         );
     }
+}
+
+#[tokio::test]
+async fn two_agents_of_one_name_are_told_so() {
+    let broker = Broker::start().await.expect("a broker");
+    let agent = || {
+        let mut link = Link::start(Client::new(config(endpoint(broker.addr()), Version::V311, vec![plain("x", 0)])));
+        link.drain();
+        link
+    };
+    let (one, other) = (agent(), agent());
+    let told = |link: &gemba_drivers::LinkState| {
+        let why = "the broker closed the connection again soon after it let us in; does another client use the \
+                   client_id `gemba-smt-1`? Give each its own";
+        link.last_error.as_deref().is_some_and(|error| error.ends_with(why))
+    };
+    one.until_state(told).await;
+    other.until_state(told).await;
+}
+
+/// In version 5 the broker says it, and trying again soon would only throw the other one out.
+#[tokio::test]
+async fn a_session_that_was_taken_over_is_not_fought_for() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let addr = listener.local_addr().expect("bound");
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.ok()?;
+        let mut heard = [0; 512];
+        // CONNACK, SUBACK, DISCONNECT with "session taken over".
+        for answer in [&[0x20, 3, 0, 0, 0][..], &[0x90, 4, 0, 1, 0, 1, 0xE0, 2, 0x8E, 0]] {
+            stream.read(&mut heard).await.ok()?;
+            stream.write_all(answer).await.ok()?;
+        }
+        stream.read(&mut heard).await.ok()
+    });
+    let link = Link::start(Client::new(config(endpoint(addr), Version::V5, vec![plain("x", 0)])));
+    let down = link.until_state(|state| state.last_error.is_some()).await;
+    let error = down.last_error.expect("why");
+    assert_eq!(error, "refused: another client connected under our client_id; give each its own");
 }
 
 #[tokio::test]

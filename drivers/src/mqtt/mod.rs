@@ -53,6 +53,10 @@ use crate::{
 /// than the supervisor allows for the whole goodbye.
 const SETTLE: Duration = Duration::from_millis(900);
 
+/// A broker that hangs up so soon after it let us in may have let in another client under our name: that one tries again
+/// after the supervisor's longest pause at the latest.
+const SOON: Duration = Duration::from_secs(60);
+
 /// The driver.
 pub struct Client {
     config: Config,
@@ -79,6 +83,8 @@ pub struct Client {
     retained: Retained,
     /// When this connection was begun, as a Sparkplug host says it.
     since: Time,
+    /// When the broker let us in, and how often in a row it hung up soon after that.
+    hung_up: (Option<Instant>, u32),
 }
 
 impl Client {
@@ -101,6 +107,7 @@ impl Client {
             held: Held::default(),
             retained,
             since: Time::default(),
+            hung_up: (None, 0),
             config,
         }
     }
@@ -130,6 +137,7 @@ impl Client {
                         self.received.clear();
                         self.anew = true;
                     }
+                    self.hung_up.0 = Some(Instant::now());
                     self.held.connected(resumed);
                     let mut left = self.held.unwanted(|filter| self.subscriptions.has(filter));
                     if !left.is_empty() {
@@ -319,7 +327,7 @@ impl Driver for Client {
         self.unsigned = Unsigned::default();
         match result {
             Ok(never) => match never {},
-            Err(error) => error,
+            Err(error) => self.judge(error),
         }
     }
 
@@ -343,6 +351,28 @@ impl Driver for Client {
 }
 
 impl Client {
+    /// A broker of version 3.1.1 cannot say why it hangs up. Where two clients have one client_id, each connection of the
+    /// one ends that of the other, and each gets half of what the session holds.
+    fn judge(&mut self, error: LinkError) -> LinkError {
+        let (up, times) = &mut self.hung_up;
+        let soon = up.take().is_some_and(|up| up.elapsed() < SOON);
+        match error {
+            LinkError::Broken(why) if why == session::CLOSED && soon => *times += 1,
+            other => {
+                *times = 0;
+                return other;
+            }
+        }
+        if *times < 2 {
+            return LinkError::Broken(session::CLOSED.to_owned());
+        }
+        let id = &self.config.client_id;
+        LinkError::Broken(format!(
+            "{} again soon after it let us in; does another client use the client_id `{id}`? Give each its own",
+            session::CLOSED
+        ))
+    }
+
     /// Tags that we may not subscribe to are bad for that reason, not for want of data.
     async fn tell_refused(&mut self, outlet: &Outlet) -> Result<(), LinkError> {
         let refused = self.payloads.tags_of(|filter| self.subscriptions.is_refused(filter));

@@ -91,6 +91,13 @@ impl Link {
         self.state.borrow().clone()
     }
 
+    /// From now on nobody looks at what it says.
+    #[allow(dead_code, reason = "not every test file has links that are only watched")]
+    pub(crate) fn drain(&mut self) {
+        let mut batches = std::mem::replace(&mut self.batches, mpsc::channel(1).1);
+        tokio::spawn(async move { while batches.recv().await.is_some() {} });
+    }
+
     /// Stops as the agent does, and waits for the end.
     #[allow(dead_code, reason = "not every test file stops a link by hand")]
     pub(crate) async fn stop(mut self) {

@@ -202,7 +202,16 @@ impl Session {
     }
 }
 
-const CLOSED: &str = "the broker closed the connection";
+pub(super) const CLOSED: &str = "the broker closed the connection";
+
+/// What the transport says. A broker that ends a connection may be heard as a reset.
+fn broken_by(error: &std::io::Error) -> LinkError {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    match error.kind() {
+        ConnectionReset | BrokenPipe | UnexpectedEof => LinkError::Broken(CLOSED.to_owned()),
+        _ => LinkError::Unreachable(error.to_string()),
+    }
+}
 
 fn broke(error: impl std::fmt::Display) -> LinkError {
     LinkError::Broken(error.to_string())

@@ -5,8 +5,8 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::{
-    Ack, CLOSED, Event, LARGEST_PACKET, MOST_LEFT, Message, Opening, STUCK, Say, Unsigned, Watch, broke, keep_alive,
-    refused, tls_error, too_large,
+    Ack, CLOSED, Event, LARGEST_PACKET, MOST_LEFT, Message, Opening, STUCK, Say, Unsigned, Watch, broke, broken_by,
+    keep_alive, refused, tls_error, too_large,
 };
 use crate::LinkError;
 use crate::mqtt::subscriptions::A_PACKET;
@@ -163,7 +163,10 @@ fn explain(error: &ConnectionError) -> LinkError {
         {
             tls::refused(error)
         }
-        Error::Io(error) => LinkError::Unreachable(error.to_string()),
+        Error::Io(error)
+        | Error::MqttState(State::Io(error) | State::Deserialization(rumqttc::mqttbytes::Error::Io(error))) => {
+            broken_by(error)
+        }
         Error::MqttState(State::AwaitPingResp) => LinkError::Broken("the broker answers no ping".to_owned()),
         Error::MqttState(State::ConnectionAborted) => LinkError::Broken(CLOSED.to_owned()),
         Error::MqttState(State::Deserialization(rumqttc::mqttbytes::Error::PayloadSizeLimitExceeded(bytes))) => {

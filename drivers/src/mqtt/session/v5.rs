@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::{
     Ack, CLOSED, Event, LARGEST_PACKET, MOST_LEFT, MOST_UNSIGNED, Message, Opening, Say, Unsigned, Watch, broke,
-    keep_alive, refused, tls_error, too_large,
+    broken_by, keep_alive, refused, tls_error, too_large,
 };
 use crate::LinkError;
 use crate::mqtt::tls;
@@ -179,11 +179,14 @@ fn explain(error: &ConnectionError) -> LinkError {
         {
             tls::refused(error)
         }
-        Error::Io(error) => LinkError::Unreachable(error.to_string()),
+        Error::Io(error)
+        | Error::MqttState(State::Io(error) | State::Deserialization(rumqttc::v5::mqttbytes::Error::Io(error))) => {
+            broken_by(error)
+        }
         Error::MqttState(State::AwaitPingResp) => LinkError::Broken("the broker answers no ping".to_owned()),
         Error::MqttState(State::ConnectionAborted) => LinkError::Broken(CLOSED.to_owned()),
         Error::MqttState(State::ServerDisconnect { reason_code: DisconnectReasonCode::SessionTakenOver, .. }) => {
-            LinkError::Broken("another client took our client_id".to_owned())
+            LinkError::Refused("another client connected under our client_id; give each its own".to_owned())
         }
         Error::MqttState(State::ServerDisconnect { reason_code, .. }) => {
             LinkError::Broken(format!("the broker ended the connection: {reason_code:?}"))

@@ -28,7 +28,8 @@ section! {
         r#type: Known => required;
         /// `mqtt://host:1883`, or `mqtts://host:8883` with TLS.
         endpoint: Endpoint => required;
-        /// Names the session, which the broker keeps while we are away; `gemba-<line>` unless said.
+        /// Names the session, which the broker keeps while we are away; `gemba-<line>` unless said. No two clients of a
+        /// broker may have the same.
         client_id: Text => optional;
         /// 3.1.1 or 5.
         version: OneOf<mqtt::Version> => default("3.1.1");
