@@ -608,6 +608,38 @@ async fn a_session_that_the_broker_lost_begins_anew() {
     assert!(delivery(&receipts[0]).anew);
 }
 
+#[tokio::test]
+async fn a_new_session_voids_what_is_stored_before_a_message_can_come() {
+    let (keeper, config) = kept(Version::V311).await;
+    let mut link = Link::start(Client::new(config.clone()));
+    link.until_connected().await;
+    assert_eq!(keep(&keeper, [1]), [1]);
+    let mut stored = Deliveries::default();
+    for receipt in counts::<1>(&mut link).await.1 {
+        stored.push(delivery(&receipt));
+        receipt.sign();
+    }
+    until(&keeper, |state| state.held.is_empty()).await;
+    link.stop().await;
+    keeper.forget();
+
+    let mut link = Link::start(Client::new(config.clone()).having(stored.clone()));
+    let begins = |batch: &Batch| batch.receipt.clone().filter(|receipt| matches!(receipt.keep().1, Keep::Delivery(_)));
+    let receipt = link.until(begins).await;
+    assert_eq!(delivery(&receipt), Delivery::BEGIN);
+    assert!(until(&keeper, |_| true).await.subscribed.is_empty(), "not before it is durable");
+    stored.push(delivery(&receipt));
+    receipt.sign();
+    until(&keeper, |state| !state.subscribed.is_empty()).await;
+    assert_eq!(keep(&keeper, [1]), [1], "the same words under the same identifier");
+    assert_eq!(counts::<1>(&mut link).await.0, [1]);
+    drop(link); // as a kill does, before the message is durable
+
+    let mut link = Link::start(Client::new(config).having(stored));
+    assert_eq!(counts::<1>(&mut link).await.0, [1]);
+    assert_eq!(again(&until(&keeper, |_| true).await), [1]);
+}
+
 async fn a_stop_acknowledges_what_becomes_durable_meanwhile(version: Version) {
     let (keeper, config) = kept(version).await;
     let mut link = Link::start(Client::new(config));

@@ -75,6 +75,8 @@ pub struct Client {
     received: Deliveries,
     /// The broker has a new session for us, and nothing of it was delivered yet.
     anew: bool,
+    /// What is stored of the session before it has still to be declared void.
+    void: bool,
     /// The session's lasting name.
     name: Arc<str>,
     /// The filters that the broker's session has, as far as we know.
@@ -103,6 +105,7 @@ impl Client {
             delivered: 0,
             received: Deliveries::default(),
             anew: false,
+            void: false,
             name: config.session().into(),
             held: Held::default(),
             retained,
@@ -134,6 +137,7 @@ impl Client {
                 Event::Connected { resumed } => {
                     if !resumed {
                         // Identifiers begin anew, and nothing comes again.
+                        self.void |= !self.received.is_empty();
                         self.received.clear();
                         self.anew = true;
                     }
@@ -148,6 +152,9 @@ impl Client {
                     }
                     self.subscriptions.connected(resumed, |filter| self.held.has(filter));
                     self.retained.begin(self.payloads.tags(), resumed, Instant::now());
+                    if self.void {
+                        return Ok(()); // no message may come before that
+                    }
                     ask(session, &mut self.subscriptions).await.map_err(while_connecting)?;
                     if self.subscriptions.is_settled() {
                         return Ok(());
@@ -179,6 +186,25 @@ impl Client {
         let (durable, session) = (Arc::clone(&self.durable), Arc::clone(&self.name));
         let receipt = Some(Receipt::new(durable, self.delivered, session, Keep::Filters(filters)));
         deliver(outlet, Batch { receipt, ..Batch::default() }).await
+    }
+
+    /// Identifiers of a new session mean other messages than those that are stored of the one before. Before the first
+    /// message can come, that is made durable: a process that dies now would else leave the next one to take a message that
+    /// it never read for an old one. Storage that does not answer is waited for no longer than a connect.
+    async fn declare_void(&mut self, outlet: &Outlet) -> Result<(), LinkError> {
+        if !self.void {
+            return Ok(());
+        }
+        self.delivered += 1;
+        let (number, mut durable) = (self.delivered, self.durable.subscribe());
+        let keep = Keep::Delivery(Delivery::BEGIN);
+        let receipt = Some(Receipt::new(Arc::clone(&self.durable), number, Arc::clone(&self.name), keep));
+        deliver(outlet, Batch { receipt, ..Batch::default() }).await?;
+        if timeout(self.config.timeout, durable.wait_for(|durable| *durable >= number)).await.is_err() {
+            warn!("nothing becomes durable; a message that comes again after a crash may be taken for an older one");
+        }
+        self.void = false;
+        Ok(())
     }
 
     /// Says what a Sparkplug host has to say; nothing unless the configuration makes us one.
@@ -266,6 +292,7 @@ impl Driver for Client {
     async fn run(&mut self, outlet: &Outlet) -> LinkError {
         let mut durable = self.durable.subscribe();
         let error = async {
+            self.declare_void(outlet).await?;
             self.tell_refused(outlet).await?;
             self.speak(true).await?;
             loop {
