@@ -66,13 +66,19 @@ async fn count(publisher: &mut Publisher, counts: impl IntoIterator<Item = i64>)
     }
 }
 
+/// Whether the batch is to be acknowledged. The word that a session begins is durable at once.
+fn begun(batch: &Batch) -> bool {
+    let begins = |receipt: &&Receipt| *receipt.keep().1 == Keep::Delivery(Delivery::BEGIN);
+    batch.receipt.iter().filter(begins).for_each(|receipt| receipt.clone().sign());
+    batch.receipt.is_some()
+}
+
 /// The next `N` batches' counts, and their receipts.
 async fn counts<const N: usize>(link: &mut Link) -> ([i64; N], Vec<Receipt>) {
     let mut counts = [0; N];
     let mut receipts = Vec::new();
     for count in &mut counts {
-        let mut batch =
-            link.until(|batch| (batch.receipt.is_some() && !batch.readings.is_empty()).then(|| clone(batch))).await;
+        let mut batch = link.until(|batch| (begun(batch) && !batch.readings.is_empty()).then(|| clone(batch))).await;
         let Value::Int(whole) = of(&batch, 1).value else { panic!("no count in {batch:?}") };
         *count = whole;
         receipts.extend(batch.receipt.take());

@@ -188,6 +188,37 @@ async fn a_sparkplug_host_asks_for_births_and_says_that_it_is_there() {
 }
 
 #[tokio::test]
+async fn a_sparkplug_host_that_is_said_to_be_gone_contradicts() {
+    for version in [Version::V311, Version::V5] {
+        let keeper = Keeper::start().await.expect("a broker");
+        let base = config(keeper.endpoint(), version, vec![node(0)]);
+        let mut link = Link::start(Client::new(Config { host_id: Some("scada".to_owned()), ..base }));
+        link.until_connected().await;
+        let own = "spBv1.0/STATE/scada";
+        let words = |state: &State| state.heard.iter().filter(|(kind, _)| kind >> 4 == 3).count();
+        let state = until(&keeper, |state| words(state) == 1).await;
+        assert_eq!(state.subscribed, [NODE, own], "it hears its own word, and before it says it");
+        let order: Vec<u8> = state.heard.iter().map(|(kind, _)| kind >> 4).collect();
+        assert!(order.iter().position(|kind| *kind == 8) < order.iter().position(|kind| *kind == 3), "{order:?}");
+        // The will of a connection before this one; what others say; its own word as it comes back.
+        keeper.publish(own, r#"{"online":false,"timestamp":1}"#);
+        until(&keeper, |state| words(state) == 2).await;
+        keeper.publish("spBv1.0/STATE/other", r#"{"online":false,"timestamp":1}"#);
+        keeper.publish(own, r#"{"online":true,"timestamp":1}"#);
+        keeper.publish(own, "OFFLINE");
+        keeper.publish("spBv1.0/Plant/NBIRTH/Oven", message(0, "Count", 1, 7));
+        read(&mut link).await;
+        let state = until(&keeper, |state| state.held.is_empty()).await;
+        assert_eq!(words(&state), 2);
+        let said = |(_, body): &(u8, Vec<u8>)| String::from_utf8_lossy(body).contains(r#"{"online":true,"#);
+        assert!(state.heard.iter().filter(|(kind, _)| kind >> 4 == 3).all(said));
+        keeper.cut();
+        until_back(&mut link, 2).await;
+        assert_eq!(until(&keeper, |_| true).await.clean, [true, true], "a host has a clean session");
+    }
+}
+
+#[tokio::test]
 async fn nodes_that_a_wildcard_took_in_are_asked_when_a_connection_comes_back() {
     let keeper = Keeper::start().await.expect("a broker");
     let all = Topic { filter: "spBv1.0/Plant/#".to_owned(), ..node(0) };

@@ -95,8 +95,10 @@ impl Client {
     pub fn new(mut config: Config) -> Self {
         let retained = Retained::new(config.topics.iter().flat_map(|topic| topic.payload.counters()));
         let payloads = Payloads::new(std::mem::take(&mut config.topics), config.max_payload, config.rebirth);
+        // A host hears what is said of it, and hears it before it says anything.
+        let own_word = config.host_id.as_deref().map(|host| (sparkplug::state_topic(host), 1));
         Self {
-            subscriptions: Subscriptions::new(payloads.filters()),
+            subscriptions: Subscriptions::new(payloads.filters().into_iter().chain(own_word).collect()),
             payloads,
             session: None,
             early: None,
@@ -182,7 +184,7 @@ impl Client {
 
     /// What the session is subscribed to becomes durable, for the next process.
     async fn tell_held(&mut self, outlet: &Outlet) -> Result<(), LinkError> {
-        let Some(filters) = self.held.news().filter(|_| !self.config.clean_session) else { return Ok(()) };
+        let Some(filters) = self.held.news().filter(|_| self.config.is_persistent()) else { return Ok(()) };
         let (durable, session) = (Arc::clone(&self.durable), Arc::clone(&self.name));
         let receipt = Some(Receipt::new(durable, self.delivered, session, Keep::Filters(filters)));
         deliver(outlet, Batch { receipt, ..Batch::default() }).await
@@ -224,6 +226,17 @@ impl Client {
         Ok(())
     }
 
+    /// The will of an older connection of ours may be told late, and nodes would believe that we are gone: a host that hears
+    /// so says again that it is there (Sparkplug 3.0, 6.4.26).
+    async fn contradict(&mut self, message: &Message) -> Result<(), LinkError> {
+        let (Some(host), Some(session)) = (self.config.host_id.as_deref(), &mut self.session) else { return Ok(()) };
+        if message.topic() != sparkplug::state_topic(host) || !sparkplug::is_offline(message.payload()) {
+            return Ok(());
+        }
+        info!(host, "somebody said that we are gone");
+        session.say(Say::Retain(sparkplug::state(host, true, self.since))).await.map_err(while_running)
+    }
+
     /// A message, from its arrival until the pipeline has it.
     async fn take(&mut self, message: &Message, outlet: &Outlet) -> Result<(), LinkError> {
         let span = trace::client!("message", messaging.destination.name = message.topic());
@@ -233,6 +246,7 @@ impl Client {
 
     /// Hands over what `message` says, and remembers to acknowledge it.
     async fn pass_on(&mut self, message: &Message, outlet: &Outlet) -> Result<(), LinkError> {
+        self.contradict(message).await?;
         if let Some(ack) = message.ack()
             && message.again()
             && let Some(since) = self.received.since(ack.pkid, message.digest())

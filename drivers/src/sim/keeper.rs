@@ -32,6 +32,8 @@ pub struct State {
     pub acknowledged: Vec<u16>,
     /// What the session is subscribed to.
     pub subscribed: Vec<String>,
+    /// Of each connection whether it asked for a clean session.
+    pub clean: Vec<bool>,
     /// Every packet that came, after the one that connects: its first byte and its body.
     pub heard: Vec<(u8, Vec<u8>)>,
     session: bool,
@@ -162,6 +164,7 @@ async fn converse(stream: &mut TcpStream, state: &watch::Sender<State>) -> io::R
     let (1, Some(&[level, flags])) = (kind >> 4, connect.get(6..8)) else { return Err(nonsense()) };
     let five = level == 5;
     state.send_modify(|state| {
+        state.clean.push(flags & 2 != 0);
         let present = state.session && flags & 2 == 0;
         state.session = true;
         if !present {

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use gemba_drivers::supervisor::supervise;
 use gemba_drivers::treat::{Plan, Treatment};
-use gemba_drivers::{Batch, Driver, LinkPhase, LinkState, Outlet, OwnStatus, Reading, Status, TagId, Time, Validity};
+use gemba_drivers::{
+    Batch, Driver, LinkPhase, LinkState, Outlet, OwnStatus, Reading, Receipt, Status, TagId, Time, Validity,
+};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -37,7 +39,7 @@ impl Link {
         Self { batches, state, stop, task }
     }
 
-    /// The next batch that says something. (What a session is subscribed to is kept by one that does not.)
+    /// The next batch that says something. What says nothing is made durable: that a session begins, what it is subscribed to.
     pub(crate) async fn next(&mut self) -> Batch {
         timeout(DEADLINE, async {
             loop {
@@ -45,6 +47,7 @@ impl Link {
                 if !batch.readings.is_empty() || !batch.losses.is_empty() {
                     return batch;
                 }
+                batch.receipt.into_iter().for_each(Receipt::sign);
             }
         })
         .await

@@ -126,7 +126,7 @@ impl Session {
             transport: tls::transport(config)?,
             network,
             seconds,
-            persistent: !config.clean_session && !config.client_id.is_empty(),
+            persistent: config.is_persistent(),
             will: config.host_id.as_deref().map(|host| sparkplug::state(host, false, since)),
         };
         Ok(match config.version {

@@ -441,7 +441,18 @@ fn rebirth(now: Time) -> Vec<u8> {
 /// How a host application says that it is there, or not (6.4.26): topic and payload. A death says the time of its birth.
 pub(super) fn state(host_id: &str, online: bool, since: Time) -> (String, Vec<u8>) {
     let payload = format!(r#"{{"online":{online},"timestamp":{}}}"#, since.0 / 1_000_000);
-    (format!("{NAMESPACE}/STATE/{host_id}"), payload.into_bytes())
+    (state_topic(host_id), payload.into_bytes())
+}
+
+/// Where it says so.
+pub(super) fn state_topic(host_id: &str) -> String {
+    format!("{NAMESPACE}/STATE/{host_id}")
+}
+
+/// Whether such a word is that the host is gone.
+pub(super) fn is_offline(payload: &[u8]) -> bool {
+    let said: Option<serde_json::Value> = serde_json::from_slice(payload).ok();
+    said.is_some_and(|said| said.get("online") == Some(&serde_json::Value::Bool(false)))
 }
 
 #[cfg(test)]

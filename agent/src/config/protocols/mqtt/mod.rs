@@ -33,7 +33,7 @@ section! {
         client_id: Text => optional;
         /// 3.1.1 or 5.
         version: OneOf<mqtt::Version> => default("3.1.1");
-        /// Whether to forget the session, and what came meanwhile, at each connect.
+        /// Whether to forget the session, and what came meanwhile, at each connect. A link with a `host_id` always does.
         clean_session: Flag => default(false);
         /// How long the link may be silent before it is pinged.
         keep_alive: Span<SECOND, { 65_535 * SECOND }> => default("30s");
@@ -161,6 +161,13 @@ impl Draft {
                     format!("a certificate and its key go together: `{name}` is missing"),
                 );
             }
+        }
+        if let Some(said) = self.clean_session.said.as_ref().filter(|_| self.host_id.value.is_some())
+            && !self.clean_session.value
+        {
+            let why =
+                "`false` does not go with `host_id`: a Sparkplug host application has a clean session; leave it out";
+            report.add(&said.place, &said.path, why);
         }
         let sparkplug = |topic: &mqtt::Topic| matches!(topic.payload, mqtt::Payload::Sparkplug(_));
         if !self.config.topics.iter().any(sparkplug) {
