@@ -13,7 +13,7 @@ use gemba_drivers::mqtt::{
     Client, Config, Endpoint, Fields, Identity, Metric, Payload, Text, Topic, TopicTag, Version,
 };
 use gemba_drivers::sim::keeper::{Keeper, State};
-use gemba_drivers::sim::mqtt::{self, Broker, endpoint};
+use gemba_drivers::sim::mqtt::{self, Broker, Publisher, endpoint};
 use gemba_drivers::survey::{Offered, Scope, Survey};
 use gemba_drivers::treat::{Options, Plan, Station};
 use gemba_drivers::{Keep, LinkPhase, OwnStatus, Receipt, Status, TagId, Validity, Value};
@@ -563,6 +563,112 @@ async fn a_session_that_was_taken_over_is_not_fought_for() {
     let down = link.until_state(|state| state.last_error.is_some()).await;
     let error = down.last_error.expect("why");
     assert_eq!(error, "refused: another client connected under our client_id; give each its own");
+}
+
+#[tokio::test]
+async fn members_of_a_group_share_and_each_message_comes_to_one_of_them() {
+    for version in [Version::V311, Version::V5] {
+        let broker = Broker::with(mqtt::Options { version, ..mqtt::Options::default() }).await.expect("a broker");
+        let mut publisher = Publisher::new(broker.addr(), version, "oven");
+        let member = |name: &str| {
+            let topics = vec![plain("$share/agents/count", 0)];
+            Link::start(Client::new(Config {
+                client_id: name.to_owned(),
+                ..config(endpoint(broker.addr()), version, topics)
+            }))
+        };
+        let (mut one, mut other) = (member("one"), member("other"));
+        one.until_connected().await;
+        other.until_connected().await;
+        for count in 0..40 {
+            publisher.publish("count", count.to_string()).await.expect("published");
+        }
+        let mut counts = [Vec::new(), Vec::new()];
+        while counts.iter().map(Vec::len).sum::<usize>() < 40 {
+            let (of, batch) = tokio::select! {
+                batch = one.next() => (0, batch),
+                batch = other.next() => (1, batch),
+            };
+            counts[of].push(of_count(&batch));
+            batch.receipt.expect("to be acknowledged").sign();
+        }
+        assert!(counts.iter().all(|counts| !counts.is_empty() && counts.is_sorted()), "{counts:?}");
+        let mut all = counts.concat();
+        all.sort_unstable();
+        assert_eq!(all, (0..40).collect::<Vec<_>>(), "each once");
+    }
+}
+
+fn of_count(batch: &gemba_drivers::Batch) -> i64 {
+    let Value::Int(count) = of(batch, 0).value else { panic!("no count in {batch:?}") };
+    count
+}
+
+#[tokio::test]
+async fn silence_climbs_from_a_question_to_a_new_connection_until_data_flows() {
+    for version in [Version::V311, Version::V5] {
+        let keeper = Keeper::start().await.expect("a broker");
+        let base = Config { rebirth: true, ..config(keeper.endpoint(), version, vec![node(0)]) };
+        // By a wildcard, so that the first connection does not ask the node as it begins: it is asked once in 10 s.
+        let wild = vec![Topic { filter: "spBv1.0/Plant/#".to_owned(), ..node(0) }];
+        let mut link = Link::treating(Client::new(Config { topics: wild, ..base }), &ages(1, &[(0, 600)]));
+        link.until_connected().await;
+        keeper.publish("spBv1.0/Plant/NBIRTH/Oven", message(0, "Count", 1, 7));
+        assert_eq!(read(&mut link).await, (TagId(0), Value::Int(7)));
+        let bad = |status| {
+            move |batch: &gemba_drivers::Batch| {
+                let bad = Validity::Bad(Status::Own(status));
+                batch.readings.iter().any(|reading| reading.validity == bad).then_some(())
+            }
+        };
+        link.until(bad(OwnStatus::Stale)).await;
+        link.until(bad(OwnStatus::LinkLost)).await;
+        let down = link.until_state(|state| state.last_error.is_some()).await;
+        assert!(down.last_error.as_deref().is_some_and(|error| error.contains("silent")), "{:?}", down.last_error);
+        link.until_state(|state| state.connects == 2 && state.phase == LinkPhase::Connected).await;
+        let state = until(&keeper, |state| state.heard.iter().filter(|(kind, _)| kind >> 4 == 3).count() == 2).await;
+        // SUBSCRIBE; a birth please; SUBSCRIBE; goodbye; a birth please, on the new connection.
+        let said: Vec<u8> = state.heard.iter().map(|(kind, _)| kind >> 4).filter(|kind| *kind != 4).collect();
+        assert!(said.starts_with(&[8, 3, 8, 14, 3]), "{said:?}");
+        keeper.publish("spBv1.0/Plant/NBIRTH/Oven", message(0, "Count", 1, 8));
+        let good = |batch: &gemba_drivers::Batch| {
+            batch
+                .readings
+                .iter()
+                .find(|reading| reading.validity == Validity::Good)
+                .map(|reading| reading.value.clone())
+        };
+        assert_eq!(link.until(good).await, Value::Int(8));
+    }
+}
+
+/// Other software took a message of quality 2 under our client_id, said so, and left before the end of the handshake.
+#[tokio::test]
+async fn a_handshake_that_others_left_is_ended() {
+    for (version, connack) in [(Version::V311, &[0x20, 2, 1, 0][..]), (Version::V5, &[0x20, 3, 1, 0, 0])] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let addr = listener.local_addr().expect("bound");
+        let mut link = Link::start(Client::new(config(endpoint(addr), version, vec![plain("x", 0)])));
+        link.drain();
+        let answered = async {
+            let (mut stream, _) = listener.accept().await.expect("a client");
+            let mut heard = [0; 256];
+            assert!(stream.read(&mut heard).await.expect("CONNECT") > 0);
+            stream.write_all(connack).await.expect("CONNACK");
+            assert!(stream.read(&mut heard).await.expect("SUBSCRIBE") > 0);
+            let suback: &[u8] = if version == Version::V5 { &[0x90, 4, 0, 1, 0, 1] } else { &[0x90, 3, 0, 1, 1] };
+            stream.write_all(suback).await.expect("SUBACK");
+            for id in [7, 0x1234_u16] {
+                let [high, low] = id.to_be_bytes();
+                stream.write_all(&[0x62, 2, high, low]).await.expect("PUBREL");
+                let length = stream.read(&mut heard).await.expect("an answer");
+                assert_eq!(heard[..length], [0x70, 2, high, low], "PUBCOMP");
+            }
+            stream
+        };
+        let _stream = tokio::time::timeout(fieldbus::DEADLINE, answered).await.expect("in time");
+        assert_eq!(link.state().last_error, None);
+    }
 }
 
 #[tokio::test]

@@ -160,10 +160,19 @@ impl Session {
         durable: &mut watch::Receiver<u64>,
         watch: Option<Watch<'_>>,
     ) -> Result<Event, LinkError> {
-        match self {
+        let event = match self {
             Self::V311(half) => half.next(unsigned, durable, watch).await,
             Self::V5(half) => half.next(unsigned, durable, watch).await,
+        }?;
+        // rumqttc ends the handshake of quality 2 only for messages that it saw. A session may hold others: some software
+        // took them under our client_id and left, and a broker that is not answered begins every connection with them.
+        if let Event::Connected { resumed: true } = event {
+            match self {
+                Self::V311(half) => half.expect_releases()?,
+                Self::V5(half) => half.expect_releases()?,
+            }
         }
+        Ok(event)
     }
 
     /// Acknowledges what is still to become durable, and takes nothing more in: a message that the next process does

@@ -73,6 +73,18 @@ impl Half {
         }
     }
 
+    /// From now on a PUBREL is answered with a PUBCOMP, whatever message it is for.
+    pub(super) fn expect_releases(&mut self) -> Result<(), LinkError> {
+        let state = &mut self.0.state;
+        for packet in 1..=u16::MAX {
+            let mut publish = rumqttc::Publish::new("", QoS::ExactlyOnce, Vec::new());
+            publish.pkid = packet;
+            state.handle_incoming_packet(Packet::Publish(publish)).map_err(broke)?;
+            state.events.pop_back(); // it told of the message, which never came
+        }
+        Ok(())
+    }
+
     /// Acknowledges what is durable, and says whether there is a connection to do it on.
     pub(super) async fn settle(&mut self, unsigned: &mut Unsigned, durable: u64) -> Result<bool, LinkError> {
         acknowledge(&mut self.0, unsigned, durable).await?;

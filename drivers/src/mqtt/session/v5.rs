@@ -92,6 +92,17 @@ impl Half {
         }
     }
 
+    /// From now on a PUBREL is answered with a PUBCOMP, whatever message it is for.
+    pub(super) fn expect_releases(&mut self) -> Result<(), LinkError> {
+        let state = &mut self.0.events.state;
+        for pkid in 1..=u16::MAX {
+            let publish = answered(Ack { pkid, twice: true });
+            state.handle_incoming_packet(Packet::Publish(publish)).map_err(broke)?;
+            state.events.pop_back(); // it told of the message, which never came
+        }
+        Ok(())
+    }
+
     /// Hands over what is durable, to be sent by [`close`](Self::close) before its goodbye, and says whether there is a
     /// connection to do it on.
     pub(super) fn settle(&mut self, unsigned: &mut Unsigned, durable: u64) -> bool {
