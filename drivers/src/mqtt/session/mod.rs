@@ -69,13 +69,15 @@ pub(super) enum Say {
     Retain(Command),
 }
 
+/// What to say: about silent tags, or because it is time. An error gives the connection up.
+pub(super) type Speaker<'a> = dyn FnMut(Option<&Stale>) -> Result<Vec<Say>, LinkError> + Send + 'a;
+
 /// What is to be done while the connection stands and nothing comes.
 pub(super) struct Watch<'a> {
     pub(super) outlet: &'a Outlet,
     /// When there is something to say even if no tag is silent.
     pub(super) at: Option<Instant>,
-    /// What to say: about silent tags, or because it is time. An error gives the connection up.
-    pub(super) say: &'a mut (dyn FnMut(Option<&Stale>) -> Result<Vec<Say>, LinkError> + Send),
+    pub(super) say: &'a mut Speaker<'a>,
 }
 
 impl Watch<'_> {
