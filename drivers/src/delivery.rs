@@ -19,6 +19,12 @@ pub struct Delivery {
     pub anew: bool,
 }
 
+impl Delivery {
+    /// No message but the word that a session begins: whatever is known of the one before it is void. (No packet has the
+    /// identifier 0.)
+    pub const BEGIN: Self = Self { packet: 0, digest: 0, anew: true };
+}
+
 /// The last messages of one session, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Deliveries(VecDeque<Delivery>);

@@ -66,13 +66,19 @@ async fn count(publisher: &mut Publisher, counts: impl IntoIterator<Item = i64>)
     }
 }
 
+/// Whether the batch is to be acknowledged. The word that a session begins is durable at once.
+fn begun(batch: &Batch) -> bool {
+    let begins = |receipt: &&Receipt| *receipt.keep().1 == Keep::Delivery(Delivery::BEGIN);
+    batch.receipt.iter().filter(begins).for_each(|receipt| receipt.clone().sign());
+    batch.receipt.is_some()
+}
+
 /// The next `N` batches' counts, and their receipts.
 async fn counts<const N: usize>(link: &mut Link) -> ([i64; N], Vec<Receipt>) {
     let mut counts = [0; N];
     let mut receipts = Vec::new();
     for count in &mut counts {
-        let mut batch =
-            link.until(|batch| (batch.receipt.is_some() && !batch.readings.is_empty()).then(|| clone(batch))).await;
+        let mut batch = link.until(|batch| (begun(batch) && !batch.readings.is_empty()).then(|| clone(batch))).await;
         let Value::Int(whole) = of(&batch, 1).value else { panic!("no count in {batch:?}") };
         *count = whole;
         receipts.extend(batch.receipt.take());
@@ -606,6 +612,38 @@ async fn a_session_that_the_broker_lost_begins_anew() {
     let (counted, receipts) = counts::<1>(&mut link).await;
     assert_eq!(counted, [1]);
     assert!(delivery(&receipts[0]).anew);
+}
+
+#[tokio::test]
+async fn a_new_session_voids_what_is_stored_before_a_message_can_come() {
+    let (keeper, config) = kept(Version::V311).await;
+    let mut link = Link::start(Client::new(config.clone()));
+    link.until_connected().await;
+    assert_eq!(keep(&keeper, [1]), [1]);
+    let mut stored = Deliveries::default();
+    for receipt in counts::<1>(&mut link).await.1 {
+        stored.push(delivery(&receipt));
+        receipt.sign();
+    }
+    until(&keeper, |state| state.held.is_empty()).await;
+    link.stop().await;
+    keeper.forget();
+
+    let mut link = Link::start(Client::new(config.clone()).having(stored.clone()));
+    let begins = |batch: &Batch| batch.receipt.clone().filter(|receipt| matches!(receipt.keep().1, Keep::Delivery(_)));
+    let receipt = link.until(begins).await;
+    assert_eq!(delivery(&receipt), Delivery::BEGIN);
+    assert!(until(&keeper, |_| true).await.subscribed.is_empty(), "not before it is durable");
+    stored.push(delivery(&receipt));
+    receipt.sign();
+    until(&keeper, |state| !state.subscribed.is_empty()).await;
+    assert_eq!(keep(&keeper, [1]), [1], "the same words under the same identifier");
+    assert_eq!(counts::<1>(&mut link).await.0, [1]);
+    drop(link); // as a kill does, before the message is durable
+
+    let mut link = Link::start(Client::new(config).having(stored));
+    assert_eq!(counts::<1>(&mut link).await.0, [1]);
+    assert_eq!(again(&until(&keeper, |_| true).await), [1]);
 }
 
 async fn a_stop_acknowledges_what_becomes_durable_meanwhile(version: Version) {

@@ -38,6 +38,7 @@ pub struct Config {
     /// only one there is.
     pub rebirth: bool,
     /// The name under which we tell Sparkplug edge nodes that we are there (`spBv1.0/STATE/<host_id>`); nothing without it.
+    /// The session of such a link is a clean one.
     pub host_id: Option<String>,
     /// What to subscribe to, with what each station takes from it.
     pub topics: Vec<Topic>,
@@ -62,6 +63,14 @@ impl Config {
             host_id: None,
             topics: Vec::new(),
         }
+    }
+
+    /// Whether the broker is to keep the session while we are away. Not for a Sparkplug host application: its word that it is
+    /// there is said anew on each connection, and nothing older may come before it
+    /// (Sparkplug 3.0, tck-id-message-flow-phid-sparkplug-clean-session-311 and -50).
+    #[must_use]
+    pub fn is_persistent(&self) -> bool {
+        !self.clean_session && !self.client_id.is_empty() && self.host_id.is_none()
     }
 
     /// Names the session at the broker, across restarts and whatever else changes in the configuration.
@@ -265,6 +274,20 @@ impl Payload {
             Self::Plain(fields) => ids(fields),
             Self::Binary(fields) => ids(fields),
             Self::Sparkplug(fields) => ids(fields),
+        }
+    }
+
+    /// Those of them that count.
+    pub fn counters(&self) -> Vec<TagId> {
+        fn counters<P>(fields: &Fields<P>) -> Vec<TagId> {
+            fields.tags.iter().filter(|tag| tag.numeric).map(|tag| tag.id).collect()
+        }
+        match self {
+            Self::Json(fields) => counters(fields),
+            Self::Csv { fields, .. } => counters(fields),
+            Self::Plain(fields) => counters(fields),
+            Self::Binary(fields) => counters(fields),
+            Self::Sparkplug(fields) => counters(fields),
         }
     }
 

@@ -27,9 +27,13 @@ impl Held {
         }
     }
 
+    /// Whether it has this one.
+    pub(super) fn has(&self, filter: &str) -> bool {
+        self.filters.contains(filter)
+    }
+
     /// What it has and is not wanted any more.
-    pub(super) fn unwanted(&self, wanted: &[(String, u8)]) -> Vec<String> {
-        let is_wanted = |held: &String| wanted.iter().any(|(filter, _)| filter == held);
+    pub(super) fn unwanted(&self, is_wanted: impl Fn(&str) -> bool) -> Vec<String> {
         self.filters.iter().filter(|held| !is_wanted(held)).cloned().collect()
     }
 

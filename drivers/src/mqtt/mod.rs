@@ -5,9 +5,9 @@
 //! acknowledged when a connection ends comes again from the broker. What was taken in already is then only
 //! acknowledged, once it is durable: an older count would look like a counter's reset.
 //!
-//! We subscribe when the broker has no session of ours, and at the first connection of each start, since the
-//! topics may be others than the session knows, and since retained messages are all that tells how things stand. Not at
-//! each: a broker sends its retained messages again then, and what it kept says nothing about the gap.
+//! We subscribe when the broker has no session of ours. A session that it kept is asked at once only for what it lacks, and
+//! later, when what was queued is in, for the topics of tags of which nothing came: what the broker retains is all that tells
+//! how they stand ([`retained`]). So each start and each connection looks at session-present, and none floods the line.
 //! What the session was subscribed to becomes durable as deliveries do, so that a later process lets go of what the
 //! configuration has no more. (A process that dies between a subscription and the next commit leaves the filters that
 //! were new in it unknown; what comes by them is acknowledged and passed over.)
@@ -19,17 +19,20 @@ mod config;
 mod filter;
 mod held;
 mod payload;
+mod retained;
 mod session;
 pub mod sparkplug;
+mod subscriptions;
 mod survey;
 mod tls;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::timeout;
-use tracing::{Instrument, debug, warn};
+use tokio::time::{Instant, timeout};
+use tracing::{Instrument, debug, info, warn};
 
 pub use config::{
     Column, ColumnAt, Config, Credentials, Endpoint, Field, Fields, Identity, Kind, Metric, Payload, SourceTime, Text,
@@ -38,21 +41,27 @@ pub use config::{
 pub use payload::Payloads;
 
 use self::held::Held;
-use self::session::{Event, Message, Session, Unsigned, Watch};
+use self::retained::Retained;
+use self::session::{Event, Message, Say, Session, Unsigned, Watch};
+use self::subscriptions::Subscriptions;
 use crate::{
-    Batch, Deliveries, Delivery, Driver, Keep, LinkError, Outlet, OwnStatus, Reading, Receipt, Stale, Status, TagId,
-    Time, trace,
+    Batch, Deliveries, Delivery, Driver, Keep, LinkError, Outlet, OwnStatus, Reading, Receipt, Rung, Stale, Status,
+    TagId, Time, trace,
 };
 
 /// How long a stop waits for what was delivered to become durable: some commits of the usual `spool.sync`, and less
 /// than the supervisor allows for the whole goodbye.
 const SETTLE: Duration = Duration::from_millis(900);
 
+/// A broker that hangs up so soon after it let us in may have let in another client under our name: that one tries again
+/// after the supervisor's longest pause at the latest.
+const SOON: Duration = Duration::from_secs(60);
+
 /// The driver.
 pub struct Client {
     config: Config,
     payloads: Payloads,
-    filters: Vec<(String, u8)>,
+    subscriptions: Subscriptions,
     session: Option<Session>,
     /// What came while we connected.
     early: Option<Message>,
@@ -66,25 +75,30 @@ pub struct Client {
     received: Deliveries,
     /// The broker has a new session for us, and nothing of it was delivered yet.
     anew: bool,
+    /// What is stored of the session before it has still to be declared void.
+    void: bool,
     /// The session's lasting name.
     name: Arc<str>,
-    /// The broker has told us, since the start, which of our filters it grants.
-    subscribed: bool,
-    /// Tags that come by no filter that the broker grants us.
-    refused: Vec<TagId>,
     /// The filters that the broker's session has, as far as we know.
     held: Held,
+    /// What this connection has heard of.
+    retained: Retained,
     /// When this connection was begun, as a Sparkplug host says it.
     since: Time,
+    /// When the broker let us in, and how often in a row it hung up soon after that.
+    hung_up: (Option<Instant>, u32),
 }
 
 impl Client {
     /// A driver for `config`; nothing is connected yet.
     #[must_use]
     pub fn new(mut config: Config) -> Self {
+        let retained = Retained::new(config.topics.iter().flat_map(|topic| topic.payload.counters()));
         let payloads = Payloads::new(std::mem::take(&mut config.topics), config.max_payload, config.rebirth);
+        // A host hears what is said of it, and hears it before it says anything.
+        let own_word = config.host_id.as_deref().map(|host| (sparkplug::state_topic(host), 1));
         Self {
-            filters: payloads.filters(),
+            subscriptions: Subscriptions::new(payloads.filters().into_iter().chain(own_word).collect()),
             payloads,
             session: None,
             early: None,
@@ -93,11 +107,12 @@ impl Client {
             delivered: 0,
             received: Deliveries::default(),
             anew: false,
+            void: false,
             name: config.session().into(),
-            subscribed: false,
-            refused: Vec::new(),
             held: Held::default(),
+            retained,
             since: Time::default(),
+            hung_up: (None, 0),
             config,
         }
     }
@@ -123,65 +138,75 @@ impl Client {
             match session.next(&mut self.unsigned, &mut durable, None).await.map_err(while_connecting)? {
                 Event::Connected { resumed } => {
                     if !resumed {
-                        // Identifiers begin anew, and nothing comes again. Nor is it told of our topics yet, should
-                        // this connection break before it is.
+                        // Identifiers begin anew, and nothing comes again.
+                        self.void |= !self.received.is_empty();
                         self.received.clear();
-                        (self.anew, self.subscribed) = (true, false);
+                        self.anew = true;
                     }
+                    self.hung_up.0 = Some(Instant::now());
                     self.held.connected(resumed);
-                    let mut left = self.held.unwanted(&self.filters);
+                    let mut left = self.held.unwanted(|filter| self.subscriptions.has(filter));
                     if !left.is_empty() {
                         debug!(topics = ?left, "the session has topics that are not wanted any more");
-                        let answers = session.unsubscribe(&left).await.map_err(while_connecting)?;
-                        left.truncate(if answers == 1 { left.len() } else { answers });
+                        let (filters, answers) = session.unsubscribe(&left).await.map_err(while_connecting)?;
+                        left.truncate(filters);
                         self.held.leave(left, answers);
                     }
-                    if (resumed && self.subscribed) || self.filters.is_empty() {
+                    self.subscriptions.connected(resumed, |filter| self.held.has(filter));
+                    self.retained.begin(self.payloads.tags(), resumed, Instant::now());
+                    if self.void {
+                        return Ok(()); // no message may come before that
+                    }
+                    ask(session, &mut self.subscriptions).await.map_err(while_connecting)?;
+                    if self.subscriptions.is_settled() {
                         return Ok(());
                     }
-                    session.subscribe(&self.filters).await.map_err(while_connecting)?;
                 }
-                Event::Subscribed(granted) => break self.granted(&granted),
+                Event::Asked(packet) => self.subscriptions.left(packet),
+                Event::Subscribed(packet, granted) => {
+                    answered(&mut self.subscriptions, &mut self.held, packet, &granted);
+                    ask(session, &mut self.subscriptions).await.map_err(while_connecting)?;
+                    if self.subscriptions.is_settled() {
+                        return nothing_granted(&self.subscriptions);
+                    }
+                }
                 Event::Unsubscribed => self.held.left(),
                 // The backlog of a resumed session. The link is up, and the word on our topics is heard when it
                 // comes: a broker may hold it back until messages are acknowledged.
                 Event::Message(message) => {
                     self.early = Some(message);
-                    break Ok(());
+                    return Ok(());
                 }
                 Event::Alive | Event::Sent => {}
             }
         }
     }
 
-    /// The broker says which filters it grants us. A refused one makes its tags bad and disturbs no other.
-    fn granted(&mut self, granted: &[bool]) -> Result<(), LinkError> {
-        let is_refused = |(at, _): &(usize, &(String, u8))| granted.get(*at) == Some(&false);
-        let refused: Vec<_> =
-            self.filters.iter().enumerate().filter(is_refused).map(|(_, (filter, _))| filter).collect();
-        for topic in &refused {
-            warn!(%topic, "the broker does not let us subscribe");
-        }
-        if let Some(first) = refused.first()
-            && refused.len() == self.filters.len()
-        {
-            return Err(LinkError::Refused(format!("the broker does not let us subscribe to `{first}`")));
-        }
-        self.refused = self.payloads.tags_of(|filter| refused.iter().any(|refused| *refused == filter));
-        self.subscribed = true;
-        let kept = self.filters.iter().map(|(filter, _)| filter).filter(|filter| !refused.contains(filter));
-        for filter in kept {
-            self.held.granted(filter);
-        }
-        Ok(())
-    }
-
     /// What the session is subscribed to becomes durable, for the next process.
     async fn tell_held(&mut self, outlet: &Outlet) -> Result<(), LinkError> {
-        let Some(filters) = self.held.news().filter(|_| !self.config.clean_session) else { return Ok(()) };
+        let Some(filters) = self.held.news().filter(|_| self.config.is_persistent()) else { return Ok(()) };
         let (durable, session) = (Arc::clone(&self.durable), Arc::clone(&self.name));
         let receipt = Some(Receipt::new(durable, self.delivered, session, Keep::Filters(filters)));
         deliver(outlet, Batch { receipt, ..Batch::default() }).await
+    }
+
+    /// Identifiers of a new session mean other messages than those that are stored of the one before. Before the first
+    /// message can come, that is made durable: a process that dies now would else leave the next one to take a message that
+    /// it never read for an old one. Storage that does not answer is waited for no longer than a connect.
+    async fn declare_void(&mut self, outlet: &Outlet) -> Result<(), LinkError> {
+        if !self.void {
+            return Ok(());
+        }
+        self.delivered += 1;
+        let (number, mut durable) = (self.delivered, self.durable.subscribe());
+        let keep = Keep::Delivery(Delivery::BEGIN);
+        let receipt = Some(Receipt::new(Arc::clone(&self.durable), number, Arc::clone(&self.name), keep));
+        deliver(outlet, Batch { receipt, ..Batch::default() }).await?;
+        if timeout(self.config.timeout, durable.wait_for(|durable| *durable >= number)).await.is_err() {
+            warn!("nothing becomes durable; a message that comes again after a crash may be taken for an older one");
+        }
+        self.void = false;
+        Ok(())
     }
 
     /// Says what a Sparkplug host has to say; nothing unless the configuration makes us one.
@@ -192,14 +217,24 @@ impl Client {
         }
         let Some(session) = &mut self.session else { return Ok(()) };
         if let Some(host) = self.config.host_id.as_deref().filter(|_| begin) {
-            let (topic, payload) = sparkplug::state(host, true, self.since);
-            session.publish(topic, payload, true).await.map_err(while_running)?;
+            session.say(Say::Retain(sparkplug::state(host, true, self.since))).await.map_err(while_running)?;
         }
-        for (topic, payload) in self.payloads.requests(now) {
-            debug!(%topic, "asking for a birth");
-            session.publish(topic, payload, false).await.map_err(while_running)?;
+        for command in self.payloads.requests(now) {
+            debug!(topic = %command.0, "asking for a birth");
+            session.say(Say::Publish(command)).await.map_err(while_running)?;
         }
         Ok(())
+    }
+
+    /// The will of an older connection of ours may be told late, and nodes would believe that we are gone: a host that hears
+    /// so says again that it is there (Sparkplug 3.0, 6.4.26).
+    async fn contradict(&mut self, message: &Message) -> Result<(), LinkError> {
+        let (Some(host), Some(session)) = (self.config.host_id.as_deref(), &mut self.session) else { return Ok(()) };
+        if message.topic() != sparkplug::state_topic(host) || !sparkplug::is_offline(message.payload()) {
+            return Ok(());
+        }
+        info!(host, "somebody said that we are gone");
+        session.say(Say::Retain(sparkplug::state(host, true, self.since))).await.map_err(while_running)
     }
 
     /// A message, from its arrival until the pipeline has it.
@@ -211,6 +246,7 @@ impl Client {
 
     /// Hands over what `message` says, and remembers to acknowledge it.
     async fn pass_on(&mut self, message: &Message, outlet: &Outlet) -> Result<(), LinkError> {
+        self.contradict(message).await?;
         if let Some(ack) = message.ack()
             && message.again()
             && let Some(since) = self.received.since(ack.pkid, message.digest())
@@ -222,9 +258,14 @@ impl Client {
             return Ok(());
         }
         let batch = self.payloads.read(message.topic(), message.payload(), Time::now());
-        let Some(mut batch) = batch else {
-            // Nobody asked for it: a topic that an older configuration left in the session. It is done with as
-            // soon as what came before it.
+        let news = batch.and_then(|mut batch| {
+            let said = !batch.is_empty();
+            self.retained.take(message.retained(), &mut batch.readings, Instant::now());
+            (!said || !batch.is_empty()).then_some(batch)
+        });
+        let Some(mut batch) = news else {
+            // Nobody asked for it: a topic that an older configuration left in the session, or retained words that say
+            // nothing new. It is done with as soon as what came before it.
             if let Some(ack) = message.ack() {
                 self.unsigned.push(self.delivered, ack);
             }
@@ -265,6 +306,7 @@ impl Driver for Client {
     async fn run(&mut self, outlet: &Outlet) -> LinkError {
         let mut durable = self.durable.subscribe();
         let error = async {
+            self.declare_void(outlet).await?;
             self.tell_refused(outlet).await?;
             self.speak(true).await?;
             loop {
@@ -276,18 +318,41 @@ impl Driver for Client {
                 let Some(session) = &mut self.session else {
                     return Err(LinkError::Broken("not connected".to_owned()));
                 };
-                let payloads = &mut self.payloads;
-                let mut wake = |stale: &Stale| {
-                    let now = Time::now();
-                    payloads.wake(&stale.tags, now);
-                    payloads.requests(now)
+                ask(session, &mut self.subscriptions).await.map_err(while_running)?;
+                let (payloads, subscriptions) = (&mut self.payloads, &mut self.subscriptions);
+                let (retained, durable_now, delivered) = (&mut self.retained, &self.durable, self.delivered);
+                let births = payloads.due().map(|at| Instant::now() + at.since(Time::now()));
+                let at = [subscriptions.due(), retained.due(), births].into_iter().flatten().min();
+                let mut say = |stale: Option<&Stale>| {
+                    let now = Instant::now();
+                    match stale.map(|stale| (stale.rung, &stale.tags)) {
+                        None | Some((Rung::Look, _)) => {}
+                        Some((Rung::Renew, tags)) => {
+                            retained.silent(tags);
+                            renew(subscriptions, payloads, &tags.iter().copied().collect());
+                        }
+                        Some((Rung::Reconnect, _)) => return Err(silent(outlet)),
+                    }
+                    if let Some(stale) = stale {
+                        payloads.wake(&stale.tags, Time::now());
+                    }
+                    if let Some(missing) = retained.tend(*durable_now.borrow() >= delivered, now) {
+                        renew(subscriptions, payloads, missing);
+                    }
+                    subscriptions.tend(now);
+                    let subscribes = std::iter::from_fn(|| subscriptions.next()).map(Say::Subscribe);
+                    Ok(payloads.requests(Time::now()).into_iter().map(Say::Publish).chain(subscribes).collect())
                 };
-                let watch = Watch { outlet, filters: &self.filters, wake: &mut wake };
+                let watch = Watch { outlet, at, say: &mut say };
                 match session.next(&mut self.unsigned, &mut durable, Some(watch)).await.map_err(while_running)? {
                     Event::Message(message) => self.take(&message, outlet).await?,
-                    Event::Subscribed(granted) => {
-                        self.granted(&granted)?;
-                        self.tell_refused(outlet).await?;
+                    Event::Asked(packet) => self.subscriptions.left(packet),
+                    Event::Subscribed(packet, granted) => {
+                        outlet.alive(Time::now());
+                        if answered(&mut self.subscriptions, &mut self.held, packet, &granted) {
+                            nothing_granted(&self.subscriptions)?;
+                            self.tell_refused(outlet).await?;
+                        }
                     }
                     Event::Unsubscribed => {
                         outlet.alive(Time::now());
@@ -303,7 +368,7 @@ impl Driver for Client {
         self.unsigned = Unsigned::default();
         match result {
             Ok(never) => match never {},
-            Err(error) => error,
+            Err(error) => self.judge(error),
         }
     }
 
@@ -318,8 +383,8 @@ impl Driver for Client {
             }
             if let Some(host) = &self.config.host_id {
                 // A goodbye takes the will back, so it is said in person.
-                let (topic, payload) = sparkplug::state(host, false, self.since);
-                let _ = timeout(SETTLE / 2, session.publish(topic, payload, true)).await;
+                let gone = Say::Retain(sparkplug::state(host, false, self.since));
+                let _ = timeout(SETTLE / 2, session.say(gone)).await;
             }
             session.close().await;
         }
@@ -327,19 +392,87 @@ impl Driver for Client {
 }
 
 impl Client {
+    /// A broker of version 3.1.1 cannot say why it hangs up. Where two clients have one client_id, each connection of the
+    /// one ends that of the other, and each gets half of what the session holds.
+    fn judge(&mut self, error: LinkError) -> LinkError {
+        let (up, times) = &mut self.hung_up;
+        let soon = up.take().is_some_and(|up| up.elapsed() < SOON);
+        match error {
+            LinkError::Broken(why) if why == session::CLOSED && soon => *times += 1,
+            other => {
+                *times = 0;
+                return other;
+            }
+        }
+        if *times < 2 {
+            return LinkError::Broken(session::CLOSED.to_owned());
+        }
+        let id = &self.config.client_id;
+        LinkError::Broken(format!(
+            "{} again soon after it let us in; does another client use the client_id `{id}`? Give each its own",
+            session::CLOSED
+        ))
+    }
+
     /// Tags that we may not subscribe to are bad for that reason, not for want of data.
     async fn tell_refused(&mut self, outlet: &Outlet) -> Result<(), LinkError> {
-        if self.refused.is_empty() {
+        let refused = self.payloads.tags_of(|filter| self.subscriptions.is_refused(filter));
+        if refused.is_empty() {
             return Ok(());
         }
         let now = Time::now();
-        let bad = |&tag| Reading::bad(tag, Status::Own(OwnStatus::Refused), now, now);
-        deliver(outlet, Batch { readings: self.refused.iter().map(bad).collect(), ..Batch::default() }).await
+        let bad = |tag| Reading::bad(tag, Status::Own(OwnStatus::Refused), now, now);
+        deliver(outlet, Batch { readings: refused.into_iter().map(bad).collect(), ..Batch::default() }).await
     }
 }
 
 async fn deliver(outlet: &Outlet, batch: Batch) -> Result<(), LinkError> {
     outlet.deliver(batch).await.map_err(|stopped| LinkError::Broken(stopped.to_string()))
+}
+
+/// Asks for the filters that are to be asked for now.
+async fn ask(session: &mut Session, subscriptions: &mut Subscriptions) -> Result<(), LinkError> {
+    while let Some(filters) = subscriptions.next() {
+        session.say(Say::Subscribe(filters)).await?;
+    }
+    Ok(())
+}
+
+/// The broker says which filters it grants us. Whether it refuses one that it did not refuse before: that makes the tags
+/// of this filter bad and disturbs no other.
+fn answered(subscriptions: &mut Subscriptions, held: &mut Held, packet: u16, granted: &[bool]) -> bool {
+    let answer = subscriptions.answered(packet, granted, Instant::now());
+    for topic in &answer.refused {
+        warn!(%topic, "the broker does not let us subscribe");
+    }
+    if answer.relented {
+        info!("the broker lets us subscribe to what it refused before");
+    }
+    for filter in &answer.granted {
+        held.granted(filter);
+    }
+    !answer.refused.is_empty()
+}
+
+/// A broker that refuses everything is no link.
+fn nothing_granted(subscriptions: &Subscriptions) -> Result<(), LinkError> {
+    match subscriptions.all_refused() {
+        Some(first) => Err(LinkError::Refused(format!("the broker does not let us subscribe to `{first}`"))),
+        None => Ok(()),
+    }
+}
+
+/// Asks again for the filters that carry one of `tags`: brokers send what they retain. The others are left alone, since what
+/// is retained is told anew for each tag of theirs.
+fn renew(subscriptions: &mut Subscriptions, payloads: &Payloads, tags: &BTreeSet<TagId>) {
+    let carrying = payloads.carrying(tags);
+    subscriptions.renew(|filter| carrying.contains(filter));
+}
+
+/// The link stands and brings nothing: it is given up.
+fn silent(outlet: &Outlet) -> LinkError {
+    let alive = outlet.state().alive;
+    LinkError::Silent(alive.map_or(Duration::ZERO, |alive| Time::now().since(alive)))
 }
 
 /// What breaks before the link is up was never up.

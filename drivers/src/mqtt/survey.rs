@@ -1,7 +1,8 @@
 //! Looking at a broker without running: what comes for our tags, and what else there is.
 //!
 //! A broker cannot be asked, only listened to. The listener is a clean session under a name of its own: the agent's would
-//! throw a running agent out. It subscribes with quality of service 0 and says nothing, to Sparkplug nodes neither.
+//! throw a running agent out. It subscribes with quality of service 0 and says nothing, to Sparkplug nodes neither. Of a
+//! shared subscription it takes the filter alone: in the group it would take messages from the agents that share them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -10,8 +11,10 @@ use serde_json::Value as Json;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use super::filter::unshared;
 use super::payload::Found;
-use super::session::{Event, Message, Session, Unsigned};
+use super::session::{Event, Message, Say, Session, Unsigned};
+use super::subscriptions::Subscriptions;
 use super::{Client, Config, while_connecting, while_running};
 use crate::survey::{Offered, Probed, Scope, Survey};
 use crate::{LinkError, OwnStatus, Reading, Status, TagId, Time};
@@ -77,6 +80,7 @@ impl Survey for Client {
 /// A session that only listens.
 struct Listener {
     session: Session,
+    subscriptions: Subscriptions,
     unsigned: Unsigned,
     durable: watch::Sender<u64>,
     /// When it had asked for its topics.
@@ -94,10 +98,13 @@ impl Listener {
             topics: Vec::new(),
             ..config.clone()
         };
-        let filters: Vec<_> = filters.iter().map(|(filter, _)| (filter.clone(), 0)).collect();
+        let filters: BTreeSet<&str> = filters.iter().map(|(filter, _)| unshared(filter)).collect();
+        let filters = filters.into_iter().map(|filter| (filter.to_owned(), 0)).collect();
         let session = Session::new(&config, Time::now())?;
         let durable = watch::Sender::new(u64::MAX);
-        let mut listener = Self { session, unsigned: Unsigned::default(), durable, since: Instant::now() };
+        let subscriptions = Subscriptions::new(filters);
+        let unsigned = Unsigned::default();
+        let mut listener = Self { session, subscriptions, unsigned, durable, since: Instant::now() };
         let limit = Instant::now() + config.timeout;
         loop {
             let mut durable = listener.durable.subscribe();
@@ -107,10 +114,18 @@ impl Listener {
                 .map_err(|_| LinkError::Unreachable(format!("no answer within {:?}", config.timeout)))?;
             if let Event::Connected { .. } = event.map_err(while_connecting)? {
                 listener.since = Instant::now();
-                listener.session.subscribe(&filters).await.map_err(while_connecting)?;
+                listener.subscriptions.connected(false, |_| false);
+                listener.ask().await.map_err(while_connecting)?;
                 return Ok(listener);
             }
         }
+    }
+
+    async fn ask(&mut self) -> Result<(), LinkError> {
+        while let Some(filters) = self.subscriptions.next() {
+            self.session.say(Say::Subscribe(filters)).await?;
+        }
+        Ok(())
     }
 
     /// The next message, if one comes before `until`.
@@ -122,8 +137,13 @@ impl Listener {
                 Err(_) => return Ok(None),
                 Ok(event) => match event.map_err(while_running)? {
                     Event::Message(message) => return Ok(Some(message)),
-                    Event::Subscribed(granted) if granted.iter().all(|granted| !granted) => {
-                        return Err(LinkError::Refused("the broker does not let us subscribe".to_owned()));
+                    Event::Asked(packet) => self.subscriptions.left(packet),
+                    Event::Subscribed(packet, granted) => {
+                        self.subscriptions.answered(packet, &granted, Instant::now());
+                        if self.subscriptions.all_refused().is_some() {
+                            return Err(LinkError::Refused("the broker does not let us subscribe".to_owned()));
+                        }
+                        self.ask().await?;
                     }
                     _ => {}
                 },

@@ -32,10 +32,16 @@ pub struct State {
     pub acknowledged: Vec<u16>,
     /// What the session is subscribed to.
     pub subscribed: Vec<String>,
+    /// Of each connection whether it asked for a clean session.
+    pub clean: Vec<bool>,
     /// Every packet that came, after the one that connects: its first byte and its body.
     pub heard: Vec<(u8, Vec<u8>)>,
     session: bool,
     deaf: bool,
+    /// Topics and payloads that are sent to whoever subscribes.
+    retained: Vec<(String, Vec<u8>)>,
+    /// Filters that are not granted.
+    refused: Vec<String>,
     last_packet: u16,
     cuts: u64,
     /// What the client is to be answered.
@@ -49,6 +55,8 @@ pub struct Held {
     pub packet: u16,
     topic: String,
     payload: Vec<u8>,
+    /// Whether it is one that was kept.
+    retain: bool,
     /// How often it was sent.
     times: u32,
     /// Whether this connection has still to bring it.
@@ -83,16 +91,30 @@ impl Keeper {
 
     /// Sends a message under a packet identifier that is free again.
     pub fn publish_as(&self, packet: u16, topic: &str, payload: impl Into<Vec<u8>>) {
-        let held = Held { packet, topic: topic.to_owned(), payload: payload.into(), times: 0, due: true };
+        let held =
+            Held { packet, topic: topic.to_owned(), payload: payload.into(), retain: false, times: 0, due: true };
         self.state.send_modify(|state| {
             state.last_packet = state.last_packet.max(packet);
             state.held.push(held);
         });
     }
 
+    /// Keeps a message for whoever subscribes from now on. Nobody is sent it otherwise.
+    pub fn retain(&self, topic: &str, payload: impl Into<Vec<u8>>) {
+        self.state.send_modify(|state| {
+            state.retained.retain(|(held, _)| held != topic);
+            state.retained.push((topic.to_owned(), payload.into()));
+        });
+    }
+
     /// From now on acknowledgements are lost on the way, or not any more.
     pub fn set_deaf(&self, deaf: bool) {
         self.state.send_modify(|state| state.deaf = deaf);
+    }
+
+    /// From now on these filters are not granted, and all others are.
+    pub fn refuse(&self, filters: &[&str]) {
+        self.state.send_modify(|state| state.refused = filters.iter().map(ToString::to_string).collect());
     }
 
     /// Ends the connection.
@@ -142,6 +164,7 @@ async fn converse(stream: &mut TcpStream, state: &watch::Sender<State>) -> io::R
     let (1, Some(&[level, flags])) = (kind >> 4, connect.get(6..8)) else { return Err(nonsense()) };
     let five = level == 5;
     state.send_modify(|state| {
+        state.clean.push(flags & 2 != 0);
         let present = state.session && flags & 2 == 0;
         state.session = true;
         if !present {
@@ -166,13 +189,23 @@ async fn hear(read: &mut ReadHalf<'_>, state: &watch::Sender<State>, five: bool)
             (8, [high, low, rest @ ..]) => {
                 let filters = rest.get(if five { 1 + usize::from(*rest.first().ok_or_else(nonsense)?) } else { 0 }..);
                 let filters = names(filters.ok_or_else(nonsense)?, 1)?;
-                let granted = vec![1; filters.len()];
+                let granted: Vec<u8> = {
+                    let state = state.borrow();
+                    filters.iter().map(|filter| if state.refused.contains(filter) { 0x80 } else { 1 }).collect()
+                };
                 let ids = if five { vec![*high, *low, 0] } else { vec![*high, *low] };
                 let body = [ids, granted].concat();
                 let head = [0x90, u8::try_from(body.len()).map_err(io::Error::other)?];
                 state.send_modify(|state| {
+                    for filter in filters.iter().filter(|filter| !state.refused.contains(filter)) {
+                        for (topic, payload) in state.retained.iter().filter(|(topic, _)| is_like(topic, filter)) {
+                            state.last_packet += 1;
+                            let (packet, topic, payload) = (state.last_packet, topic.clone(), payload.clone());
+                            state.held.push(Held { packet, topic, payload, retain: true, times: 0, due: true });
+                        }
+                    }
                     for filter in filters {
-                        if !state.subscribed.contains(&filter) {
+                        if !state.subscribed.contains(&filter) && !state.refused.contains(&filter) {
                             state.subscribed.push(filter);
                         }
                     }
@@ -232,6 +265,12 @@ async fn speak(write: &mut WriteHalf<'_>, state: &watch::Sender<State>, five: bo
     }
 }
 
+/// Whether a topic matches a filter, which may hold `+`.
+fn is_like(topic: &str, filter: &str) -> bool {
+    let (topic, filter): (Vec<_>, Vec<_>) = (topic.split('/').collect(), filter.split('/').collect());
+    topic.len() == filter.len() && topic.iter().zip(filter).all(|(level, wanted)| wanted == "+" || *level == wanted)
+}
+
 /// The PUBLISH packet of a message.
 fn publish(held: &Held, five: bool) -> Vec<u8> {
     let topic = held.topic.as_bytes();
@@ -240,7 +279,7 @@ fn publish(held: &Held, five: bool) -> Vec<u8> {
     body.extend(held.packet.to_be_bytes());
     body.extend(five.then_some(0)); // no properties
     body.extend_from_slice(&held.payload);
-    let mut packet = vec![0x32 | u8::from(held.times > 0) << 3];
+    let mut packet = vec![0x32 | u8::from(held.times > 0) << 3 | u8::from(held.retain)];
     let mut length = body.len();
     while length > 127 {
         packet.push(u8::try_from(length % 128).expect("below 128") | 128);

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gemba_drivers::supervisor::supervise;
-use gemba_drivers::{Batch, Driver, LinkPhase, LinkState, Outlet, OwnStatus, Reading, Status, TagId, Time, Validity};
+use gemba_drivers::treat::{Plan, Treatment};
+use gemba_drivers::{
+    Batch, Driver, LinkPhase, LinkState, Outlet, OwnStatus, Reading, Receipt, Status, TagId, Time, Validity,
+};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -23,15 +26,20 @@ pub(crate) struct Link {
 impl Link {
     /// Supervises `driver` until dropped.
     pub(crate) fn start(driver: impl Driver + 'static) -> Self {
+        Self::treating(driver, &Plan::default())
+    }
+
+    /// The same, with what `plan` says of its tags.
+    pub(crate) fn treating(driver: impl Driver + 'static, plan: &Plan) -> Self {
         let (sender, batches) = mpsc::channel(64);
         let state = Arc::new(watch::Sender::new(LinkState::new(Time::now())));
-        let outlet = Outlet::new(sender, Arc::clone(&state));
+        let outlet = Outlet::new(sender, Arc::clone(&state)).treating(Treatment::new(plan));
         let stop = CancellationToken::new();
         let task = Some(tokio::spawn(supervise(driver, "test".to_owned(), outlet, stop.clone())));
         Self { batches, state, stop, task }
     }
 
-    /// The next batch that says something. (What a session is subscribed to is kept by one that does not.)
+    /// The next batch that says something. What says nothing is made durable: that a session begins, what it is subscribed to.
     pub(crate) async fn next(&mut self) -> Batch {
         timeout(DEADLINE, async {
             loop {
@@ -39,6 +47,7 @@ impl Link {
                 if !batch.readings.is_empty() || !batch.losses.is_empty() {
                     return batch;
                 }
+                batch.receipt.into_iter().for_each(Receipt::sign);
             }
         })
         .await
@@ -83,6 +92,13 @@ impl Link {
     #[allow(dead_code, reason = "not every test file looks at it")]
     pub(crate) fn state(&self) -> LinkState {
         self.state.borrow().clone()
+    }
+
+    /// From now on nobody looks at what it says.
+    #[allow(dead_code, reason = "not every test file has links that are only watched")]
+    pub(crate) fn drain(&mut self) {
+        let mut batches = std::mem::replace(&mut self.batches, mpsc::channel(1).1);
+        tokio::spawn(async move { while batches.recv().await.is_some() {} });
     }
 
     /// Stops as the agent does, and waits for the end.

@@ -126,6 +126,12 @@ impl Payloads {
         ids(&wanted).difference(&others).copied().collect()
     }
 
+    /// The subscriptions that carry one of `tags`.
+    pub(super) fn carrying(&self, tags: &BTreeSet<TagId>) -> BTreeSet<&str> {
+        let carries = |topic: &&Topic| topic.ids.iter().any(|id| tags.contains(id));
+        self.topics.iter().filter(carries).map(|topic| topic.subscription.as_str()).collect()
+    }
+
     /// What to subscribe to: each filter once, with the highest quality of service that a station asks for.
     pub(super) fn filters(&self) -> Vec<(String, u8)> {
         self.filters_of(|_| true)
@@ -240,6 +246,11 @@ impl Payloads {
     /// What is to be published: topics and payloads. Nothing unless `rebirth`.
     pub(super) fn requests(&mut self, now: Time) -> Vec<(String, Vec<u8>)> {
         self.nodes.requests(now)
+    }
+
+    /// When there will be something to publish.
+    pub(super) fn due(&self) -> Option<Time> {
+        self.nodes.due()
     }
 
     fn asked(&self, topic: &str) -> Vec<Asked> {

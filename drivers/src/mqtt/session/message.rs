@@ -68,6 +68,14 @@ impl Message {
         }
     }
 
+    /// Whether the broker kept it for whoever subscribes.
+    pub(in crate::mqtt) fn retained(&self) -> bool {
+        match self {
+            Self::V311(publish) => publish.retain,
+            Self::V5(publish) => publish.retain,
+        }
+    }
+
     /// Tells it from others with its packet identifier. 32 bits are enough: they are compared only when a message
     /// comes again under one of the last identifiers that we know, and a CRC tells payloads that differ within
     /// four bytes in a row, as counts and times do, for certain.

@@ -7,12 +7,12 @@ mod v5;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 pub(super) use self::message::{Ack, Message, Unsigned};
 use super::config::{Config, Version};
 use super::{sparkplug, tls};
-use crate::{Deliveries, LinkError, Outlet, Rung, Stale, Time};
+use crate::{Deliveries, LinkError, Outlet, Stale, Time};
 
 /// The largest packet that is let in, in bytes. Messages over `max_payload` are refused by us, counted and
 /// acknowledged; what this limit refuses breaks the connection (3.1.1: again and again, until somebody takes
@@ -22,6 +22,8 @@ pub(super) const LARGEST_PACKET: u32 = 64 << 20;
 /// How many messages may wait for their acknowledgement at once; MQTT 5 tells the broker. As many as we know
 /// again if they come again.
 const MOST_UNSIGNED: u16 = Deliveries::KEPT;
+/// How many filters are let go of at one connect.
+const MOST_LEFT: usize = 256;
 
 /// How long the broker may take no acknowledgement from the wire.
 const STUCK: Duration = Duration::from_secs(10);
@@ -37,8 +39,10 @@ pub(super) enum Session {
 pub(super) enum Event {
     /// The broker let us in, and has our session still or has not.
     Connected { resumed: bool },
-    /// For each filter that was asked for, whether we get it.
-    Subscribed(Vec<bool>),
+    /// The SUBSCRIBE that was said first of those that are still to be sent went out under this packet identifier.
+    Asked(u16),
+    /// To the SUBSCRIBE with this packet identifier: for each of its filters, whether we get it.
+    Subscribed(u16, Vec<bool>),
     /// A message.
     Message(Message),
     /// The broker has let go of the filters that it was asked to.
@@ -52,20 +56,48 @@ pub(super) enum Event {
 /// Topic and payload of something that is published.
 pub(super) type Command = (String, Vec<u8>);
 
-/// What is done about tags that are silent while the connection stands.
+/// What we say.
+#[derive(Debug)]
+pub(super) enum Say {
+    /// One SUBSCRIBE; [`Event::Asked`] and [`Event::Subscribed`] follow. Quality of service 2 is asked for as 1: rumqttc
+    /// forgets its handshake when the process ends, and a message of quality 1 that comes twice is known by its
+    /// [`Delivery`](crate::Delivery), also after a restart (docs/decisions/0003-a-message-twice.md).
+    Subscribe(Vec<(String, u8)>),
+    /// With quality of service 0. Only Sparkplug hosts do.
+    Publish(Command),
+    /// With quality of service 1, and retained. Likewise.
+    Retain(Command),
+}
+
+/// What to say: about silent tags, or because it is time. An error gives the connection up.
+pub(super) type Speaker<'a> = dyn FnMut(Option<&Stale>) -> Result<Vec<Say>, LinkError> + Send + 'a;
+
+/// What is to be done while the connection stands and nothing comes.
 pub(super) struct Watch<'a> {
     pub(super) outlet: &'a Outlet,
-    pub(super) filters: &'a [(String, u8)],
-    /// Commands that may wake them.
-    pub(super) wake: &'a mut (dyn FnMut(&Stale) -> Vec<Command> + Send),
+    /// When there is something to say even if no tag is silent.
+    pub(super) at: Option<Instant>,
+    pub(super) say: &'a mut Speaker<'a>,
 }
 
 impl Watch<'_> {
-    async fn stale(outlet: Option<&Outlet>) -> Stale {
-        match outlet {
-            Some(outlet) => outlet.stale().await,
-            None => std::future::pending().await,
+    /// What to say, as soon as there is something.
+    async fn due(watch: &mut Option<Watch<'_>>) -> Result<Vec<Say>, LinkError> {
+        let Some(watch) = watch else { return std::future::pending().await };
+        let time = async {
+            match watch.at {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let stale = tokio::select! {
+            stale = watch.outlet.stale() => Some(stale),
+            () = time => None,
+        };
+        if stale.is_none() {
+            watch.at = None;
         }
+        (watch.say)(stale.as_ref())
     }
 }
 
@@ -96,7 +128,7 @@ impl Session {
             transport: tls::transport(config)?,
             network,
             seconds,
-            persistent: !config.clean_session && !config.client_id.is_empty(),
+            persistent: config.is_persistent(),
             will: config.host_id.as_deref().map(|host| sparkplug::state(host, false, since)),
         };
         Ok(match config.version {
@@ -105,29 +137,20 @@ impl Session {
         })
     }
 
-    /// Asks for `filters`; [`Event::Subscribed`] is the answer. Quality of service 2 is asked for as 1: rumqttc
-    /// forgets its handshake when the process ends, and a message of quality 1 that comes twice is known by its
-    /// [`Delivery`](crate::Delivery), also after a restart (docs/decisions/0003-a-message-twice.md).
-    pub(super) async fn subscribe(&mut self, filters: &[(String, u8)]) -> Result<(), LinkError> {
+    /// Says it.
+    pub(super) async fn say(&mut self, say: Say) -> Result<(), LinkError> {
         match self {
-            Self::V311(half) => half.subscribe(filters).await,
-            Self::V5(half) => half.subscribe(filters),
+            Self::V311(half) => half.say(say).await,
+            Self::V5(half) => half.say(say),
         }
     }
 
-    /// Lets go of `filters`; there is one [`Event::Unsubscribed`] for each of `Ok`.
-    pub(super) async fn unsubscribe(&mut self, filters: &[String]) -> Result<usize, LinkError> {
+    /// Lets go of the first of `filters`, in as many packets as it takes: how many filters, and how many times
+    /// [`Event::Unsubscribed`] will answer. The rest goes at the next connect.
+    pub(super) async fn unsubscribe(&mut self, filters: &[String]) -> Result<(usize, usize), LinkError> {
         match self {
             Self::V311(half) => half.unsubscribe(filters).await,
             Self::V5(half) => half.unsubscribe(filters),
-        }
-    }
-
-    /// Publishes, with quality of service 0, or 1 and retained. Only Sparkplug hosts do.
-    pub(super) async fn publish(&mut self, topic: String, payload: Vec<u8>, keep: bool) -> Result<(), LinkError> {
-        match self {
-            Self::V311(half) => half.publish(topic, payload, keep).await,
-            Self::V5(half) => half.publish(topic, payload, keep),
         }
     }
 
@@ -139,10 +162,19 @@ impl Session {
         durable: &mut watch::Receiver<u64>,
         watch: Option<Watch<'_>>,
     ) -> Result<Event, LinkError> {
-        match self {
+        let event = match self {
             Self::V311(half) => half.next(unsigned, durable, watch).await,
             Self::V5(half) => half.next(unsigned, durable, watch).await,
+        }?;
+        // rumqttc ends the handshake of quality 2 only for messages that it saw. A session may hold others: some software
+        // took them under our client_id and left, and a broker that is not answered begins every connection with them.
+        if let Event::Connected { resumed: true } = event {
+            match self {
+                Self::V311(half) => half.expect_releases()?,
+                Self::V5(half) => half.expect_releases()?,
+            }
         }
+        Ok(event)
     }
 
     /// Acknowledges what is still to become durable, and takes nothing more in: a message that the next process does
@@ -181,20 +213,16 @@ impl Session {
     }
 }
 
-/// What silence is answered with: whether to subscribe again, and commands. The last answer is to give up.
-fn remedy(watch: &mut Watch<'_>, stale: &Stale) -> Result<(bool, Vec<Command>), LinkError> {
-    match stale.rung {
-        Rung::Look => Ok((false, (watch.wake)(stale))),
-        // Brokers send retained messages again, and Sparkplug nodes their births.
-        Rung::Renew => Ok((true, (watch.wake)(stale))),
-        Rung::Reconnect => {
-            let alive = watch.outlet.state().alive;
-            Err(LinkError::Silent(alive.map_or(Duration::ZERO, |alive| Time::now().since(alive))))
-        }
+pub(super) const CLOSED: &str = "the broker closed the connection";
+
+/// What the transport says. A broker that ends a connection may be heard as a reset.
+fn broken_by(error: &std::io::Error) -> LinkError {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    match error.kind() {
+        ConnectionReset | BrokenPipe | UnexpectedEof => LinkError::Broken(CLOSED.to_owned()),
+        _ => LinkError::Unreachable(error.to_string()),
     }
 }
-
-const CLOSED: &str = "the broker closed the connection";
 
 fn broke(error: impl std::fmt::Display) -> LinkError {
     LinkError::Broken(error.to_string())

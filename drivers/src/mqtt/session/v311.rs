@@ -1,14 +1,15 @@
 //! A connection in version 3.1.1.
 
-use rumqttc::{ConnectionError, EventLoop, Packet, QoS, Request};
+use rumqttc::{ConnectionError, EventLoop, Outgoing, Packet, QoS, Request};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::{
-    Ack, CLOSED, Event, LARGEST_PACKET, Message, Opening, STUCK, Unsigned, Watch, broke, keep_alive, refused, remedy,
-    tls_error, too_large,
+    Ack, CLOSED, Event, LARGEST_PACKET, MOST_LEFT, Message, Opening, STUCK, Say, Unsigned, Watch, broke, broken_by,
+    keep_alive, refused, tls_error, too_large,
 };
 use crate::LinkError;
+use crate::mqtt::subscriptions::A_PACKET;
 use crate::mqtt::tls;
 
 pub(in crate::mqtt) struct Half(Box<EventLoop>);
@@ -34,19 +35,19 @@ impl Half {
         Self(Box::new(events))
     }
 
-    pub(super) async fn subscribe(&mut self, filters: &[(String, u8)]) -> Result<(), LinkError> {
-        send(&mut self.0, Request::Subscribe(subscribe(filters))).await
+    pub(super) async fn say(&mut self, say: Say) -> Result<(), LinkError> {
+        send(&mut self.0, request(say)).await
     }
 
-    /// All in one packet.
-    pub(super) async fn unsubscribe(&mut self, filters: &[String]) -> Result<usize, LinkError> {
-        let unsubscribe = rumqttc::Unsubscribe { pkid: 0, topics: filters.to_vec() };
-        send(&mut self.0, Request::Unsubscribe(unsubscribe)).await?;
-        Ok(1)
-    }
-
-    pub(super) async fn publish(&mut self, topic: String, payload: Vec<u8>, keep: bool) -> Result<(), LinkError> {
-        send(&mut self.0, publish(topic, payload, keep)).await
+    pub(super) async fn unsubscribe(&mut self, filters: &[String]) -> Result<(usize, usize), LinkError> {
+        let some = filters.len().min(MOST_LEFT);
+        let packets = filters[..some].chunks(A_PACKET);
+        let answers = packets.len();
+        for topics in packets {
+            let unsubscribe = rumqttc::Unsubscribe { pkid: 0, topics: topics.to_vec() };
+            send(&mut self.0, Request::Unsubscribe(unsubscribe)).await?;
+        }
+        Ok((some, answers))
     }
 
     pub(super) async fn next(
@@ -56,7 +57,6 @@ impl Half {
         mut watch: Option<Watch<'_>>,
     ) -> Result<Event, LinkError> {
         let events = &mut *self.0;
-        let outlet = watch.as_ref().map(|watch| watch.outlet);
         loop {
             let signed = *durable.borrow_and_update();
             timeout(STUCK, acknowledge(events, unsigned, signed)).await.map_err(|_| LinkError::Silent(STUCK))??;
@@ -64,18 +64,25 @@ impl Half {
                 event = events.poll() => return event.map(from).map_err(|error| explain(&error)),
                 // We hold the sender ourselves, so this never fails.
                 _ = durable.changed() => {}
-                stale = Watch::stale(outlet) => {
-                    let Some(watch) = &mut watch else { continue };
-                    let (renew, commands) = remedy(watch, &stale)?;
-                    for (topic, payload) in commands {
-                        send(events, publish(topic, payload, false)).await?;
-                    }
-                    if renew {
-                        send(events, Request::Subscribe(subscribe(watch.filters))).await?;
+                due = Watch::due(&mut watch) => {
+                    for say in due? {
+                        send(events, request(say)).await?;
                     }
                 }
             }
         }
+    }
+
+    /// From now on a PUBREL is answered with a PUBCOMP, whatever message it is for.
+    pub(super) fn expect_releases(&mut self) -> Result<(), LinkError> {
+        let state = &mut self.0.state;
+        for packet in 1..=u16::MAX {
+            let mut publish = rumqttc::Publish::new("", QoS::ExactlyOnce, Vec::new());
+            publish.pkid = packet;
+            state.handle_incoming_packet(Packet::Publish(publish)).map_err(broke)?;
+            state.events.pop_back(); // it told of the message, which never came
+        }
+        Ok(())
     }
 
     /// Acknowledges what is durable, and says whether there is a connection to do it on.
@@ -101,18 +108,22 @@ async fn send(events: &mut EventLoop, request: Request) -> Result<(), LinkError>
     Ok(())
 }
 
-fn subscribe(filters: &[(String, u8)]) -> rumqttc::Subscribe {
-    rumqttc::Subscribe::new_many(filters.iter().map(|(filter, qos)| {
-        let qos = if *qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce };
-        rumqttc::SubscribeFilter::new(filter.clone(), qos)
-    }))
-}
-
-fn publish(topic: String, payload: Vec<u8>, keep: bool) -> Request {
-    let qos = if keep { QoS::AtLeastOnce } else { QoS::AtMostOnce };
-    let mut publish = rumqttc::Publish::new(topic, qos, payload);
-    publish.retain = keep;
-    Request::Publish(publish)
+fn request(say: Say) -> Request {
+    match say {
+        Say::Subscribe(filters) => {
+            let filters = filters.into_iter().map(|(filter, qos)| {
+                let qos = if qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce };
+                rumqttc::SubscribeFilter::new(filter, qos)
+            });
+            Request::Subscribe(rumqttc::Subscribe::new_many(filters))
+        }
+        Say::Publish((topic, payload)) => Request::Publish(rumqttc::Publish::new(topic, QoS::AtMostOnce, payload)),
+        Say::Retain((topic, payload)) => {
+            let mut publish = rumqttc::Publish::new(topic, QoS::AtLeastOnce, payload);
+            publish.retain = true;
+            Request::Publish(publish)
+        }
+    }
 }
 
 /// All that is due in one write: one system call for a commit, not one a message.
@@ -136,9 +147,11 @@ async fn acknowledge(events: &mut EventLoop, unsigned: &mut Unsigned, durable: u
 
 fn from(event: rumqttc::Event) -> Event {
     match event {
+        rumqttc::Event::Outgoing(Outgoing::Subscribe(packet)) => Event::Asked(packet),
         rumqttc::Event::Outgoing(_) => Event::Sent,
         rumqttc::Event::Incoming(Packet::ConnAck(ack)) => Event::Connected { resumed: ack.session_present },
         rumqttc::Event::Incoming(Packet::SubAck(ack)) => Event::Subscribed(
+            ack.pkid,
             ack.return_codes.iter().map(|code| *code != rumqttc::SubscribeReasonCode::Failure).collect(),
         ),
         rumqttc::Event::Incoming(Packet::UnsubAck(_)) => Event::Unsubscribed,
@@ -162,7 +175,10 @@ fn explain(error: &ConnectionError) -> LinkError {
         {
             tls::refused(error)
         }
-        Error::Io(error) => LinkError::Unreachable(error.to_string()),
+        Error::Io(error)
+        | Error::MqttState(State::Io(error) | State::Deserialization(rumqttc::mqttbytes::Error::Io(error))) => {
+            broken_by(error)
+        }
         Error::MqttState(State::AwaitPingResp) => LinkError::Broken("the broker answers no ping".to_owned()),
         Error::MqttState(State::ConnectionAborted) => LinkError::Broken(CLOSED.to_owned()),
         Error::MqttState(State::Deserialization(rumqttc::mqttbytes::Error::PayloadSizeLimitExceeded(bytes))) => {

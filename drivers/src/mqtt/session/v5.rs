@@ -11,14 +11,11 @@ use rumqttc::v5::{AsyncClient, ConnectionError, EventLoop, MqttOptions, StateErr
 use tokio::sync::watch;
 
 use super::{
-    Ack, CLOSED, Event, LARGEST_PACKET, MOST_UNSIGNED, Message, Opening, Unsigned, Watch, broke, keep_alive, refused,
-    remedy, tls_error, too_large,
+    Ack, CLOSED, Event, LARGEST_PACKET, MOST_LEFT, MOST_UNSIGNED, Message, Opening, Say, Unsigned, Watch, broke,
+    broken_by, keep_alive, refused, tls_error, too_large,
 };
 use crate::LinkError;
 use crate::mqtt::tls;
-
-/// How many filters are let go of at one connect.
-const MOST_LEFT: usize = 256;
 
 pub(in crate::mqtt) struct Half(Box<Inner>);
 
@@ -55,21 +52,17 @@ impl Half {
         Self(Box::new(Inner { client, events, up: false }))
     }
 
-    pub(super) fn subscribe(&mut self, filters: &[(String, u8)]) -> Result<(), LinkError> {
-        self.0.client.try_subscribe_many(wanted(filters)).map_err(broke)
+    pub(super) fn say(&mut self, say: Say) -> Result<(), LinkError> {
+        send(&self.0.client, say)
     }
 
-    /// A packet each, and room is kept for acknowledgements; the rest goes at the next connect.
-    pub(super) fn unsubscribe(&mut self, filters: &[String]) -> Result<usize, LinkError> {
+    /// A packet each, and room is kept for acknowledgements.
+    pub(super) fn unsubscribe(&mut self, filters: &[String]) -> Result<(usize, usize), LinkError> {
         let some = filters.len().min(MOST_LEFT);
         for filter in &filters[..some] {
             self.0.client.try_unsubscribe(filter).map_err(broke)?;
         }
-        Ok(some)
-    }
-
-    pub(super) fn publish(&mut self, topic: String, payload: Vec<u8>, keep: bool) -> Result<(), LinkError> {
-        try_publish(&self.0.client, topic, payload, keep)
+        Ok((some, some))
     }
 
     pub(super) async fn next(
@@ -79,7 +72,6 @@ impl Half {
         mut watch: Option<Watch<'_>>,
     ) -> Result<Event, LinkError> {
         let Inner { client, events, up } = &mut *self.0;
-        let outlet = watch.as_ref().map(|watch| watch.outlet);
         // Kept across signatures: dropping it halfway could lose an acknowledgement it is sending.
         let mut polled = pin!(events.poll());
         loop {
@@ -91,18 +83,24 @@ impl Half {
                 }
                 // We hold the sender ourselves, so this never fails.
                 _ = durable.changed() => {}
-                stale = Watch::stale(outlet) => {
-                    let Some(watch) = &mut watch else { continue };
-                    let (renew, commands) = remedy(watch, &stale)?;
-                    for (topic, payload) in commands {
-                        try_publish(client, topic, payload, false)?;
-                    }
-                    if renew {
-                        client.try_subscribe_many(wanted(watch.filters)).map_err(broke)?;
+                due = Watch::due(&mut watch) => {
+                    for say in due? {
+                        send(client, say)?;
                     }
                 }
             }
         }
+    }
+
+    /// From now on a PUBREL is answered with a PUBCOMP, whatever message it is for.
+    pub(super) fn expect_releases(&mut self) -> Result<(), LinkError> {
+        let state = &mut self.0.events.state;
+        for pkid in 1..=u16::MAX {
+            let publish = answered(Ack { pkid, twice: true });
+            state.handle_incoming_packet(Packet::Publish(publish)).map_err(broke)?;
+            state.events.pop_back(); // it told of the message, which never came
+        }
+        Ok(())
     }
 
     /// Hands over what is durable, to be sent by [`close`](Self::close) before its goodbye, and says whether there is a
@@ -125,16 +123,17 @@ impl Half {
     }
 }
 
-fn wanted(filters: &[(String, u8)]) -> impl Iterator<Item = Filter> {
-    filters.iter().map(|(filter, qos)| {
-        let qos = if *qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce };
-        Filter::new(filter, qos)
-    })
-}
-
-fn try_publish(client: &AsyncClient, topic: String, payload: Vec<u8>, keep: bool) -> Result<(), LinkError> {
-    let qos = if keep { QoS::AtLeastOnce } else { QoS::AtMostOnce };
-    client.try_publish(topic, qos, keep, payload).map_err(broke)
+/// Hands it to the connection, which sends it with the next event.
+fn send(client: &AsyncClient, say: Say) -> Result<(), LinkError> {
+    let sent = match say {
+        Say::Subscribe(filters) => client.try_subscribe_many(filters.into_iter().map(|(filter, qos)| {
+            let qos = if qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce };
+            Filter::new(filter, qos)
+        })),
+        Say::Publish((topic, payload)) => client.try_publish(topic, QoS::AtMostOnce, false, payload),
+        Say::Retain((topic, payload)) => client.try_publish(topic, QoS::AtLeastOnce, true, payload),
+    };
+    sent.map_err(broke)
 }
 
 /// Hands what is due to the connection, as far as there is room; the next event makes more.
@@ -158,9 +157,11 @@ fn answered(Ack { pkid, twice }: Ack) -> Publish {
 fn from(event: rumqttc::v5::Event) -> Event {
     use rumqttc::v5::Event as From;
     match event {
+        From::Outgoing(Outgoing::Subscribe(packet)) => Event::Asked(packet),
         From::Outgoing(_) => Event::Sent,
         From::Incoming(Packet::ConnAck(ack)) => Event::Connected { resumed: ack.session_present },
         From::Incoming(Packet::SubAck(ack)) => Event::Subscribed(
+            ack.pkid,
             ack.return_codes.iter().map(|code| matches!(code, SubscribeReasonCode::Success(_))).collect(),
         ),
         From::Incoming(Packet::UnsubAck(_)) => Event::Unsubscribed,
@@ -189,11 +190,14 @@ fn explain(error: &ConnectionError) -> LinkError {
         {
             tls::refused(error)
         }
-        Error::Io(error) => LinkError::Unreachable(error.to_string()),
+        Error::Io(error)
+        | Error::MqttState(State::Io(error) | State::Deserialization(rumqttc::v5::mqttbytes::Error::Io(error))) => {
+            broken_by(error)
+        }
         Error::MqttState(State::AwaitPingResp) => LinkError::Broken("the broker answers no ping".to_owned()),
         Error::MqttState(State::ConnectionAborted) => LinkError::Broken(CLOSED.to_owned()),
         Error::MqttState(State::ServerDisconnect { reason_code: DisconnectReasonCode::SessionTakenOver, .. }) => {
-            LinkError::Broken("another client took our client_id".to_owned())
+            LinkError::Refused("another client connected under our client_id; give each its own".to_owned())
         }
         Error::MqttState(State::ServerDisconnect { reason_code, .. }) => {
             LinkError::Broken(format!("the broker ended the connection: {reason_code:?}"))

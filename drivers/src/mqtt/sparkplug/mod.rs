@@ -8,7 +8,7 @@
 mod value;
 pub mod wire;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +24,9 @@ pub(crate) const NAMESPACE: &str = "spBv1.0";
 /// One edge node is asked for a birth at most so often: a birth may be many pages, and a host that asks again for each
 /// message before it comes makes it never come.
 const ASK_EVERY: Duration = Duration::from_secs(10);
+/// How many nodes are asked in one turn, and how long a turn is: a thousand births at once would bury the line.
+const A_TURN: usize = 32;
+const TURN: Duration = Duration::from_secs(1);
 /// How many edge nodes are followed. Further ones are losses: somebody's wildcard takes in more than one agent is for.
 const MOST_NODES: usize = 4_096;
 /// A sequence number that is so far ahead of the expected one is behind it.
@@ -39,6 +42,8 @@ pub(super) struct Nodes {
     fed: HashMap<TagId, Source>,
     /// Nodes that are to be asked.
     asked: Vec<Box<str>>,
+    /// When the next of them may be.
+    turn: Time,
 }
 
 /// A node, or one of its devices.
@@ -112,14 +117,27 @@ impl Nodes {
 
     /// The nodes that are to be asked for a birth now: topic and payload of each request.
     pub(super) fn requests(&mut self, now: Time) -> Vec<(String, Vec<u8>)> {
-        let asked = std::mem::take(&mut self.asked).into_iter();
+        if self.turn.since(now) > Duration::ZERO && self.turn.since(now) <= TURN {
+            return Vec::new();
+        }
+        if self.asked.len() > A_TURN {
+            self.turn = now + TURN;
+        }
+        let asked = self.asked.drain(..self.asked.len().min(A_TURN));
         asked.filter_map(|node| Some((command_topic(&node)?, rebirth(now)))).collect()
     }
 
+    /// When requests are due that wait for their turn.
+    pub(super) fn due(&self) -> Option<Time> {
+        (!self.asked.is_empty()).then_some(self.turn)
+    }
+
     /// A connection begins. What nodes told while we were away is lost, so those that we know by name are asked, as
-    /// soon as the broker has our topics.
+    /// soon as the broker has our topics: those that the configuration names, and those that were heard of before.
     pub(super) fn greet<'a>(&mut self, named: impl Iterator<Item = &'a str>, now: Time) {
-        for name in named {
+        let named = named.map(Into::into).chain(self.nodes.keys().cloned()).collect::<BTreeSet<Box<str>>>();
+        self.asked.clear();
+        for name in &named {
             if let Some(node) = followed(&mut self.nodes, name) {
                 node.asked = None;
                 ask(self.rebirth, name, node, &mut self.asked, now);
@@ -423,7 +441,18 @@ fn rebirth(now: Time) -> Vec<u8> {
 /// How a host application says that it is there, or not (6.4.26): topic and payload. A death says the time of its birth.
 pub(super) fn state(host_id: &str, online: bool, since: Time) -> (String, Vec<u8>) {
     let payload = format!(r#"{{"online":{online},"timestamp":{}}}"#, since.0 / 1_000_000);
-    (format!("{NAMESPACE}/STATE/{host_id}"), payload.into_bytes())
+    (state_topic(host_id), payload.into_bytes())
+}
+
+/// Where it says so.
+pub(super) fn state_topic(host_id: &str) -> String {
+    format!("{NAMESPACE}/STATE/{host_id}")
+}
+
+/// Whether such a word is that the host is gone.
+pub(super) fn is_offline(payload: &[u8]) -> bool {
+    let said: Option<serde_json::Value> = serde_json::from_slice(payload).ok();
+    said.is_some_and(|said| said.get("online") == Some(&serde_json::Value::Bool(false)))
 }
 
 #[cfg(test)]

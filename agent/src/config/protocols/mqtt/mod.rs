@@ -28,11 +28,12 @@ section! {
         r#type: Known => required;
         /// `mqtt://host:1883`, or `mqtts://host:8883` with TLS.
         endpoint: Endpoint => required;
-        /// Names the session, which the broker keeps while we are away; `gemba-<line>` unless said.
+        /// Names the session, which the broker keeps while we are away; `gemba-<line>` unless said. No two clients of a
+        /// broker may have the same.
         client_id: Text => optional;
         /// 3.1.1 or 5.
         version: OneOf<mqtt::Version> => default("3.1.1");
-        /// Whether to forget the session, and what came meanwhile, at each connect.
+        /// Whether to forget the session, and what came meanwhile, at each connect. A link with a `host_id` always does.
         clean_session: Flag => default(false);
         /// How long the link may be silent before it is pinged.
         keep_alive: Span<SECOND, { 65_535 * SECOND }> => default("30s");
@@ -152,6 +153,13 @@ impl Draft {
             } else if other.value.is_none() {
                 said.wrong(report, format!("a certificate and its key go together: `{name}` is missing"));
             }
+        }
+        if let Some(said) = self.clean_session.said.as_ref().filter(|_| self.host_id.value.is_some())
+            && !self.clean_session.value
+        {
+            let why =
+                "`false` does not go with `host_id`: a Sparkplug host application has a clean session; leave it out";
+            report.add(&said.place, &said.path, why);
         }
         let sparkplug = |topic: &mqtt::Topic| matches!(topic.payload, mqtt::Payload::Sparkplug(_));
         if !self.config.topics.iter().any(sparkplug) {

@@ -29,7 +29,8 @@ section! {
         /// Topic filter; `+` and `#` are wildcards, a level `{station}` is the station's name, a level `{tag}` a tag's. It
         /// is needed but for Sparkplug with `group` and `edge_node`.
         topic: Filter => optional;
-        /// Quality of service: 0, 1 or 2. From 1 on a message is acknowledged once it is on disk.
+        /// Quality of service: 0, 1 or 2. From 1 on a message is acknowledged once all that is told of it is on disk; what
+        /// `min_interval` or `compress` holds back is told later.
         qos: Whole<0, 2> => default(1);
         /// How the payload is read.
         payload: OneOf<Payload> => default("json");
