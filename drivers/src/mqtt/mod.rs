@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{Instrument, debug, warn};
 
 pub use config::{
@@ -276,13 +276,14 @@ impl Driver for Client {
                 let Some(session) = &mut self.session else {
                     return Err(LinkError::Broken("not connected".to_owned()));
                 };
+                let due = self.payloads.pause(Time::now()).map(|pause| Instant::now() + pause);
                 let payloads = &mut self.payloads;
                 let mut wake = |stale: &Stale| {
                     let now = Time::now();
                     payloads.wake(&stale.tags, now);
                     payloads.requests(now)
                 };
-                let watch = Watch { outlet, filters: &self.filters, wake: &mut wake };
+                let watch = Watch { outlet, filters: &self.filters, wake: &mut wake, due };
                 match session.next(&mut self.unsigned, &mut durable, Some(watch)).await.map_err(while_running)? {
                     Event::Message(message) => self.take(&message, outlet).await?,
                     Event::Subscribed(granted) => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rumqttc::{Outgoing, v5};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::config::{Config, Version};
 use super::{sparkplug, tls};
@@ -148,13 +148,25 @@ pub(super) struct Watch<'a> {
     pub(super) filters: &'a [(String, u8)],
     /// Commands that may wake them.
     pub(super) wake: &'a mut (dyn FnMut(&Stale) -> Vec<Command> + Send),
+    /// When there are commands though nothing is silent.
+    pub(super) due: Option<Instant>,
 }
 
 impl Watch<'_> {
-    async fn stale(outlet: Option<&Outlet>) -> Stale {
-        match outlet {
-            Some(outlet) => outlet.stale().await,
-            None => std::future::pending().await,
+    /// Tags that are silent; none of them once commands are due, which is told once.
+    async fn stale(outlet: Option<&Outlet>, due: &mut Option<Instant>) -> Stale {
+        let silent = async {
+            match outlet {
+                Some(outlet) => outlet.stale().await,
+                None => std::future::pending().await,
+            }
+        };
+        match *due {
+            Some(at) => timeout_at(at, silent).await.unwrap_or_else(|_| {
+                *due = None;
+                Stale { tags: Vec::new(), rung: Rung::Look }
+            }),
+            None => silent.await,
         }
     }
 }
@@ -268,6 +280,7 @@ impl Session {
         mut watch: Option<Watch<'_>>,
     ) -> Result<Event, LinkError> {
         let outlet = watch.as_ref().map(|watch| watch.outlet);
+        let mut due = watch.as_ref().and_then(|watch| watch.due);
         match self {
             Self::V311(events) => loop {
                 let signed = *durable.borrow_and_update();
@@ -276,7 +289,7 @@ impl Session {
                     event = events.poll() => return event.map(from_v311).map_err(|error| error_v311(&error)),
                     // We hold the sender ourselves, so this never fails.
                     _ = durable.changed() => {}
-                    stale = Watch::stale(outlet) => {
+                    stale = Watch::stale(outlet, &mut due) => {
                         let Some(watch) = &mut watch else { continue };
                         let (renew, commands) = remedy(watch, &stale)?;
                         for (topic, payload) in commands {
@@ -300,7 +313,7 @@ impl Session {
                             return event.map(from_v5).map_err(|error| error_v5(&error));
                         }
                         _ = durable.changed() => {}
-                        stale = Watch::stale(outlet) => {
+                        stale = Watch::stale(outlet, &mut due) => {
                             let Some(watch) = &mut watch else { continue };
                             let (renew, commands) = remedy(watch, &stale)?;
                             for (topic, payload) in commands {

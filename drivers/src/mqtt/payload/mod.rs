@@ -11,6 +11,7 @@ use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value as Json;
 use tracing::debug;
@@ -108,7 +109,12 @@ impl Payloads {
                 None => exact.entry(own.into()).or_default().push(Asked { topic: at, tag: None }),
             }
         }
-        Self { topics, exact, wild, max_payload, nodes: Nodes::new(rebirth) }
+        let metrics = topics.iter().filter_map(|topic| match &topic.reader {
+            Reader::Sparkplug(fields) => Some(fields.tags.iter().map(|tag| tag.place.name.clone())),
+            _ => None,
+        });
+        let nodes = Nodes::new(rebirth, metrics.flatten());
+        Self { topics, exact, wild, max_payload, nodes }
     }
 
     /// Every tag of every topic; one that several topics carry comes once.
@@ -235,6 +241,11 @@ impl Payloads {
     /// Nothing came of `tags` for too long: their Sparkplug nodes are asked.
     pub(super) fn wake(&mut self, tags: &[TagId], now: Time) {
         self.nodes.wake(tags, now);
+    }
+
+    /// How long until there is something to be published.
+    pub(super) fn pause(&self, now: Time) -> Option<Duration> {
+        self.nodes.pause(now)
     }
 
     /// What is to be published: topics and payloads. Nothing unless `rebirth`.
