@@ -5,8 +5,9 @@ use std::io::{self, Write};
 use comfy_table::{Table, presets};
 use futures::future::join_all;
 use gemba_drivers::survey::{Probed, Survey};
-use gemba_drivers::{LinkError, Validity};
+use gemba_drivers::{LinkError, OwnStatus, Status, Validity};
 
+use super::check::{hears_sparkplug, stations};
 use super::service::{self, Visit};
 use crate::config::{Config, Link};
 
@@ -33,8 +34,9 @@ pub(super) fn probe(config: &Config) -> anyhow::Result<bool> {
     for (link, asked) in config.links.iter().zip(&asked) {
         if let Some(error) = &asked.failed {
             whole = false;
-            let stations = link.stations.iter().map(|&at| &*config.stations[at].name).collect::<Vec<_>>().join(", ");
-            writeln!(out, "{stations}: {}: {error}", link.endpoint)?;
+            writeln!(out, "{}: {}: {error}", stations(config, link), link.endpoint)?;
+        } else if hears_sparkplug(link) && asked.told.iter().any(is_silent) {
+            writeln!(out, "{}: {UNASKED}", stations(config, link))?;
         }
     }
     let bad = asked.iter().flat_map(|asked| &asked.told).filter(|probed| probed.reading.validity.is_bad()).count();
@@ -43,6 +45,14 @@ pub(super) fn probe(config: &Config) -> anyhow::Result<bool> {
         writeln!(out, "{bad} of {} tags gave no value", config.tags.len())?;
     }
     Ok(whole)
+}
+
+/// Why tags of a Sparkplug node may have no value though all is well.
+const UNASKED: &str = "a probe only listens, and asks no Sparkplug node for a birth: one that has nothing new to say while \
+                       it listens, or names its metrics by the aliases of an earlier birth, gives no value";
+
+fn is_silent(probed: &Probed) -> bool {
+    probed.reading.validity == Validity::Bad(Status::Own(OwnStatus::NoData))
 }
 
 async fn ask(link: &Link, visit: &Visit) -> Asked {
@@ -87,7 +97,7 @@ fn table(config: &Config, asked: &[Asked]) -> String {
 mod tests {
     use std::time::Duration;
 
-    use gemba_drivers::{Reading, Status, TagId, Value};
+    use gemba_drivers::{Reading, TagId, Value};
 
     use super::*;
 

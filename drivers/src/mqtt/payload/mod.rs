@@ -450,7 +450,8 @@ fn rows(
     (said(found), ragged)
 }
 
-/// An empty payload is how a retained message is taken back: it says nothing, except where text is wanted.
+/// An empty payload is how a retained message is taken back: it says nothing, which is no loss, except where text is
+/// wanted.
 fn plain(
     fields: &Fields<Text>,
     document: &Document<'_>,
@@ -460,7 +461,7 @@ fn plain(
 ) -> Said {
     let Some(text) = document.text() else { return Said::Unreadable(NO_TEXT) };
     let when = When { at: now, told: true, now };
-    let mut found = false;
+    let mut found = text.is_empty();
     for tag in fields.about(tag).iter().filter(|tag| tag.place == Text::Text || !text.trim().is_empty()) {
         found = true;
         into.push(when.reading(tag.id, text::value(text, tag.place, tag.numeric)));
