@@ -2,8 +2,10 @@
 
 use serde_json_path::JsonPath;
 
+use super::config::{Column, ColumnAt, TimeFormat};
 use super::*;
 use crate::mqtt::{Kind, Payload};
+use crate::{Validity, Value};
 
 const NOW: Time = Time(1_000);
 
