@@ -38,8 +38,8 @@ pub(super) struct Births(HashMap<Box<str>, Birth>);
 /// Names and types.
 #[derive(Debug, Default)]
 pub(super) struct Birth {
-    /// Of what is wanted.
-    aliases: HashMap<u64, Arc<str>>,
+    /// Of what is wanted, each with its type.
+    aliases: HashMap<u64, (Arc<str>, Option<u32>)>,
     kinds: HashMap<Arc<str>, Option<u32>>,
     /// The other aliases, sorted.
     others: Box<[u64]>,
@@ -111,7 +111,7 @@ impl Birth {
                 continue;
             };
             if let Some(alias) = metric.alias {
-                birth.aliases.insert(alias, Arc::clone(name));
+                birth.aliases.insert(alias, (Arc::clone(name), type_of(metric)));
             }
             birth.kinds.insert(Arc::clone(name), type_of(metric));
         }
@@ -133,7 +133,7 @@ pub(super) fn which(metric: &wire::Metric, birth: Option<&Birth>, names: &Names)
     }
     let (Some(alias), Some(birth)) = (metric.alias, birth) else { return Which::Unknown };
     match birth.aliases.get(&alias) {
-        Some(name) => Which::Named(Arc::clone(name), birth.kinds.get(name).copied()),
+        Some((name, kind)) => Which::Named(Arc::clone(name), Some(*kind)),
         None if birth.passed_over || birth.others.binary_search(&alias).is_ok() => Which::Other,
         None => Which::Unknown,
     }
