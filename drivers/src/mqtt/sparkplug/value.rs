@@ -63,7 +63,6 @@ fn read(value: &MetricValue, kind: u32) -> Result<Value, OwnStatus> {
 /// What the property `Quality` says (6.4.13: 0 bad, 192 good, 500 stale). Servers for OPC put their codes there: of classic
 /// ones 64 to 127 are uncertain; of OPC UA and Ignition the two highest of 32 bits tell (OPC 10000-4, 7.39), and the
 /// code is passed on where it can be one of OPC UA.
-#[expect(clippy::cast_possible_truncation, reason = "the lower half")]
 pub(super) fn validity(metric: &Metric) -> Validity {
     let Some(properties) = &metric.properties else { return Validity::Good };
     let mut named = properties.keys.iter().zip(&properties.values);
