@@ -96,7 +96,8 @@ fn sparkplug(args: &Args) -> anyhow::Result<f64> {
                 alias: Some(at.into()),
                 timestamp: time,
                 datatype: born.then_some(kind),
-                properties: (at % 4 == 0)
+                properties: at
+                    .is_multiple_of(4)
                     .then(|| wire::PropertySet { keys: vec!["Quality".to_owned()], values: vec![quality.clone()] }),
                 value: Some(value),
                 ..wire::Metric::default()
