@@ -154,6 +154,8 @@ pub enum OwnStatus {
     Dead = 17,
     /// The bytes do not hold what the tag's type asks for: digits that are no BCD, text that is no text.
     Undecodable = 18,
+    /// Messages of the Sparkplug node are missing, and among them may be a birth that gave this alias to another metric.
+    Unborn = 19,
 }
 
 impl Status {
@@ -223,7 +225,7 @@ const MODBUS: [(u8, &str); 9] = [
 const MODBUS_OTHER: &str = "Exception";
 
 impl OwnStatus {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 19] = [
         Self::LinkLost,
         Self::AgentDown,
         Self::PathNotFound,
@@ -242,6 +244,7 @@ impl OwnStatus {
         Self::ExpressionFailed,
         Self::Dead,
         Self::Undecodable,
+        Self::Unborn,
     ];
 
     fn name(self) -> &'static str {
@@ -264,6 +267,7 @@ impl OwnStatus {
             Self::ExpressionFailed => "ExpressionFailed",
             Self::Dead => "Dead",
             Self::Undecodable => "Undecodable",
+            Self::Unborn => "Unborn",
         }
     }
 }

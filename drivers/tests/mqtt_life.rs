@@ -175,7 +175,7 @@ async fn a_sparkplug_host_asks_for_births_and_says_that_it_is_there() {
     for version in [Version::V311, Version::V5] {
         let published = a_full_life(version, true, Some("scada")).await;
         let topics: Vec<_> = published.iter().map(|(topic, _)| topic.as_str()).collect();
-        // Each connection: there, and a birth please; the gap and the alias came too soon after that to ask again.
+        // Each connection: there, and a birth please; the gap and the alias came too soon after that to ask again at once.
         let (state, command) = ("spBv1.0/STATE/scada", "spBv1.0/Plant/NCMD/Oven");
         assert_eq!(topics, [state, command, state, command, state]);
         let says = |at: usize| String::from_utf8(published[at].1.clone()).expect("text");

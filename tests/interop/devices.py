@@ -19,11 +19,11 @@ from itertools import groupby
 from pathlib import Path
 
 import otlp
-from machines import Cell, Press, SerialLine, Slaves, TlsBroker
+from machines import Cell, Press, SerialLine, Slaves, SlowCable, TlsBroker
 from peers import Cable, Collector, Gemba, port_is_taken, until
 from scenario import Report, say
 
-PORTS = {4841: "node-opcua", 4842: "the wire to it", 8884: "Mosquitto with TLS", 1885: "Mosquitto", 4318: "OTLP", 8082: "gemba's page"}
+PORTS = {4841: "node-opcua", 4842: "the wire to it", 8884: "Mosquitto with TLS", 8886: "the wire to it", 1885: "Mosquitto", 4318: "OTLP", 8082: "gemba's page"}
 GOOD, BAD = "good", "bad"
 
 
@@ -34,16 +34,19 @@ class Devices:
         os.environ["PRESS_PASSWORD"] = "secret"
         self.press = Press(self.folder, arguments.modules)
         self.cable = Cable(4842, 4841)
+        self.cell_cable = SlowCable(8886, TlsBroker.TLS)
         self.line = SerialLine()
         self.slaves = Slaves(self.line.device)
         self.broker = self.cell = self.collector = self.gemba = None
         self.count = 100
+        self.due = []  # what press-2 said while gemba was there to hear it: (ns, metric, value)
 
     async def run(self):
         await self.press.start()
         await self.cable.start()
         self.broker = TlsBroker(self.folder)
         await self.broker.start()
+        await self.cell_cable.start()
         self.cell = Cell(self.folder, self.arguments.modules, f"mqtt://127.0.0.1:{TlsBroker.PLAIN}")
         await self.cell.start()
         self.line.start()
@@ -61,6 +64,7 @@ class Devices:
         await self.spoilt_line()
         await self.cable_out()
         await self.killed()
+        await self.cell_line()
         await self.deaths()
         await self.finish()
 
@@ -108,6 +112,8 @@ class Devices:
                 ("press-1", "total", "100 {part}"),
                 ("press-1", "pressure", "1.5 bar"),
                 ("press-2", "total", "10 {part}"),
+                ("press-2", "offset", "-5"),
+                ("press-2", "drift", "-70000"),
                 ("oven-1", "value", "100"),
                 ("oven-2", "value", "200"),
             ):
@@ -156,14 +162,21 @@ class Devices:
             await self.make(1, **values)
             await self.shows("press-1", "total", self.count)
 
+    async def cell_tells(self, **values):
+        """Data of press-2, which gemba hears and shows."""
+        before = len(self.cell.account)
+        await self.cell.tell(data=values)
+        self.due += self.cell.account[before:]
+        for name, value in values.items():
+            await self.shows("press-2", name.lower(), value)
+
     async def steady(self):
         say("all devices at work")
         await self.press.set(State="Execute")
         await self.make_seen(5, Pressure=2.5)
         await self.press.set(Live=0.75)
         await self.shows("press-1", "pascal", 250_000.0)
-        await self.cell.tell(data={"Total": 11, "Pressure": 3.5, "State": "running"})
-        await self.shows("press-2", "total", 11)
+        await self.cell_tells(Total=11, Pressure=3.5, State="running", Offset=-6, Drift=-70_001)
         for oven in ("oven-1", "oven-2"):
             await self.shows(oven, "value")
         await self.shows("oven-9", "value", None, BAD)
@@ -222,9 +235,58 @@ class Devices:
         await self.shows("press-1", "total", self.count)
         await self.make_seen(2)
 
+    async def births(self):
+        """How often the edge node was asked for a birth."""
+        await self.cell.tell()
+        return self.cell.asked()
+
+    async def asked_since(self, before):
+        async def more():
+            return await self.births() > before
+
+        await until("the edge node to be asked for a birth", more, deadline=60)
+
+    async def cell_line(self):
+        say("the wire to the Sparkplug node's broker is slow, then out; messages are missing, the broker is gone")
+        await self.shows("press-2", "total", 11)
+        self.cell_cable.delay = 0.3
+        for total in range(12, 17):
+            await self.cell_tells(Total=total, Offset=-total)
+        self.cell_cable.delay = 0.0
+
+        before = await self.births()
+        self.cell_cable.pull()
+        await self.shows("press-2", "total", None, BAD)
+        await self.cell.tell(data={"Total": 20})
+        self.cell_cable.put_back()
+        await self.shows("press-2", "total", 20)
+        with self.report.check("after a cut the edge node was asked for a birth, which brought its values back"):
+            assert await self.births() > before
+
+        before = await self.births()
+        await self.cell.tell(skip=200)
+        await self.cell.tell(data={"Total": 21})
+        await self.asked_since(before)
+        await self.shows("press-2", "total", 21)
+        await self.cell_tells(Total=22, Drift=-1)
+
+        await self.cell.tell(death=True)
+        await self.shows("press-2", "total", None, BAD)
+        with self.report.check("a device's death makes its tags bad, and says so"):
+            assert "Dead" in json.dumps(await self.tag("press-2", "total")), await self.tag("press-2", "total")
+        await self.cell.tell(birth=True)
+        await self.shows("press-2", "total", 22)
+
+        await self.broker.stop()
+        await self.shows("press-2", "total", None, BAD)
+        self.broker = TlsBroker(self.folder)
+        await self.broker.start()
+        await self.shows("press-2", "total", 22)
+        await self.cell_tells(Total=23, Pressure=4.5, Offset=32_000)
+
     async def deaths(self):
         say("a Sparkplug node dies, and is born again")
-        await self.shows("press-2", "total", 11)
+        await self.shows("press-2", "total", 23)
         with self.report.check("after the kill the edge node was asked for a birth, and gave one"):
             assert any("rebirth" in said for said in self.cell.heard), self.cell.heard
         await self.cell.tell(drop=True)
@@ -232,13 +294,15 @@ class Devices:
         with self.report.check("a node's death makes its tags bad, and says so"):
             assert "Dead" in json.dumps(await self.tag("press-2", "total")), await self.tag("press-2", "total")
         await self.cell.stop()
+        account = self.cell.account
         self.cell = Cell(self.folder, self.arguments.modules, f"mqtt://127.0.0.1:{TlsBroker.PLAIN}")
+        self.cell.account = account
         await self.cell.start()
-        await self.cell.tell(data={"Total": 12})
-        await self.shows("press-2", "total", 12)
+        await self.cell_tells(Total=24, Drift=70_000)
 
     async def finish(self):
         self.health = await self.gemba.health()
+        await self.cell.tell()  # what it said meanwhile is in its account
         code = await self.gemba.stop()
         with self.report.check("SIGTERM ends with 0"):
             assert code == 0, f"{code}\n{self.gemba.tail()}"
@@ -255,8 +319,9 @@ class Devices:
         if self.slaves.server is not None:
             await self.slaves.stop()
         self.line.stop()
-        if self.cable.server is not None:
-            self.cable.stop()
+        for cable in (self.cable, self.cell_cable):
+            if cable.server is not None:
+                cable.stop()
 
     # ------------------------------------------------------------------------------------ the account
 
@@ -270,6 +335,19 @@ class Devices:
                 missing = [each[:2] for each in given if each[2] == "Good" and each[:2] not in told]
                 assert not missing, f"{name}: {len(missing)} of {len(given)} never came: {missing[:3]}"
                 assert len(told) == len({at for at, _ in told}), f"{name}: an instant came twice"
+        with self.report.check("every value that the Sparkplug node told gemba came upstream once, at its own time, and no other"):
+            for name in ("Total", "Pressure", "Offset", "Drift"):
+                points = received.of(f"factory.tag.{name.lower()}", "press-2")
+                told = [(point.time, point.value) for point in points if not point.bad]
+                account = {(at, value) for at, metric, value in self.cell.account if metric == name}
+                missing = [each[::2] for each in self.due if each[1] == name and each[::2] not in told]
+                assert not missing, f"{name}: never came: {missing[:3]}"
+                strange = [each for each in told if each not in account]
+                assert not strange, f"{name}: the node never said {strange[:3]}"
+                assert len(told) == len(set(told)), f"{name}: something came twice"
+        with self.report.check("the messages that were left out are in the ledger"):
+            gaps = [log for log in received.events("gemba.loss") if "sequence numbers" in str(log.attribute("gemba.loss.reason"))]
+            assert any(log.attribute("gemba.loss.count") == 200 for log in gaps), gaps
         with self.report.check("a bad status in the middle of the gap came as a bad reading"):
             at = next(at for at, tag, _, status in self.press.account if tag == "Reject" and status != "Good")
             assert any(point.bad and point.time == at for point in received.of("factory.tag.reject", "press-1")), at

@@ -20,7 +20,7 @@ from pymodbus import FramerType
 from pymodbus.server import ModbusSerialServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
-from peers import Program, answers, until
+from peers import Cable, Program, answers, until
 
 NODE = Path(__file__).with_name("node")
 
@@ -50,9 +50,13 @@ class Told:
                 raise RuntimeError(f"{self.name} ended: {self.log.read_text(errors='replace')[-2000:]}")
             if line.startswith(b"{"):  # libraries talk too
                 said = json.loads(line)
+                self.note(said)
                 if key in said:
                     return said
                 self.heard.append(said)
+
+    def note(self, said):
+        """Something it said, asked or not."""
 
     async def tell(self, **order):
         """Does what `order` says; when, in nanoseconds by its own clock."""
@@ -101,9 +105,33 @@ class Cell(Told):
 
     def __init__(self, folder, modules, broker):
         super().__init__("cell", "sparkplug.js", [broker], folder, modules)
+        self.account = []  # (ns, metric, value)
 
     async def start(self):
         return await super().start("born")
+
+    def note(self, said):
+        self.account += [(at * 1_000_000, name, value) for name, value, at in said.get("told", ())]
+
+    def asked(self):
+        """How often it was asked for a birth, as far as it has said."""
+        return sum("rebirth" in said for said in self.heard)
+
+
+class SlowCable(Cable):
+    """A cable that may hold back what goes over it, for so many seconds a piece."""
+
+    delay = 0.0
+
+    async def _pump(self, reader, writer, up):
+        try:
+            while data := await reader.read(65_536):
+                await asyncio.sleep(self.delay)
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            pass
+        writer.close()
 
 
 class SerialLine:

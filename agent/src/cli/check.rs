@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use comfy_table::{Table, presets};
+use gemba_drivers::mqtt;
 
 use super::probe;
-use crate::config::{Config, Protocol};
+use crate::config::{Config, Link, Protocol, Source};
 use crate::model::OeeSpec;
 
 /// Check a configuration without running it
@@ -38,6 +39,7 @@ impl Check {
             Ok(config) => {
                 let summary = summary(&self.config.display().to_string(), &config);
                 io::stdout().lock().write_all(summary.as_bytes())?;
+                doubts(&config).iter().for_each(|doubt| super::warn(doubt));
                 let fine = !self.probe || probe::probe(&config)?;
                 Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
             }
@@ -87,6 +89,26 @@ fn summary(name: &str, config: &Config) -> String {
         config.spool.path.display()
     );
     text
+}
+
+/// What is allowed, and yet may not be what was meant.
+fn doubts(config: &Config) -> Vec<String> {
+    let unasked = |link: &&Link| matches!(&link.source, Source::Mqtt(mqtt) if !mqtt.rebirth && hears_sparkplug(link));
+    let links = config.links.iter().filter(unasked);
+    let why = "Sparkplug without `rebirth: true`: after each start and each lost link its tags are bad or unknown until \
+               the edge node is born again by itself, which may be never";
+    links.map(|link| format!("{}: {why}", stations(config, link))).collect()
+}
+
+/// Whether the link listens to Sparkplug edge nodes.
+pub(super) fn hears_sparkplug(link: &Link) -> bool {
+    let sparkplug = |topic: &mqtt::Topic| matches!(topic.payload, mqtt::Payload::Sparkplug(_));
+    matches!(&link.source, Source::Mqtt(mqtt) if mqtt.topics.iter().any(sparkplug))
+}
+
+/// The names of a link's stations.
+pub(super) fn stations(config: &Config, link: &Link) -> String {
+    link.stations.iter().map(|&at| &*config.stations[at].name).collect::<Vec<_>>().join(", ")
 }
 
 fn count(number: usize, what: &str) -> String {
@@ -162,6 +184,23 @@ mod tests {
             of(&format!("oee: {{ {state}, good: {{ tag: t }}, reject: {{ tag: r }}, ideal_cycle_time: 1s }}")),
             "oee, availability, performance, quality"
         );
+    }
+
+    #[test]
+    fn what_may_not_be_meant_is_said() {
+        let line = config(include_str!("../../../config/line.yaml"));
+        assert!(doubts(&line).is_empty());
+        let sparkplug = |rebirth: &str| {
+            let text = format!(
+                "{{ site: s, line: l, timezone: UTC, stations: [{{ name: oven-1, \
+                 source: {{ type: mqtt, endpoint: 'mqtt://h', {rebirth} \
+                 topics: [{{ group: g, edge_node: n, payload: sparkplug }}] }}, tags: [{{ name: t }}] }}] }}"
+            );
+            doubts(&config(&text))
+        };
+        assert!(sparkplug("rebirth: true,").is_empty());
+        let doubts = sparkplug("");
+        assert!(doubts.len() == 1 && doubts[0].starts_with("oven-1: Sparkplug without `rebirth: true`:"), "{doubts:?}");
     }
 
     #[test]

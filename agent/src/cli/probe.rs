@@ -7,9 +7,10 @@ use comfy_table::{Table, presets};
 use futures::future::join_all;
 use gemba_drivers::survey::{Probed, Survey};
 use gemba_drivers::treat::{self, Treatment};
-use gemba_drivers::{LinkError, Reading, TagId, Validity, Value};
+use gemba_drivers::{LinkError, OwnStatus, Reading, Status, TagId, Validity, Value};
 use tokio::time::Instant;
 
+use super::check::{hears_sparkplug, stations};
 use super::service::{self, Visit};
 use crate::config::{Config, Link};
 
@@ -46,8 +47,9 @@ pub(super) fn probe(config: &Config) -> anyhow::Result<bool> {
     for (link, asked) in config.links.iter().zip(&asked) {
         if let Some(error) = &asked.failed {
             whole = false;
-            let stations = link.stations.iter().map(|&at| &*config.stations[at].name).collect::<Vec<_>>().join(", ");
-            writeln!(out, "{stations}: {}: {error}", link.endpoint)?;
+            writeln!(out, "{}: {}: {error}", stations(config, link), link.endpoint)?;
+        } else if hears_sparkplug(link) && asked.rows.iter().any(is_silent) {
+            writeln!(out, "{}: {UNASKED}", stations(config, link))?;
         }
     }
     let says_nothing = |row: &&Row| row.reading.as_ref().is_none_or(|reading| reading.validity.is_bad());
@@ -57,6 +59,14 @@ pub(super) fn probe(config: &Config) -> anyhow::Result<bool> {
         writeln!(out, "{bad} of {} tags gave no value", config.tags.len())?;
     }
     Ok(whole)
+}
+
+/// Why tags of a Sparkplug node may have no value though all is well.
+const UNASKED: &str = "a probe only listens, and asks no Sparkplug node for a birth: one that has nothing new to say while \
+                       it listens, or names its metrics by the aliases of an earlier birth, gives no value";
+
+fn is_silent(row: &Row) -> bool {
+    row.reading.as_ref().is_some_and(|told| told.validity == Validity::Bad(Status::Own(OwnStatus::NoData)))
 }
 
 async fn ask(config: &Config, link: &Link, visit: &Visit) -> Asked {
@@ -144,7 +154,6 @@ fn number_or_text(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use gemba_drivers::Status;
 
     use super::*;
 

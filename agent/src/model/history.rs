@@ -174,6 +174,22 @@ fn what_history_has_not_told_yet_is_unknown_while_it_comes_in() {
     assert!(!watched.derived.records.is_empty());
 }
 
+/// As a Sparkplug node does that was away from its broker: a birth says how things are, and then comes what was missed.
+#[test]
+fn history_behind_what_is_known_makes_nothing_unknown() {
+    let mut watched = Watched::new();
+    for said in [(0.0, 0, 1), (0.0, 1, 0), (0.0, 2, 0), (100.0, 1, 8)] {
+        watched.live(&said);
+    }
+    watched.past(&[(40.0, 1, 3), (60.0, 0, 5)], 101.0, 1);
+    let kpi = watched.line.snapshot(t(105.0), crate::snapshot::SpoolView::default()).stations.remove(0).kpi;
+    assert_eq!(kpi.map(|kpi| kpi.unknown_ns), Some(0));
+    // What speaks of later than that is awaited, as after a gap.
+    watched.past(&[(103.0, 0, 5)], 106.0, 1);
+    let kpi = watched.line.snapshot(t(110.0), crate::snapshot::SpoolView::default()).stations.remove(0).kpi;
+    assert_eq!(kpi.map(|kpi| kpi.unknown_ns), Some(7_000_000_000));
+}
+
 #[test]
 fn without_history_the_gap_stays_unknown() {
     let mut watched = Watched::new();

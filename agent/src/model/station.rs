@@ -80,6 +80,9 @@ pub struct Station {
     /// History is coming in. (In the checkpoint beside the station, for the sake of its layout.)
     #[serde(skip)]
     pub(super) catching: Option<Catching>,
+    /// The latest time that something live counted from.
+    #[serde(skip)]
+    live: Option<Time>,
     /// The plan around `accounted`, so that it is looked up once a slot.
     #[serde(skip)]
     slot: Option<Slot>,
@@ -176,6 +179,10 @@ impl Station {
     fn known_till(&mut self, reading: &Reading) -> Time {
         let at = reading.source_time.min(reading.received_time);
         if reading.backfilled {
+            // Sources tell of the past while they go on, too: where the state is known beyond it, nothing is awaited.
+            if self.catching.is_none() && self.lost.is_none() && self.live.is_some_and(|live| live >= at) {
+                return at;
+            }
             let through = self.catching.map_or(at, |held| held.through.max(at));
             self.catching = Some(Catching { through, heard: reading.received_time });
             return at;
@@ -187,6 +194,7 @@ impl Station {
             Validity::Bad(_) => at,
             Validity::Good | Validity::Uncertain(_) => {
                 self.catching = None;
+                self.live = self.live.max(Some(at));
                 at
             }
         }

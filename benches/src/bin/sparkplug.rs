@@ -17,8 +17,9 @@ use prost::Message;
 
 /// Sparkplug messages a second from bytes to readings, on one core, and the same values in JSON
 ///
-/// One edge node is born with its metrics; then it sends data in which each metric is there by its alias, with a time and
-/// a real number, as large nodes do. Each metric is a tag.
+/// Two edge nodes are born with their metrics; then they send data in turn, in which each metric is there by its alias and
+/// with a time of its own, as large nodes do: real and signed whole numbers, whose types only the births tell, and a
+/// `Quality` on each fourth. Each metric is a tag.
 #[derive(Parser)]
 struct Args {
     /// Metrics in a message
@@ -54,54 +55,86 @@ fn tag<P>(id: u32, name: String, place: P) -> TopicTag<P> {
     TopicTag { id: TagId(id), name: name.into(), place, required: false, numeric: false }
 }
 
-fn topic(filter: &str, payload: Payload) -> Payloads {
-    let topic = Topic { station: Arc::from("bench"), filter: filter.to_owned(), qos: 1, payload };
-    Payloads::new(vec![topic], 1 << 20, false)
+/// The edge nodes, or what stands for them in JSON.
+const NODES: [&str; 2] = ["Oven", "Press"];
+
+/// The tags of all nodes: each node has so many, at the places that `place` says.
+fn payloads<P>(
+    args: &Args,
+    filter: impl Fn(&str) -> String,
+    place: impl Fn(u32) -> anyhow::Result<P>,
+    payload: impl Fn(Fields<P>) -> Payload,
+) -> anyhow::Result<Payloads> {
+    let topics = NODES.iter().zip(0..).map(|(node, nth)| {
+        let tags = (0..args.metrics).map(|at| Ok(tag(nth * args.metrics + at, format!("t{at}"), place(at)?)));
+        let payload = payload(Fields { time: None, tags: tags.collect::<anyhow::Result<_>>()? });
+        Ok(Topic { station: Arc::from(*node), filter: filter(node), qos: 1, payload })
+    });
+    Ok(Payloads::new(topics.collect::<anyhow::Result<_>>()?, 1 << 20, false))
+}
+
+/// Messages by their topics, the nodes in turn.
+fn in_turn(topic: impl Fn(&str) -> String, numbers: u32, message: impl Fn(u32) -> Vec<u8>) -> Vec<(String, Vec<u8>)> {
+    (0..numbers).flat_map(|number| NODES.map(|node| (topic(node), message(number)))).collect()
 }
 
 fn sparkplug(args: &Args) -> anyhow::Result<f64> {
     let name = |at: u32| format!("Line 1/Zone {at}/Temperature");
-    let tags = (0..args.metrics).map(|at| tag(at, format!("t{at}"), Metric { name: name(at).into(), device: None }));
-    let tags = tags.collect();
-    let payload = Payload::Sparkplug(Fields { time: None, tags });
-    let mut payloads = topic("spBv1.0/Plant/+/Oven/#", payload);
-    let message = |seq: u64, born: bool| {
-        let metric = |at: u32| wire::Metric {
-            name: born.then(|| name(at)),
-            alias: Some(at.into()),
-            timestamp: Some(1_794_556_800_000 + seq),
-            datatype: born.then_some(datatype::DOUBLE),
-            value: Some(wire::MetricValue::Double(f64::from(at) + 0.5)),
-            ..wire::Metric::default()
+    let metric = |at: u32| Ok(Metric { name: name(at).into(), device: None });
+    let mut payloads = payloads(args, |node| format!("spBv1.0/Plant/+/{node}/#"), metric, Payload::Sparkplug)?;
+    let message = |seq: u32, born: bool| {
+        let time = Some(1_794_556_800_000 + u64::from(seq));
+        let quality =
+            wire::PropertyValue { datatype: Some(datatype::INT32), value: Some(wire::PropertyNumber::Int(192)) };
+        let metric = |at: u32| {
+            let (kind, value) = match at % 2 {
+                0 => (datatype::DOUBLE, wire::MetricValue::Double(f64::from(at) + 0.5)),
+                _ => (datatype::INT32, wire::MetricValue::Int(0_u32.wrapping_sub(at + seq))),
+            };
+            wire::Metric {
+                name: born.then(|| name(at)),
+                alias: Some(at.into()),
+                timestamp: time,
+                datatype: born.then_some(kind),
+                properties: at
+                    .is_multiple_of(4)
+                    .then(|| wire::PropertySet { keys: vec!["Quality".to_owned()], values: vec![quality.clone()] }),
+                value: Some(value),
+                ..wire::Metric::default()
+            }
         };
         let metrics = (0..args.metrics).map(metric).collect();
-        wire::Payload { timestamp: Some(1_794_556_800_000 + seq), metrics, seq: Some(seq) }.encode_to_vec()
+        wire::Payload { timestamp: time, metrics, seq: Some(seq.into()) }.encode_to_vec()
     };
-    payloads.read("spBv1.0/Plant/NBIRTH/Oven", &message(255, true), Time::now());
-    let messages: Vec<Vec<u8>> = (0..256).map(|seq| message(seq, false)).collect();
-    measure(args, &mut payloads, "spBv1.0/Plant/NDATA/Oven", &messages)
+    for node in NODES {
+        payloads.read(&format!("spBv1.0/Plant/NBIRTH/{node}"), &message(255, true), Time::now());
+    }
+    let messages = in_turn(|node| format!("spBv1.0/Plant/NDATA/{node}"), 256, |seq| message(seq, false));
+    measure(args, &mut payloads, &messages)
 }
 
 fn json(args: &Args) -> anyhow::Result<f64> {
-    let tags = (0..args.metrics).map(|at| Ok(tag(at, format!("t{at}"), format!("$.zone{at}").parse()?)));
-    let tags = tags.collect::<anyhow::Result<_>>()?;
-    let mut payloads = topic("plant/oven", Payload::Json(Fields { time: None, tags }));
+    let path = |at: u32| Ok(format!("$.zone{at}").parse()?);
+    let mut payloads = payloads(args, |node| format!("plant/{node}"), path, Payload::Json)?;
     let message = |seq: u32| {
         let mut text = format!("{{\"t\":{}", 1_794_556_800_000 + u64::from(seq));
         for at in 0..args.metrics {
-            let _ = write!(text, ",\"zone{at}\":{}.5", at + seq); // writing into a string cannot fail
+            // Writing into a string cannot fail.
+            let _ = match at % 2 {
+                0 => write!(text, ",\"zone{at}\":{at}.5"),
+                _ => write!(text, ",\"zone{at}\":-{}", at + seq),
+            };
         }
         (text + "}").into_bytes()
     };
-    let messages: Vec<Vec<u8>> = (0..256).map(message).collect();
-    measure(args, &mut payloads, "plant/oven", &messages)
+    measure(args, &mut payloads, &in_turn(|node| format!("plant/{node}"), 256, message))
 }
 
 /// Messages a second. Every value must come out, and be good.
-fn measure(args: &Args, payloads: &mut Payloads, topic: &str, messages: &[Vec<u8>]) -> anyhow::Result<f64> {
+fn measure(args: &Args, payloads: &mut Payloads, messages: &[(String, Vec<u8>)]) -> anyhow::Result<f64> {
     let mut readings = 0;
     let begun = Instant::now();
-    for message in messages.iter().cycle().take(args.messages as usize) {
+    for (topic, message) in messages.iter().cycle().take(args.messages as usize) {
         let batch = payloads.read(topic, message, Time::from_millis(1_794_556_900_000)).unwrap_or_default();
         ensure!(batch.losses.is_empty(), "a loss: {:?}", batch.losses);
         readings += batch.readings.iter().filter(|reading| reading.validity == Validity::Good).count();

@@ -321,7 +321,7 @@ impl Driver for Client {
                 ask(session, &mut self.subscriptions).await.map_err(while_running)?;
                 let (payloads, subscriptions) = (&mut self.payloads, &mut self.subscriptions);
                 let (retained, durable_now, delivered) = (&mut self.retained, &self.durable, self.delivered);
-                let births = payloads.due().map(|at| Instant::now() + at.since(Time::now()));
+                let births = payloads.pause(Time::now()).map(|pause| Instant::now() + pause);
                 let at = [subscriptions.due(), retained.due(), births].into_iter().flatten().min();
                 let mut say = |stale: Option<&Stale>| {
                     let now = Instant::now();

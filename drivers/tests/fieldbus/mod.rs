@@ -55,6 +55,7 @@ impl Link {
     }
 
     /// The first batch that `wanted` takes something from; those before it are dropped.
+    #[allow(dead_code, reason = "not every test file passes batches over")]
     pub(crate) async fn until<T>(&mut self, mut wanted: impl FnMut(&Batch) -> Option<T>) -> T {
         timeout(DEADLINE, async {
             loop {
@@ -69,6 +70,7 @@ impl Link {
     }
 
     /// The readings by which the supervisor says that the link is lost.
+    #[allow(dead_code, reason = "not every test file breaks its link")]
     pub(crate) async fn until_lost(&mut self) -> Vec<Reading> {
         self.until(|batch| {
             let lost = Validity::Bad(Status::Own(OwnStatus::LinkLost));

@@ -1,7 +1,29 @@
 //! Bytes in a fixed layout.
 
-use crate::mqtt::{Field, Kind};
-use crate::{OwnStatus, Value};
+use super::when::{Given, When, instant};
+use super::{Document, Said, said};
+use crate::mqtt::config::{Field, Fields, Kind};
+use crate::{OwnStatus, Reading, Time, Value};
+
+/// A layout is fixed, so that a tag whose bytes are not there is bad beside those whose are.
+pub(super) fn binary(
+    fields: &Fields<Field>,
+    document: &Document<'_>,
+    tag: Option<usize>,
+    now: Time,
+    into: &mut Vec<Reading>,
+) -> Said {
+    let when = When::of(&fields.time, now, |field, format| {
+        instant(format, &Given::of_value(&field.value(document.bytes, false).ok()?)?)
+    });
+    let mut found = false;
+    for tag in fields.about(tag) {
+        let value = tag.place.value(document.bytes, tag.numeric);
+        found |= value != Err(OwnStatus::WrongLength);
+        into.push(when.reading(tag.id, value));
+    }
+    said(found)
+}
 
 impl Field {
     /// What the field says in `payload`; the error is why it says nothing.

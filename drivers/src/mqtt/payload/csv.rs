@@ -1,6 +1,70 @@
-//! Rows of fields (RFC 4180).
+//! CSV: rows of fields (RFC 4180).
 
 use std::borrow::Cow;
+
+use super::when::{Given, When, instant};
+use super::{Document, NO_TEXT, Said, said, text};
+use crate::mqtt::config::{Column, ColumnAt, Fields};
+use crate::{Reading, Time};
+
+const NO_CSV: &str = "the payload is not CSV";
+
+/// Each row is a reading for every tag that has a field in it; an empty field is none. Also how many rows have not as many
+/// fields as the first: which value belongs where, nobody knows.
+pub(super) fn rows(
+    separator: u8,
+    header: bool,
+    fields: &Fields<Column>,
+    document: &Document<'_>,
+    tag: Option<usize>,
+    now: Time,
+    into: &mut Vec<Reading>,
+) -> (Said, u64) {
+    let Some(text) = document.text() else { return (Said::Unreadable(NO_TEXT), 0) };
+    let mut rows = Rows::new(text, separator);
+    let names = match rows.next().filter(|_| header) {
+        Some(Ok(names)) => names,
+        Some(Err(_)) => return (Said::Unreadable(NO_CSV), 0),
+        None => Vec::new(),
+    };
+    if !header {
+        rows = Rows::new(text, separator);
+    }
+    let place = |column: &Column| match &column.at {
+        ColumnAt::Index(index) => Some(*index),
+        ColumnAt::Name(name) => names.iter().position(|held| held.trim() == &**name),
+    };
+    let tags: Vec<_> = fields.about(tag).iter().map(|tag| (tag, place(&tag.place))).collect();
+    let time = fields.time.as_ref().and_then(|time| place(&time.place));
+    let (mut found, mut ragged, mut width) = (false, 0, header.then_some(names.len()));
+    let begun = into.len();
+    for row in rows {
+        let Ok(row) = row else {
+            // The rest cannot be told apart from what is torn: nothing of the payload counts.
+            into.truncate(begun);
+            return (Said::Unreadable(NO_CSV), 0);
+        };
+        if *width.get_or_insert(row.len()) != row.len() {
+            ragged += 1;
+            continue;
+        }
+        let field = |place: Option<usize>| -> Option<&Cow<'_, str>> {
+            row.get(place?).filter(|field| !field.trim().is_empty())
+        };
+        let when = When::of(&fields.time, now, |_, format| instant(format, &Given::of_text(field(time)?, format)));
+        for (tag, place) in &tags {
+            match field(*place) {
+                Some(field) => {
+                    found = true;
+                    into.push(when.reading(tag.id, text::value(field, tag.place.text, tag.numeric)));
+                }
+                None if tag.required => into.push(tag.missing(when.at, now)),
+                None => {}
+            }
+        }
+    }
+    (said(found), ragged)
+}
 
 /// Reads rows one after the other. Lines end with CRLF or LF; empty ones are passed over.
 pub(super) struct Rows<'a> {

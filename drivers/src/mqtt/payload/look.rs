@@ -2,7 +2,12 @@
 
 use std::cell::OnceCell;
 
-use super::{Document, Json, Payloads, Reader, Rows, json_value, matches, text};
+use serde_json::Value as Json;
+
+use super::csv::Rows;
+use super::json::json_value;
+use super::{Document, Payloads, Reader, text};
+use crate::mqtt::filter::matches;
 use crate::mqtt::survey::leaves;
 use crate::mqtt::{Kind, Text};
 use crate::{Time, Value};

@@ -2,45 +2,40 @@
 
 mod binary;
 mod csv;
-mod instant;
+mod json;
 mod look;
 mod pick;
+mod route;
 mod text;
+mod when;
 
-use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value as Json;
 use tracing::debug;
 
+use self::binary::binary;
 pub(super) use self::binary::unsigned;
-use self::csv::Rows;
-use self::instant::{Given, instant};
+use self::csv::rows;
+use self::json::json;
 pub(super) use self::look::Found;
 use self::pick::Pick;
-use super::config::{self, Column, ColumnAt, Field, Fields, Metric, SourceTime, Text, TimeFormat, TopicTag};
-use super::filter::{self, STATION, TAG, fill, has, matches, unshared};
+use self::route::{Asked, Routes};
+use self::text::plain;
+use super::config::{self, Column, Field, Fields, Metric, SourceTime, Text, TopicTag};
+use super::filter::{self, TAG, fill, has, unshared};
 use super::sparkplug::{Heard, NAMESPACE, Nodes};
-use crate::{Batch, Loss, OwnStatus, Reading, Status, TagId, Time, Validity, Value};
+use crate::{Batch, Loss, OwnStatus, Reading, Status, TagId, Time};
 
 /// Everything that stations take from messages.
 pub struct Payloads {
     topics: Vec<Topic>,
-    /// Topics without wildcards, by name: a thousand stations cost a message no more than one.
-    exact: HashMap<Box<str>, Vec<Asked>>,
-    /// The others, which are tried one by one.
-    wild: Vec<usize>,
+    routes: Routes,
     max_payload: usize,
     nodes: Nodes,
-}
-
-/// Which of a topic's tags a message is about: one if the topic names it, or else all.
-#[derive(Clone, Copy)]
-struct Asked {
-    topic: usize,
-    tag: Option<usize>,
 }
 
 struct Topic {
@@ -81,8 +76,6 @@ enum Said {
     Unreadable(&'static str),
 }
 
-const NO_JSON: &str = "the payload is not JSON";
-const NO_CSV: &str = "the payload is not CSV";
 const NO_TEXT: &str = "the payload is not text";
 const NOTHING: &str = "no tag of the topic is in the payload";
 const RAGGED: &str = "a row has not as many fields as the first";
@@ -93,62 +86,13 @@ impl Payloads {
     pub fn new(topics: Vec<config::Topic>, max_payload: usize, rebirth: bool) -> Self {
         let subscriptions = filter::subscriptions(topics.iter().map(|topic| (&topic.station, &*topic.filter)));
         let topics: Vec<_> = topics.into_iter().zip(subscriptions).map(|(topic, to)| Topic::new(topic, to)).collect();
-        let mut exact: HashMap<Box<str>, Vec<Asked>> = HashMap::new();
-        let mut wild = Vec::new();
-        for (at, topic) in topics.iter().enumerate() {
-            let own = fill(unshared(&topic.filter), &topic.station, TAG);
-            match &topic.tag {
-                _ if own.contains(['+', '#']) => wild.push(at),
-                Some((_, tags)) => {
-                    for (name, &tag) in tags {
-                        let topic = fill(&own, STATION, name).into();
-                        exact.entry(topic).or_default().push(Asked { topic: at, tag: Some(tag) });
-                    }
-                }
-                None => exact.entry(own.into()).or_default().push(Asked { topic: at, tag: None }),
-            }
-        }
-        Self { topics, exact, wild, max_payload, nodes: Nodes::new(rebirth) }
-    }
-
-    /// Every tag of every topic; one that several topics carry comes once.
-    pub(super) fn tags(&self) -> Vec<TagId> {
-        self.tags_of(|_| true)
-    }
-
-    /// The tags that come by such subscriptions alone.
-    pub(super) fn tags_of(&self, wanted: impl Fn(&str) -> bool) -> Vec<TagId> {
-        let ids = |wanted: &dyn Fn(&str) -> bool| -> BTreeSet<_> {
-            let topics = self.topics.iter().filter(|topic| wanted(&topic.subscription));
-            topics.flat_map(|topic| topic.ids.iter().copied()).collect()
-        };
-        let others = ids(&|filter| !wanted(filter));
-        ids(&wanted).difference(&others).copied().collect()
-    }
-
-    /// The subscriptions that carry one of `tags`.
-    pub(super) fn carrying(&self, tags: &BTreeSet<TagId>) -> BTreeSet<&str> {
-        let carries = |topic: &&Topic| topic.ids.iter().any(|id| tags.contains(id));
-        self.topics.iter().filter(carries).map(|topic| topic.subscription.as_str()).collect()
-    }
-
-    /// What to subscribe to: each filter once, with the highest quality of service that a station asks for.
-    pub(super) fn filters(&self) -> Vec<(String, u8)> {
-        self.filters_of(|_| true)
-    }
-
-    /// The same, for the stations that are `wanted`.
-    pub(super) fn filters_of(&self, wanted: impl Fn(&str) -> bool) -> Vec<(String, u8)> {
-        let mut filters: Vec<(String, u8)> = Vec::with_capacity(self.topics.len());
-        let mut place = HashMap::new();
-        for topic in self.topics.iter().filter(|topic| wanted(&topic.station)) {
-            let at = *place.entry(topic.subscription.as_str()).or_insert(filters.len());
-            match filters.get_mut(at) {
-                Some((_, qos)) => *qos = topic.qos.max(*qos),
-                None => filters.push((topic.subscription.clone(), topic.qos)),
-            }
-        }
-        filters
+        let routes = Routes::new(&topics);
+        let metrics = topics.iter().filter_map(|topic| match &topic.reader {
+            Reader::Sparkplug(fields) => Some(fields.tags.iter().map(|tag| tag.place.name.clone())),
+            _ => None,
+        });
+        let nodes = Nodes::new(rebirth, metrics.flatten());
+        Self { topics, routes, max_payload, nodes }
     }
 
     /// What the message says, for all stations together. `None` when no station asked for such a topic, or the topic
@@ -158,7 +102,7 @@ impl Payloads {
     /// booked on the first of these stations, and leaves every tag as it was. The reasons are few and fixed, since
     /// losses are counted by reason. Sparkplug nodes tell what changed, so that a message without our tags is no loss.
     pub fn read(&mut self, topic: &str, payload: &[u8], now: Time) -> Option<Batch> {
-        let asked = self.asked(topic);
+        let asked = self.routes.asked(&self.topics, topic);
         let station = &self.topics[asked.first()?.topic].station;
         let lose = |from: Time, count: u64, reason: &str| Loss {
             source: Arc::clone(station),
@@ -243,30 +187,14 @@ impl Payloads {
         self.nodes.wake(tags, now);
     }
 
+    /// How long until there is something to be published.
+    pub(super) fn pause(&self, now: Time) -> Option<Duration> {
+        self.nodes.pause(now)
+    }
+
     /// What is to be published: topics and payloads. Nothing unless `rebirth`.
     pub(super) fn requests(&mut self, now: Time) -> Vec<(String, Vec<u8>)> {
         self.nodes.requests(now)
-    }
-
-    /// When there will be something to publish.
-    pub(super) fn due(&self) -> Option<Time> {
-        self.nodes.due()
-    }
-
-    fn asked(&self, topic: &str) -> Vec<Asked> {
-        let mut asked = self.exact.get(topic).cloned().unwrap_or_default();
-        asked.extend(self.wild.iter().filter_map(|&at| {
-            let held = &self.topics[at];
-            if !matches(topic, &held.pattern) {
-                return None;
-            }
-            let tag = match &held.tag {
-                None => None,
-                Some((level, tags)) => Some(*tags.get(topic.split('/').nth(*level)?)?),
-            };
-            Some(Asked { topic: at, tag })
-        }));
-        asked
     }
 }
 
@@ -323,169 +251,8 @@ impl<'a> Document<'a> {
     }
 }
 
-/// When the values came to be, and whether the payload said so as it should.
-///
-/// Where it should carry a time and does not, or one that cannot be read, the values count as of the time received and
-/// are uncertain (`NoSourceTime`): they are not lost, and nobody vouches for when.
-#[derive(Clone, Copy)]
-struct When {
-    at: Time,
-    told: bool,
-    now: Time,
-}
-
-impl When {
-    fn of<P>(time: &Option<SourceTime<P>>, now: Time, find: impl FnOnce(&P, &TimeFormat) -> Option<Time>) -> Self {
-        let Some(time) = time else { return Self { at: now, told: true, now } };
-        let told = find(&time.place, &time.format);
-        Self { at: told.unwrap_or(now), told: told.is_some(), now }
-    }
-
-    fn reading(&self, tag: TagId, value: Result<Value, OwnStatus>) -> Reading {
-        let mut reading = match value {
-            Err(status) => return Reading::bad(tag, Status::Own(status), self.at, self.now),
-            Ok(value) => Reading::good(tag, value, self.at, self.now),
-        };
-        if !self.told && reading.validity == Validity::Good {
-            reading.validity = Validity::Uncertain(Status::Own(OwnStatus::NoSourceTime));
-        }
-        reading
-    }
-}
-
 fn said(found: bool) -> Said {
     if found { Said::Something } else { Said::Nothing }
-}
-
-fn json(
-    fields: &Fields<Pick>,
-    document: &Document<'_>,
-    tag: Option<usize>,
-    now: Time,
-    into: &mut Vec<Reading>,
-) -> Said {
-    let Some(json) = document.json() else { return Said::Unreadable(NO_JSON) };
-    let when = When::of(&fields.time, now, |place, format| instant(format, &Given::of_json(place.first(json)?)?));
-    let mut found = false;
-    for tag in fields.about(tag) {
-        match tag.place.first(json) {
-            Some(node) => {
-                found = true;
-                into.push(when.reading(tag.id, json_value(node, tag.numeric).ok_or(OwnStatus::WrongType)));
-            }
-            None if tag.required => into.push(tag.missing(when.at, now)),
-            None => {}
-        }
-    }
-    said(found)
-}
-
-/// The node as a value; `None` when it is none, or text where only numbers make sense.
-fn json_value(node: &Json, numeric: bool) -> Option<Value> {
-    match node {
-        Json::Bool(on) => Some(Value::Bool(*on)),
-        Json::Number(number) => match number.as_i64() {
-            Some(whole) => Some(Value::Int(whole)),
-            None => number.as_f64().map(Value::Float), // above 2^63 too
-        },
-        Json::String(text) if !numeric => Some(Value::Text(text.as_str().into())),
-        Json::String(_) | Json::Null | Json::Array(_) | Json::Object(_) => None,
-    }
-}
-
-/// Each row is a reading for every tag that has a field in it; an empty field is none. Also how many rows have not as many
-/// fields as the first: which value belongs where, nobody knows.
-fn rows(
-    separator: u8,
-    header: bool,
-    fields: &Fields<Column>,
-    document: &Document<'_>,
-    tag: Option<usize>,
-    now: Time,
-    into: &mut Vec<Reading>,
-) -> (Said, u64) {
-    let Some(text) = document.text() else { return (Said::Unreadable(NO_TEXT), 0) };
-    let mut rows = Rows::new(text, separator);
-    let names = match rows.next().filter(|_| header) {
-        Some(Ok(names)) => names,
-        Some(Err(_)) => return (Said::Unreadable(NO_CSV), 0),
-        None => Vec::new(),
-    };
-    if !header {
-        rows = Rows::new(text, separator);
-    }
-    let place = |column: &Column| match &column.at {
-        ColumnAt::Index(index) => Some(*index),
-        ColumnAt::Name(name) => names.iter().position(|held| held.trim() == &**name),
-    };
-    let tags: Vec<_> = fields.about(tag).iter().map(|tag| (tag, place(&tag.place))).collect();
-    let time = fields.time.as_ref().and_then(|time| place(&time.place));
-    let (mut found, mut ragged, mut width) = (false, 0, header.then_some(names.len()));
-    let begun = into.len();
-    for row in rows {
-        let Ok(row) = row else {
-            // The rest cannot be told apart from what is torn: nothing of the payload counts.
-            into.truncate(begun);
-            return (Said::Unreadable(NO_CSV), 0);
-        };
-        if *width.get_or_insert(row.len()) != row.len() {
-            ragged += 1;
-            continue;
-        }
-        let field = |place: Option<usize>| -> Option<&Cow<'_, str>> {
-            row.get(place?).filter(|field| !field.trim().is_empty())
-        };
-        let when = When::of(&fields.time, now, |_, format| instant(format, &Given::of_text(field(time)?, format)));
-        for (tag, place) in &tags {
-            match field(*place) {
-                Some(field) => {
-                    found = true;
-                    into.push(when.reading(tag.id, text::value(field, tag.place.text, tag.numeric)));
-                }
-                None if tag.required => into.push(tag.missing(when.at, now)),
-                None => {}
-            }
-        }
-    }
-    (said(found), ragged)
-}
-
-/// An empty payload is how a retained message is taken back: it says nothing, except where text is wanted.
-fn plain(
-    fields: &Fields<Text>,
-    document: &Document<'_>,
-    tag: Option<usize>,
-    now: Time,
-    into: &mut Vec<Reading>,
-) -> Said {
-    let Some(text) = document.text() else { return Said::Unreadable(NO_TEXT) };
-    let when = When { at: now, told: true, now };
-    let mut found = false;
-    for tag in fields.about(tag).iter().filter(|tag| tag.place == Text::Text || !text.trim().is_empty()) {
-        found = true;
-        into.push(when.reading(tag.id, text::value(text, tag.place, tag.numeric)));
-    }
-    said(found)
-}
-
-/// A layout is fixed, so that a tag whose bytes are not there is bad beside those whose are.
-fn binary(
-    fields: &Fields<Field>,
-    document: &Document<'_>,
-    tag: Option<usize>,
-    now: Time,
-    into: &mut Vec<Reading>,
-) -> Said {
-    let when = When::of(&fields.time, now, |field, format| {
-        instant(format, &Given::of_value(&field.value(document.bytes, false).ok()?)?)
-    });
-    let mut found = false;
-    for tag in fields.about(tag) {
-        let value = tag.place.value(document.bytes, tag.numeric);
-        found |= value != Err(OwnStatus::WrongLength);
-        into.push(when.reading(tag.id, value));
-    }
-    said(found)
 }
 
 #[cfg(test)]

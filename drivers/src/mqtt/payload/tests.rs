@@ -2,8 +2,10 @@
 
 use serde_json_path::JsonPath;
 
+use super::config::{Column, ColumnAt, TimeFormat};
 use super::*;
 use crate::mqtt::{Kind, Payload};
+use crate::{Validity, Value};
 
 const NOW: Time = Time(1_000);
 
@@ -271,6 +273,8 @@ fn a_plain_payload_is_one_value() {
     assert_eq!(plain(Text::Any, false, b"21.5\n").readings, [good(0, Value::Float(21.5))]);
     assert_eq!(plain(Text::Any, false, b"running").readings, [good(0, Value::Text("running".into()))]);
     assert_eq!(plain(Text::Text, false, b"").readings, [good(0, Value::Text("".into()))]);
+    let taken_back = plain(Text::Any, true, b"");
+    assert!(taken_back.readings.is_empty() && taken_back.losses.is_empty(), "{taken_back:?}");
     assert_eq!(plain(Text::Any, true, b"21 pcs").readings, [bad(0, OwnStatus::WrongType)]);
     assert_eq!(plain(Text::Any, true, &[b'9'; 400]).readings, [bad(0, OwnStatus::NotFinite)]);
     for (payload, reason) in

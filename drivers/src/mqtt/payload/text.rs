@@ -1,7 +1,28 @@
 //! Text as a value, for payloads that have nothing else.
 
-use crate::mqtt::Text;
-use crate::{OwnStatus, Value};
+use super::when::When;
+use super::{Document, NO_TEXT, Said, said};
+use crate::mqtt::config::{Fields, Text};
+use crate::{OwnStatus, Reading, Time, Value};
+
+/// An empty payload is how a retained message is taken back: it says nothing, which is no loss, except where text is
+/// wanted.
+pub(super) fn plain(
+    fields: &Fields<Text>,
+    document: &Document<'_>,
+    tag: Option<usize>,
+    now: Time,
+    into: &mut Vec<Reading>,
+) -> Said {
+    let Some(text) = document.text() else { return Said::Unreadable(NO_TEXT) };
+    let when = When { at: now, told: true, now };
+    let mut found = text.is_empty();
+    for tag in fields.about(tag).iter().filter(|tag| tag.place == Text::Text || !text.trim().is_empty()) {
+        found = true;
+        into.push(when.reading(tag.id, value(text, tag.place, tag.numeric)));
+    }
+    said(found)
+}
 
 /// What `text` is; the error is why it is no value.
 ///

@@ -5,45 +5,42 @@
 //! Control/Rebirth`), if the configuration allows: it is a command, and with the word that we are there the only thing
 //! that is ever sent.
 
+mod address;
+mod asks;
+mod births;
+mod order;
 mod value;
 pub mod wire;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message as _;
 
+use self::address::{Address, Type, command_topic, rebirth};
+pub(super) use self::address::{NAMESPACE, is_offline, state, state_topic};
+use self::asks::{Ask, Asks};
+use self::births::{Births, Full, Names, Room, Which, type_of, which};
+use self::order::{Order, Place};
 pub use self::value::datatype;
 use self::wire::MetricValue;
 use crate::mqtt::{Fields, Metric, TopicTag};
 use crate::{OwnStatus, Reading, Status, TagId, Time, Validity, Value};
 
-/// The first level of every topic.
-pub(crate) const NAMESPACE: &str = "spBv1.0";
-/// One edge node is asked for a birth at most so often: a birth may be many pages, and a host that asks again for each
-/// message before it comes makes it never come.
-const ASK_EVERY: Duration = Duration::from_secs(10);
-/// How many nodes are asked in one turn, and how long a turn is: a thousand births at once would bury the line.
-const A_TURN: usize = 32;
-const TURN: Duration = Duration::from_secs(1);
 /// How many edge nodes are followed. Further ones are losses: somebody's wildcard takes in more than one agent is for.
 const MOST_NODES: usize = 4_096;
-/// A sequence number that is so far ahead of the expected one is behind it.
-const BEHIND: u8 = 128;
 
 /// What is known of edge nodes. One for each link, since stations may share a node.
 #[derive(Debug, Default)]
 pub(super) struct Nodes {
-    rebirth: bool,
+    names: Names,
     /// By `group/node`.
     nodes: HashMap<Box<str>, Node>,
+    room: Room,
     /// Where each tag came from last.
     fed: HashMap<TagId, Source>,
-    /// Nodes that are to be asked.
-    asked: Vec<Box<str>>,
-    /// When the next of them may be.
-    turn: Time,
+    asks: Asks,
 }
 
 /// A node, or one of its devices.
@@ -57,21 +54,14 @@ struct Source {
 struct Node {
     /// Of the connection that the node was born on: its death says the same.
     bd_seq: Option<u64>,
-    /// The sequence number that comes next; unknown before the first message.
-    next: Option<u8>,
-    /// Births by device, the node's own under the empty name.
-    births: HashMap<Box<str>, Birth>,
-    /// When it was last asked for a birth.
-    asked: Option<Time>,
-    /// When it was last heard of.
+    order: Order,
+    births: Births,
+    /// Messages are missing, and among them may be a birth that gave an alias to another metric.
+    doubted: bool,
+    ask: Ask,
+    /// When it was last heard of: the last proof that it lives.
     heard: Option<Time>,
-}
-
-/// Names and types.
-#[derive(Debug, Default)]
-struct Birth {
-    aliases: HashMap<u64, (Arc<str>, Option<u32>)>,
-    types: HashMap<Arc<str>, u32>,
+    dead: bool,
 }
 
 /// What a message says.
@@ -85,8 +75,8 @@ pub(super) struct Heard {
 enum What {
     /// Values; `born` lists all that there are.
     Values { values: Vec<Named>, born: bool },
-    /// The node is gone, and its devices with it.
-    NodeDied,
+    /// The node is gone since then, and its devices with it.
+    NodeDied(Time),
     /// One device is gone.
     DeviceDied(Time),
 }
@@ -95,9 +85,11 @@ enum What {
 #[derive(Debug)]
 struct Named {
     name: Arc<str>,
-    value: Result<Value, OwnStatus>,
+    /// None if nobody said of which type it is, and without one it cannot be read.
+    value: Option<Result<Value, OwnStatus>>,
     validity: Validity,
     time: Option<Time>,
+    /// It is told late, and says nothing of now.
     historical: bool,
 }
 
@@ -108,53 +100,57 @@ pub(super) type Lost = (Time, u64, &'static str);
 const NO_PAYLOAD: &str = "the payload is no Sparkplug B";
 const GAP: &str = "Sparkplug sequence numbers are missing";
 const ALIAS: &str = "a Sparkplug alias that no birth has named";
-const TOO_MANY: &str = "more Sparkplug edge nodes than are followed";
+const UNTYPED: &str = "a Sparkplug number whose type no birth has told";
+const TOO_MANY: &str = "more Sparkplug edge nodes, devices or metrics than are followed";
 
 impl Nodes {
-    pub(super) fn new(rebirth: bool) -> Self {
-        Self { rebirth, ..Self::default() }
+    /// Nodes that tell metrics of these `names`, and are asked for births if `rebirth` allows.
+    pub(super) fn new(rebirth: bool, names: impl IntoIterator<Item = Arc<str>>) -> Self {
+        Self { asks: Asks::new(rebirth), names: names.into_iter().collect(), ..Self::default() }
     }
 
-    /// The nodes that are to be asked for a birth now: topic and payload of each request.
+    /// The nodes that are to be asked for a birth now: topic and payload of each request. They are asked again, ever more
+    /// rarely, until they are born.
     pub(super) fn requests(&mut self, now: Time) -> Vec<(String, Vec<u8>)> {
-        if self.turn.since(now) > Duration::ZERO && self.turn.since(now) <= TURN {
-            return Vec::new();
-        }
-        if self.asked.len() > A_TURN {
-            self.turn = now + TURN;
-        }
-        let asked = self.asked.drain(..self.asked.len().min(A_TURN));
-        asked.filter_map(|node| Some((command_topic(&node)?, rebirth(now)))).collect()
-    }
-
-    /// When requests are due that wait for their turn.
-    pub(super) fn due(&self) -> Option<Time> {
-        (!self.asked.is_empty()).then_some(self.turn)
-    }
-
-    /// A connection begins. What nodes told while we were away is lost, so those that we know by name are asked, as
-    /// soon as the broker has our topics: those that the configuration names, and those that were heard of before.
-    pub(super) fn greet<'a>(&mut self, named: impl Iterator<Item = &'a str>, now: Time) {
-        let named = named.map(Into::into).chain(self.nodes.keys().cloned()).collect::<BTreeSet<Box<str>>>();
-        self.asked.clear();
-        for name in &named {
-            if let Some(node) = followed(&mut self.nodes, name) {
-                node.asked = None;
-                ask(self.rebirth, name, node, &mut self.asked, now);
+        let mut requests = Vec::new();
+        while let Some(name) = self.asks.next(now) {
+            if let Some(node) = self.nodes.get_mut(&name) {
+                self.asks.asked(&name, &mut node.ask, now);
+                requests.extend(command_topic(&name).map(|topic| (topic, rebirth(now))));
             }
         }
+        requests
+    }
+
+    /// How long until there are requests, if nothing comes meanwhile.
+    pub(super) fn pause(&self, now: Time) -> Option<Duration> {
+        self.asks.pause(now)
+    }
+
+    /// A connection begins. What nodes told while we were away is lost, so those that we know by name, and those that
+    /// told us something, are asked as soon as the broker has our topics.
+    pub(super) fn greet<'a>(&mut self, named: impl Iterator<Item = &'a str>, now: Time) {
+        self.nodes.values_mut().for_each(|node| node.order.reconnect());
+        let Self { nodes, fed, asks, .. } = self;
+        let mut insist = |name: &str| {
+            if let Some(node) = followed(nodes, name) {
+                asks.insist(name, &mut node.ask, now);
+            }
+        };
+        named.for_each(&mut insist);
+        fed.values().for_each(|source| insist(&source.node));
     }
 
     /// Nothing came of `tags` for too long: their nodes are asked.
     pub(super) fn wake(&mut self, tags: &[TagId], now: Time) {
         for source in tags.iter().filter_map(|tag| self.fed.get(tag)) {
             if let Some(node) = self.nodes.get_mut(&source.node) {
-                ask(self.rebirth, &source.node, node, &mut self.asked, now);
+                self.asks.want(&source.node, &mut node.ask, now);
             }
         }
     }
 
-    /// Takes a message in. `None` if it is none of a node: a command, another host's word.
+    /// Takes a message in. `None` if it says nothing: a command, another host's word, a message that came before.
     pub(super) fn hear(
         &mut self,
         topic: &str,
@@ -164,65 +160,92 @@ impl Nodes {
     ) -> Result<Option<Heard>, &'static str> {
         let Some(Address { node: name, kind, device }) = Address::of(topic) else { return Ok(None) };
         let name = name.as_str();
+        let digest = digest(topic, payload);
         let payload = wire::Payload::decode(payload).map_err(|_| NO_PAYLOAD)?;
-        let Some(node) = followed(&mut self.nodes, name) else {
+        let Self { names, nodes, room, asks, .. } = self;
+        let Some(node) = followed(nodes, name) else {
             lost.push((now, 1, TOO_MANY));
             return Ok(None);
         };
         let source = Source { node: name.into(), device: device.map(Into::into) };
         if kind == Type::NodeDeath {
-            let said = number_of(&payload, "bdSeq");
-            if said.is_some() && node.bd_seq.is_some() && said != node.bd_seq {
-                return Ok(None); // the will of a connection before the present one
-            }
-            (node.next, node.heard) = (None, Some(now));
-            node.births.clear();
-            return Ok(Some(Heard { source, what: What::NodeDied }));
+            let since = node.die(&payload, room, now);
+            return Ok(since.map(|since| {
+                asks.drop(name, &mut node.ask);
+                Heard { source, what: What::NodeDied(since) }
+            }));
         }
-        let seq = payload.seq.map(|seq| seq.to_le_bytes()[0]);
+        let number = payload.seq.map(|seq| seq.to_le_bytes()[0]);
+        let mut late = false;
         if kind == Type::NodeBirth {
-            node.births.clear();
-            node.bd_seq = number_of(&payload, "bdSeq");
-            (node.next, node.heard) = (seq.map(|seq| seq.wrapping_add(1)), Some(now));
-        } else {
-            let missing = node.follow(seq);
-            if missing > 0 {
-                lost.push((node.heard.unwrap_or(now), missing, GAP));
+            // A node that was asked may well say the same again.
+            if !node.ask.is_wanted() && node.order.knows(number, digest) {
+                return Ok(None);
             }
-            node.heard = Some(now);
-            if missing > 0 || !node.births.contains_key("") {
-                ask(self.rebirth, name, node, &mut self.asked, now);
+            asks.drop(name, &mut node.ask);
+            node.births.clear(room);
+            node.bd_seq = number_of(&payload, "bdSeq");
+            node.order.begin(number, digest);
+            node.doubted = false;
+        } else {
+            match number.map_or(Place::Next, |number| node.order.take(number, digest)) {
+                Place::Next => {}
+                Place::Again => return Ok(None),
+                Place::Late => late = true,
+                Place::After(missing) => {
+                    lost.push((node.heard.unwrap_or(now), missing.into(), GAP));
+                    node.doubted = asks.allowed();
+                    asks.want(name, &mut node.ask, now);
+                }
             }
         }
+        (node.heard, node.dead) = (Some(now), false);
         let sent = millis(payload.timestamp);
         let device = device.unwrap_or_default();
         if kind == Type::DeviceDeath {
-            node.births.remove(device);
+            node.births.bury(device, room);
             return Ok(Some(Heard { source, what: What::DeviceDied(sent.unwrap_or(now)) }));
         }
         let born = matches!(kind, Type::NodeBirth | Type::DeviceBirth);
-        if born {
-            node.births.insert(device.into(), Birth::of(&payload));
+        if born && node.births.bear(device, &payload, names, room) == Err(Full) {
+            lost.push((now, 1, TOO_MANY));
         }
         let birth = node.births.get(device);
-        let mut unknown = false;
+        // Where there is no room for a birth, none is asked for.
+        let mut unborn = room.devices > 0 && (birth.is_none() || node.births.get("").is_none());
+        let mut untold = None;
         let mut values = Vec::with_capacity(payload.metrics.len());
         for metric in &payload.metrics {
-            let Some((metric_name, known)) = named(metric, birth) else {
-                unknown = true;
-                continue;
+            let (name, told) = match which(metric, birth, names) {
+                Which::Named(name, told) => (name, told),
+                Which::Other => continue,
+                Which::Unknown => {
+                    (unborn, untold) = (true, Some(ALIAS));
+                    continue;
+                }
             };
+            let own = type_of(metric);
+            let value = value::value(metric, own.or(told.flatten()));
+            if value.is_none() && names.contains(&name) {
+                // A birth that lacks the type will lack it again.
+                unborn |= told.is_none() && !born;
+                untold = untold.or(Some(UNTYPED));
+            }
+            let by_birth = metric.name.is_none() || (own.is_none() && told.is_some());
             values.push(Named {
-                name: metric_name,
-                value: value::value(metric, metric.datatype.or(known)),
-                validity: value::validity(metric),
+                name,
+                value,
+                validity: match value::validity(metric) {
+                    Validity::Good if node.doubted && by_birth => Validity::Uncertain(Status::Own(OwnStatus::Unborn)),
+                    validity => validity,
+                },
                 time: millis(metric.timestamp).or(sent),
-                historical: metric.is_historical == Some(true),
+                historical: late || metric.is_historical == Some(true),
             });
         }
-        if unknown {
-            lost.push((now, 1, ALIAS));
-            ask(self.rebirth, name, node, &mut self.asked, now);
+        lost.extend(untold.map(|reason| (now, 1, reason)));
+        if unborn {
+            asks.want(name, &mut node.ask, now);
         }
         Ok(Some(Heard { source, what: What::Values { values, born } }))
     }
@@ -234,8 +257,9 @@ impl Nodes {
                 // What is told late goes first: what is told of now stands at the end.
                 for value in values.iter().filter(|of| of.historical).chain(values.iter().filter(|of| !of.historical)) {
                     for tag in fields.tags.iter().filter(|tag| wants(tag, heard) && tag.place.name == value.name) {
-                        into.push(value.reading(tag, now));
-                        if !value.historical {
+                        let Some(reading) = value.reading(tag, now) else { continue };
+                        into.push(reading);
+                        if !value.historical && self.fed.get(&tag.id) != Some(&heard.source) {
                             self.fed.insert(tag.id, heard.source.clone());
                         }
                     }
@@ -250,11 +274,11 @@ impl Nodes {
                 let missed = fields.tags.iter().filter(|_| *born).filter(missed);
                 into.extend(missed.map(|tag| Reading::bad(tag.id, Status::Own(OwnStatus::PathNotFound), now, now)));
             }
-            What::NodeDied => {
+            What::NodeDied(since) => {
                 let gone = |tag: &&TopicTag<Metric>| {
                     self.fed.get(&tag.id).is_none_or(|source| source.node == heard.source.node)
                 };
-                into.extend(fields.tags.iter().filter(gone).map(|tag| dead(tag.id, now, now)));
+                into.extend(fields.tags.iter().filter(gone).map(|tag| dead(tag.id, *since, now)));
             }
             What::DeviceDied(at) => {
                 let gone = |tag: &&TopicTag<Metric>| match self.fed.get(&tag.id) {
@@ -271,18 +295,21 @@ impl Heard {
     /// What it names, for who looks around: device, metric, value.
     pub(super) fn metrics(&self) -> impl Iterator<Item = (Option<&str>, &str, Option<&Value>)> {
         let values = if let What::Values { values, .. } = &self.what { values.as_slice() } else { &[] };
-        values.iter().map(|named| (self.source.device.as_deref(), &*named.name, named.value.as_ref().ok()))
+        values.iter().map(|named| {
+            let value = named.value.as_ref().and_then(|value| value.as_ref().ok());
+            (self.source.device.as_deref(), &*named.name, value)
+        })
     }
 }
 
 impl Named {
-    fn reading(&self, tag: &TopicTag<Metric>, now: Time) -> Reading {
+    fn reading(&self, tag: &TopicTag<Metric>, now: Time) -> Option<Reading> {
         let at = self.time.unwrap_or(now);
-        let value = match &self.value {
+        let value = match self.value.as_ref()? {
             Ok(Value::Text(_)) if tag.numeric => Err(OwnStatus::WrongType),
             other => other.clone(),
         };
-        match (value, self.validity) {
+        let reading = match (value, self.validity) {
             (Err(status), _) => Reading::bad(tag.id, Status::Own(status), at, now),
             (Ok(_), Validity::Bad(status)) => Reading::bad(tag.id, status, at, now),
             (Ok(value), validity) => {
@@ -293,76 +320,23 @@ impl Named {
                 }
                 reading
             }
-        }
+        };
+        Some(if self.historical { reading.from_history() } else { reading })
     }
 }
 
 impl Node {
-    /// How many messages are missing before the one with this number. One that comes late or twice changes nothing.
-    fn follow(&mut self, seq: Option<u8>) -> u64 {
-        let Some(seq) = seq else { return 0 };
-        let ahead = self.next.map_or(0, |next| seq.wrapping_sub(next));
-        if ahead >= BEHIND {
-            return 0;
+    /// The node is gone: since when, unless that was known, or the will is of a connection before the present one. A
+    /// broker tells a will up to one and a half keep-alives after the node fell silent, so the last that was heard of it counts.
+    fn die(&mut self, will: &wire::Payload, room: &mut Room, now: Time) -> Option<Time> {
+        let said = number_of(will, "bdSeq");
+        if self.dead || (said.is_some() && self.bd_seq.is_some() && said != self.bd_seq) {
+            return None;
         }
-        self.next = Some(seq.wrapping_add(1));
-        ahead.into()
-    }
-}
-
-impl Birth {
-    fn of(payload: &wire::Payload) -> Self {
-        let mut birth = Self::default();
-        for metric in &payload.metrics {
-            let Some(name) = &metric.name else { continue };
-            let name: Arc<str> = name.as_str().into();
-            if let Some(alias) = metric.alias {
-                birth.aliases.insert(alias, (Arc::clone(&name), metric.datatype));
-            }
-            if let Some(datatype) = metric.datatype {
-                birth.types.insert(name, datatype);
-            }
-        }
-        birth
-    }
-}
-
-/// Whose message a topic carries: `spBv1.0/group/type/node[/device]`.
-struct Address<'a> {
-    /// `group/node`.
-    node: String,
-    kind: Type,
-    device: Option<&'a str>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Type {
-    NodeBirth,
-    NodeDeath,
-    NodeData,
-    DeviceBirth,
-    DeviceDeath,
-    DeviceData,
-}
-
-impl<'a> Address<'a> {
-    fn of(topic: &'a str) -> Option<Self> {
-        let levels: Vec<&str> = topic.split('/').collect();
-        let (group, kind, node, device) = match *levels.as_slice() {
-            [NAMESPACE, group, kind, node] => (group, kind, node, None),
-            [NAMESPACE, group, kind, node, device] if !device.is_empty() => (group, kind, node, Some(device)),
-            _ => return None,
-        };
-        let kind = match (kind, device) {
-            ("NBIRTH", None) => Type::NodeBirth,
-            ("NDEATH", None) => Type::NodeDeath,
-            ("NDATA", None) => Type::NodeData,
-            ("DBIRTH", Some(_)) => Type::DeviceBirth,
-            ("DDEATH", Some(_)) => Type::DeviceDeath,
-            ("DDATA", Some(_)) => Type::DeviceData,
-            _ => return None,
-        };
-        Some(Self { node: format!("{group}/{node}"), kind, device })
+        self.dead = true;
+        self.order = Order::default();
+        self.births.clear(room);
+        Some(self.heard.map_or(now, |heard| heard.min(now)))
     }
 }
 
@@ -377,24 +351,12 @@ fn followed<'n>(nodes: &'n mut HashMap<Box<str>, Node>, name: &str) -> Option<&'
     nodes.get_mut(name)
 }
 
-/// Notes that a node is to be asked for a birth, unless it just was.
-fn ask(allowed: bool, name: &str, node: &mut Node, asked: &mut Vec<Box<str>>, now: Time) {
-    if allowed && node.asked.is_none_or(|last| now.since(last) >= ASK_EVERY) {
-        node.asked = Some(now);
-        asked.push(name.into());
-    }
-}
-
-/// The metric's name, by itself or by its alias, and the type that the birth gave it.
-fn named(metric: &wire::Metric, birth: Option<&Birth>) -> Option<(Arc<str>, Option<u32>)> {
-    match (&metric.name, metric.alias) {
-        (Some(name), _) if !name.is_empty() => {
-            let known = birth.and_then(|birth| birth.types.get_key_value(name.as_str()));
-            Some(known.map_or_else(|| (name.as_str().into(), None), |(name, kind)| (Arc::clone(name), Some(*kind))))
-        }
-        (_, Some(alias)) => birth?.aliases.get(&alias).cloned(),
-        _ => None,
-    }
+/// Tells a message from the others of its node.
+fn digest(topic: &str, payload: &[u8]) -> u32 {
+    let mut digest = crc32fast::Hasher::new();
+    digest.update(topic.as_bytes());
+    digest.update(payload);
+    digest.finalize()
 }
 
 fn wants(tag: &TopicTag<Metric>, heard: &Heard) -> bool {
@@ -405,9 +367,9 @@ fn dead(tag: TagId, at: Time, now: Time) -> Reading {
     Reading::bad(tag, Status::Own(OwnStatus::Dead), at, now)
 }
 
-/// A time that a clock can have.
+/// A time that a clock can have. 0 is what senders without a clock write.
 fn millis(ms: Option<u64>) -> Option<Time> {
-    i64::try_from(ms?).ok()?.checked_mul(1_000_000).map(Time)
+    i64::try_from(ms.filter(|ms| *ms > 0)?).ok()?.checked_mul(1_000_000).map(Time)
 }
 
 fn number_of(payload: &wire::Payload, name: &str) -> Option<u64> {
@@ -417,42 +379,6 @@ fn number_of(payload: &wire::Payload, name: &str) -> Option<u64> {
         Some(MetricValue::Int(number)) => Some(number.into()),
         _ => None,
     }
-}
-
-/// Where commands for `group/node` go.
-fn command_topic(node: &str) -> Option<String> {
-    let (group, node) = node.split_once('/')?;
-    Some(format!("{NAMESPACE}/{group}/NCMD/{node}"))
-}
-
-/// The command to be born again (6.4.8, tck-id-operational-behavior-data-commands-rebirth-*).
-fn rebirth(now: Time) -> Vec<u8> {
-    let timestamp = u64::try_from(now.0 / 1_000_000).ok();
-    let metric = wire::Metric {
-        name: Some("Node Control/Rebirth".to_owned()),
-        timestamp,
-        datatype: Some(datatype::BOOLEAN),
-        value: Some(MetricValue::Boolean(true)),
-        ..wire::Metric::default()
-    };
-    wire::Payload { timestamp, metrics: vec![metric], seq: None }.encode_to_vec()
-}
-
-/// How a host application says that it is there, or not (6.4.26): topic and payload. A death says the time of its birth.
-pub(super) fn state(host_id: &str, online: bool, since: Time) -> (String, Vec<u8>) {
-    let payload = format!(r#"{{"online":{online},"timestamp":{}}}"#, since.0 / 1_000_000);
-    (state_topic(host_id), payload.into_bytes())
-}
-
-/// Where it says so.
-pub(super) fn state_topic(host_id: &str) -> String {
-    format!("{NAMESPACE}/STATE/{host_id}")
-}
-
-/// Whether such a word is that the host is gone.
-pub(super) fn is_offline(payload: &[u8]) -> bool {
-    let said: Option<serde_json::Value> = serde_json::from_slice(payload).ok();
-    said.is_some_and(|said| said.get("online") == Some(&serde_json::Value::Bool(false)))
 }
 
 #[cfg(test)]

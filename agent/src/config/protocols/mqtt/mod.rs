@@ -159,7 +159,7 @@ impl Draft {
         {
             let why =
                 "`false` does not go with `host_id`: a Sparkplug host application has a clean session; leave it out";
-            report.add(&said.place, &said.path, why);
+            said.wrong(report, why);
         }
         let sparkplug = |topic: &mqtt::Topic| matches!(topic.payload, mqtt::Payload::Sparkplug(_));
         if !self.config.topics.iter().any(sparkplug) {

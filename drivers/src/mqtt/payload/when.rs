@@ -5,8 +5,42 @@ use jiff::fmt::strtime;
 use jiff::tz::TimeZone;
 use serde_json::Value as Json;
 
-use crate::mqtt::TimeFormat;
-use crate::{Time, Value};
+use crate::mqtt::config::{SourceTime, TimeFormat};
+use crate::{OwnStatus, Reading, Status, TagId, Time, Validity, Value};
+
+/// When the values came to be, and whether the payload said so as it should.
+///
+/// Where it should carry a time and does not, or one that cannot be read, the values count as of the time received and
+/// are uncertain (`NoSourceTime`): they are not lost, and nobody vouches for when.
+#[derive(Clone, Copy)]
+pub(super) struct When {
+    pub(super) at: Time,
+    pub(super) told: bool,
+    pub(super) now: Time,
+}
+
+impl When {
+    pub(super) fn of<P>(
+        time: &Option<SourceTime<P>>,
+        now: Time,
+        find: impl FnOnce(&P, &TimeFormat) -> Option<Time>,
+    ) -> Self {
+        let Some(time) = time else { return Self { at: now, told: true, now } };
+        let told = find(&time.place, &time.format);
+        Self { at: told.unwrap_or(now), told: told.is_some(), now }
+    }
+
+    pub(super) fn reading(&self, tag: TagId, value: Result<Value, OwnStatus>) -> Reading {
+        let mut reading = match value {
+            Err(status) => return Reading::bad(tag, Status::Own(status), self.at, self.now),
+            Ok(value) => Reading::good(tag, value, self.at, self.now),
+        };
+        if !self.told && reading.validity == Validity::Good {
+            reading.validity = Validity::Uncertain(Status::Own(OwnStatus::NoSourceTime));
+        }
+        reading
+    }
+}
 
 /// What a payload has in the place of its time.
 pub(super) enum Given<'a> {
