@@ -1,106 +1,20 @@
 //! The Modbus driver on a serial bus: slaves that are late, garbled or gone, and what their neighbours notice of it.
 
 mod fieldbus;
+mod rig;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use fieldbus::{Link, all_good, of};
-use gemba_drivers::modbus::{Address, Client, Config, DataType, Endpoint, Group, Limits, Line, Order, Table, Tag};
+use gemba_drivers::modbus::{Address, Client, DataType, Group, Limits, Order, Table, Tag};
 use gemba_drivers::sim::rtu::{Mood, RtuBus};
 use gemba_drivers::survey::{Probed, Survey as _};
-use gemba_drivers::{
-    Batch, BreakerState, DeviceState, Driver as _, LinkError, LinkState, Outlet, OwnStatus, Reading, Status, TagId,
-    Time, Validity, Value,
-};
+use gemba_drivers::{Batch, BreakerState, OwnStatus, Reading, Status, TagId, Validity, Value};
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_assert_eq, prop_oneof, proptest};
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use rig::{NO_ANSWER, Rig, TIMEOUT, config, endpoint, two};
 use tokio::time::Instant;
 use tokio_serial::{SerialPort as _, SerialStream};
-
-const TIMEOUT: Duration = Duration::from_secs(1);
-
-fn endpoint() -> Endpoint {
-    Endpoint::Rtu { path: "/dev/ttyS0".to_owned(), line: Line::default() }
-}
-
-/// Holding registers 0 and 1 of a unit, ten a second.
-fn two(unit: u8, first_id: u32) -> Group {
-    let tag = |at: u16| {
-        let address = format!("holding:{at}").parse().expect("an address");
-        Tag::new(TagId(first_id + u32::from(at)), address, DataType::U16)
-    };
-    Group {
-        station: format!("press-{unit}").into(),
-        unit,
-        poll: Duration::from_millis(100),
-        timeout: TIMEOUT,
-        limits: Limits::default(),
-        tags: (0..2).map(tag).collect(),
-    }
-}
-
-fn config(endpoint: Endpoint, groups: Vec<Group>) -> Config {
-    Config { endpoint, timeout: TIMEOUT, pause: Duration::ZERO, groups }
-}
-
-/// A driver at one end of a line and slaves at the other, run without a supervisor.
-struct Rig {
-    bus: RtuBus,
-    batches: mpsc::Receiver<Batch>,
-    state: Arc<watch::Sender<LinkState>>,
-    task: JoinHandle<LinkError>,
-}
-
-impl Rig {
-    fn start(groups: Vec<Group>) -> Self {
-        let (ours, theirs) = tokio::io::duplex(1024);
-        let bus = RtuBus::on(theirs);
-        for group in &groups {
-            bus.set(group.unit, Table::Holding, 0, &[u16::from(group.unit) * 10, u16::from(group.unit) * 10 + 1]);
-        }
-        Self::over(Client::over(config(endpoint(), groups), ours), bus)
-    }
-
-    fn over(mut client: Client, bus: RtuBus) -> Self {
-        let (sender, batches) = mpsc::channel(64);
-        let state = Arc::new(watch::Sender::new(LinkState::new(Time::now())));
-        let outlet = Outlet::new(sender, Arc::clone(&state));
-        let task = tokio::spawn(async move { client.run(&outlet).await });
-        Self { bus, batches, state, task }
-    }
-
-    async fn next(&mut self) -> Batch {
-        tokio::time::timeout(Duration::from_secs(600), self.batches.recv()).await.expect("in time").expect("it runs")
-    }
-
-    /// The first batch of the unit whose first tag is `first` that is `wanted`.
-    async fn until(&mut self, first: u32, wanted: impl Fn(&Batch) -> bool) -> Batch {
-        loop {
-            let batch = self.next().await;
-            if batch.readings[0].tag == TagId(first) && wanted(&batch) {
-                return batch;
-            }
-        }
-    }
-
-    fn device(&self, at: usize) -> DeviceState {
-        self.state.borrow().devices[at].clone()
-    }
-
-    fn discarded(&self, at: usize, kind: &str) -> u64 {
-        let device = self.device(at);
-        device.discarded.iter().find(|(known, _)| *known == kind).expect("a kind").1
-    }
-}
-
-impl Drop for Rig {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
 
 /// What every good reading must say: nothing else is ever believed.
 fn assert_own(batch: &Batch) {
@@ -111,8 +25,6 @@ fn assert_own(batch: &Batch) {
         }
     }
 }
-
-const NO_ANSWER: Validity = Validity::Bad(Status::Own(OwnStatus::NoAnswer));
 
 #[tokio::test(start_paused = true)]
 async fn units_share_a_line_and_each_is_read() {
@@ -274,6 +186,25 @@ async fn rtu_over_tcp_is_read_lost_and_found_again() {
     bus.always(1, None);
     link.until(|batch| all_good(batch).then_some(())).await;
     assert!(link.state().connects >= 2);
+}
+
+#[tokio::test]
+async fn an_answer_of_before_a_reconnection_is_not_taken_for_one_of_after_it() {
+    let (bus, endpoint) = RtuBus::over_tcp().await.expect("a port");
+    bus.set(1, Table::Holding, 0, &[10, 11]);
+    let timeout = Duration::from_millis(1000);
+    let mut link = Link::start(Client::new(config(endpoint, vec![Group { timeout, ..two(1, 0) }])));
+    link.until(|batch| all_good(batch).then_some(())).await;
+    // The supervisor is back half a second after the second silence at the earliest, a second at the latest; what was said of
+    // that question comes when the next one may be out.
+    bus.next(Mood::Silent);
+    bus.next(Mood::Late(Duration::from_millis(1950)));
+    link.until_lost().await;
+    bus.latency(Duration::from_millis(600));
+    bus.set(1, Table::Holding, 0, &[500, 501]);
+    let next = link.until(|batch| all_good(batch).then(|| of(batch, 0))).await;
+    assert_eq!(next.value, Value::Int(500), "what it says now");
+    assert_eq!(link.state().connects, 2);
 }
 
 #[tokio::test]
