@@ -92,6 +92,26 @@ async fn what_is_garbled_is_discarded_counted_and_asked_for_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_adapter_that_hears_itself_is_no_noise() {
+    // One register's answer is shorter than the question; two registers' is longer.
+    for tags in [1, 2] {
+        let mut group = two(1, 0);
+        group.tags.truncate(tags);
+        let mut rig = Rig::start(vec![group, two(2, 2)]);
+        rig.bus.echo(true);
+        rig.bus.latency(Duration::from_millis(240));
+        for _ in 0..20 {
+            let batch = rig.next().await;
+            assert!(all_good(&batch), "{batch:?}");
+            assert_own(&batch);
+        }
+        let device = rig.device(0);
+        assert_eq!((device.unanswered, device.retries), (0, 0));
+        assert!(device.discarded.iter().all(|(_, count)| *count == 0), "{:?}", device.discarded);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_garbled_answer_costs_no_reading() {
     let mut rig = Rig::start(vec![two(1, 0)]);
     rig.until(0, all_good).await;

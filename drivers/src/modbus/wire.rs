@@ -117,10 +117,10 @@ impl Wire {
         }
         let mut last = None;
         let heard = loop {
-            if let Some(answer) = self.find(&asked, &mut last)? {
+            if let Some(answer) = self.find(&asked, &frame, &mut last)? {
                 return Ok(answer);
             }
-            let until = if self.has_wrong(&asked) { deadline.min(Instant::now() + QUIET) } else { deadline };
+            let until = if self.has_wrong(&asked, &frame) { deadline.min(Instant::now() + QUIET) } else { deadline };
             let mut some = [0; 512];
             match timeout_at(until, self.stream.read(&mut some)).await {
                 Ok(Ok(0)) => return Err(closed()),
@@ -139,7 +139,7 @@ impl Wire {
             self.held = heard; // the beginning of a frame: its rest comes, and is discarded as a whole
         } else {
             let late = self.owes(unit);
-            let strays = asked.sweep(&heard);
+            let strays = asked.sweep(heard.strip_prefix(frame.as_slice()).unwrap_or(&heard));
             strays.iter().for_each(|stray| last = Some(self.discard_stray(*stray)));
             // A device that always says too much or too little is there, and its tags should say what is wrong.
             if !late && strays.contains(&Stray { oddity: Oddity::Length, unit: Some(unit) }) {
@@ -158,12 +158,13 @@ impl Wire {
         let _ = timeout(Duration::from_secs(1), self.stream.shutdown()).await;
     }
 
-    /// The answer in what came, if it is there. Over TCP frames before it are discarded at once.
-    fn find(&mut self, asked: &Asked, last: &mut Option<Oddity>) -> Result<Option<Answer>, Failure> {
+    /// The answer in what came, if it is there. Over TCP frames before it are discarded at once. Over RTU our own question, which
+    /// many an RS-485 adapter hears itself say, is nothing that has to be counted.
+    fn find(&mut self, asked: &Asked, question: &[u8], last: &mut Option<Oddity>) -> Result<Option<Answer>, Failure> {
         if self.is_rtu() {
             let Some((answer, range)) = asked.find_rtu(&self.held) else { return Ok(None) };
             let before: Vec<u8> = self.held.drain(..range.end).take(range.start).collect();
-            for stray in asked.sweep(&before) {
+            for stray in asked.sweep(before.strip_prefix(question).unwrap_or(&before)) {
                 self.discard_stray(stray);
             }
             self.owed.retain(|owed| owed.unit != asked.unit); // answers come in order
@@ -236,13 +237,14 @@ impl Wire {
     }
 
     /// Whether what came over RTU has been wrong: a whole frame of the unit that is not the answer, or as much noise as the
-    /// answer has bytes. Others may talk as they like.
-    fn has_wrong(&self, asked: &Asked) -> bool {
-        let whole = self.is_rtu() && self.held.len() >= 5;
+    /// answer has bytes. Others may talk as they like, and so may the echo of our own question.
+    fn has_wrong(&self, asked: &Asked, question: &[u8]) -> bool {
+        let held = self.held.strip_prefix(question).unwrap_or(&self.held);
+        let whole = self.is_rtu() && held.len() >= 5 && !question.starts_with(held);
         whole
-            && asked.sweep(&self.held).iter().any(|stray| match stray.unit {
+            && asked.sweep(held).iter().any(|stray| match stray.unit {
                 Some(unit) => unit == asked.unit && !self.owes(unit),
-                None => stray.oddity == Oddity::Crc && self.held.len() >= asked.rtu_length(),
+                None => stray.oddity == Oddity::Crc && held.len() >= asked.rtu_length(),
             })
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -48,6 +49,7 @@ struct Shared {
     moods: Mutex<VecDeque<Mood>>,
     always: Mutex<HashMap<u8, Mood>>,
     functions: Mutex<BTreeSet<u8>>,
+    echo: AtomicBool,
     latency: Mutex<Duration>,
     /// Where bytes go: the line as it is now, whoever asked.
     line: Mutex<Option<UnboundedSender<Vec<u8>>>>,
@@ -107,6 +109,11 @@ impl RtuBus {
         };
     }
 
+    /// Sends each question back at once before its answer while `on`, as adapters do that hear themselves.
+    pub fn echo(&self, on: bool) {
+        self.shared.echo.store(on, Ordering::Relaxed);
+    }
+
     /// How long each answer takes.
     pub fn latency(&self, latency: Duration) {
         *lock(&self.shared.latency) = latency;
@@ -148,6 +155,9 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, sha
     while let Ok(count @ 1..) = from.read(&mut some).await {
         held.extend(&some[..count]);
         while let Some(request) = next_request(&mut held) {
+            if shared.echo.load(Ordering::Relaxed) {
+                shared.send(request.to_vec());
+            }
             let latency = *lock(&shared.latency);
             if !latency.is_zero() {
                 tokio::time::sleep(latency).await;
