@@ -151,16 +151,14 @@ impl Client {
         let mut batch = self.stand(Time::now());
         let mut look = Instant::now() + self.look;
         loop {
-            if !batch.is_empty() {
-                let told = std::mem::take(&mut batch);
-                outlet.deliver(told).await.map_err(|stopped: Stopped| LinkError::Broken(stopped.to_string()))?;
-            }
+            tell(outlet, &mut batch).await?;
             reads.extend(self.converters.start(&mut *self.hardware, &mut batch));
             if !batch.readings.is_empty() {
                 continue; // a bus that cannot be opened
             }
             let due = self.due().map_or(look, |due| due.min(look));
             let pins = &mut self.pins;
+            let mut over = Ok(());
             tokio::select! {
                 () = poll_fn(|context| any_edge(pins, context)) => self.tell_edges(&mut batch),
                 Some(read) = reads.next() => self.converters.take(read, &mut batch),
@@ -170,7 +168,7 @@ impl Client {
                 }
                 silent = &mut stale => {
                     stale.set(outlet.stale());
-                    self.rouse(&silent, outlet, &mut batch)?;
+                    over = self.rouse(&silent, outlet, &mut batch);
                 }
                 () = sleep_until(due) => {
                     self.wake(&mut batch);
@@ -185,7 +183,11 @@ impl Client {
                 // Its tags are told as lost by the supervisor.
                 let why =
                     self.hardware.lines().err().map_or_else(|| "no line is left".to_owned(), |fault| fault.to_string());
-                return Err(LinkError::Broken(why));
+                over = Err(LinkError::Broken(why));
+            }
+            if let Err(error) = over {
+                tell(outlet, &mut batch).await?; // edges that came before the end are parts that were made
+                return Err(error);
             }
         }
     }
@@ -281,6 +283,15 @@ impl Client {
             output.set(*on);
         }
     }
+}
+
+/// Hands over what there is.
+async fn tell(outlet: &Outlet, batch: &mut Batch) -> Result<(), LinkError> {
+    if batch.is_empty() {
+        return Ok(());
+    }
+    let told = std::mem::take(batch);
+    outlet.deliver(told).await.map_err(|stopped: Stopped| LinkError::Broken(stopped.to_string()))
 }
 
 /// Ready when the kernel told of any line; every line was asked then, so that a busy one hides no other.

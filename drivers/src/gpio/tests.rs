@@ -152,14 +152,15 @@ impl hardware::Input for Wire {
     fn poll_edges(&mut self, context: &mut Context<'_>, edges: &mut Vec<Edge>) -> Poll<Result<(), Fault>> {
         let mut state = self.bench.state();
         let pad = state.lines.get_mut(&self.offset).expect("it is there");
+        let told = !pad.queue.is_empty();
+        edges.extend(pad.queue.drain(..)); // what came before it broke is still there
         if let Some(broken) = &pad.broken {
             return Poll::Ready(Err(broken.clone()));
         }
-        if pad.queue.is_empty() {
+        if !told {
             pad.waker = Some(context.waker().clone());
             return Poll::Pending;
         }
-        edges.extend(pad.queue.drain(..));
         Poll::Ready(Ok(()))
     }
 }
@@ -553,6 +554,21 @@ async fn a_chip_that_is_pulled_out_is_a_lost_link() {
     assert!(client.connect().await.is_err());
     bench.state().gone = None;
     client.connect().await.expect("it is back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn parts_that_were_made_until_the_chip_went_are_counted() {
+    let bench = Bench::with(&[4]);
+    let mut client = bench.client(config(&[(4, Some(Edges::Rising))]));
+    client.connect().await.expect("it connects");
+    let gone = Fault::Missing("/dev/gpiochip2 is not there".to_owned());
+    bench.edge(4, true, 10);
+    bench.state().gone = Some(gone.clone());
+    bench.pad(4, |pad| pad.broken = Some(gone));
+    let (outlet, mut inlet) = outlet();
+    timeout(Duration::from_secs(60), client.run(&outlet)).await.expect("it notices");
+    assert_eq!(inlet.of(0).await.0, Value::Int(0));
+    assert_eq!(inlet.of(0).await, (Value::Int(1), 10));
 }
 
 #[tokio::test(start_paused = true)]
