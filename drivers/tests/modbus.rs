@@ -10,7 +10,7 @@ use fieldbus::{Link, all_good, of};
 use gemba_drivers::modbus::{Client, Config, Endpoint, Group, Limits, Table, Tag};
 use gemba_drivers::sim::modbus::ModbusServer;
 use gemba_drivers::survey::{Offered, Probed, Scope, Survey as _};
-use gemba_drivers::{BreakerState, LinkError, LinkPhase, OwnStatus, Status, TagId, Validity, Value};
+use gemba_drivers::{BreakerState, LinkError, LinkPhase, OwnStatus, Status, TagId, Validity, Value, treat};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -358,6 +358,36 @@ async fn a_device_that_hangs_is_given_up_and_tried_again() {
     assert!(down.last_error.as_deref().is_some_and(|why| why.starts_with("silent for ")), "{:?}", down.last_error);
     server.hang(false);
     link.until(|batch| all_good(batch).then_some(())).await;
+}
+
+#[tokio::test]
+async fn silence_is_looked_into_told_and_given_up_and_ends_with_data() {
+    // Read once an hour, and to be no older than a second.
+    let (server, groups) = three().await;
+    let hourly = groups.into_iter().map(|group| Group { poll: Duration::from_secs(3600), ..group }).collect();
+    let options = treat::Options { max_age: Some(Duration::from_secs(1)), ..treat::Options::default() };
+    let treated = (0..3).map(|tag| (TagId(tag), options.clone())).collect();
+    let station = treat::Station { name: "press-1".into(), tags: 0..3, treated, max_clock_skew: None };
+    let treatment = treat::Treatment::new(&treat::Plan { stations: vec![station] });
+    let timeout = Duration::from_millis(1500);
+    let mut link = Link::treated(client(server.endpoint(), timeout, hourly), treatment);
+    assert!(all_good(&link.next().await));
+
+    // Half its age: it is asked for.
+    server.set_holding(1, 0, &[77]);
+    link.until(|batch| (of(batch, 0).value == Value::Int(77)).then_some(())).await;
+    assert_eq!(link.state().connects, 1);
+
+    // It hangs. Its age: the tags are bad. Twice its age, or when nothing answers any more: the connection is given up.
+    server.hang(true);
+    let stale = Validity::Bad(Status::Own(OwnStatus::Stale));
+    link.until(|batch| batch.readings.iter().any(|one| one.validity == stale).then_some(())).await;
+    assert_eq!(link.until_lost().await.len(), 3);
+    let down = link.until_state(|state| state.last_error.is_some()).await;
+    assert!(down.last_error.as_deref().is_some_and(|why| why.starts_with("silent for ")), "{:?}", down.last_error);
+    server.hang(false);
+    link.until(|batch| (all_good(batch) && of(batch, 0).value == Value::Int(77)).then_some(())).await;
+    assert!(link.state().connects >= 2);
 }
 
 /// A peer that answers each request with `answer(request)`.

@@ -364,6 +364,27 @@ mod tests {
         assert_eq!((plans[0].silent, plans[1].silent), (false, true));
     }
 
+    #[test]
+    fn silent_tags_are_asked_for_then_planned_anew_then_given_up() {
+        let endpoint = Endpoint::Tcp { host: "press".to_owned(), port: 502 };
+        let groups = vec![group(1, &["holding:0", "holding:1"]), group(2, &["holding:0"])];
+        let mut client = Client::new(Config { endpoint, timeout: LATE, pause: Duration::ZERO, groups });
+        let (sender, _batches) = tokio::sync::mpsc::channel(1);
+        let state = std::sync::Arc::new(tokio::sync::watch::Sender::new(crate::LinkState::new(Time::now())));
+        let outlet = Outlet::new(sender, state);
+        client.plans[0].split(0);
+        let later = Instant::now() + Duration::from_secs(3600);
+        let mut due = vec![later; 2];
+        let stale = |rung| Stale { tags: vec![TagId(1)], rung };
+        client.treat(&stale(Rung::Look), &outlet, &mut due).expect("the link stands");
+        assert!(due[0] < later && client.plans[0].reads.len() == 2, "it is asked for, as it was");
+        due[0] = later;
+        client.treat(&stale(Rung::Renew), &outlet, &mut due).expect("the link stands");
+        assert!(due[0] < later && client.plans[0].reads.len() == 1, "what was refused is forgotten");
+        let given_up = client.treat(&stale(Rung::Reconnect), &outlet, &mut due);
+        assert!(matches!(given_up, Err(LinkError::Silent(_))));
+    }
+
     fn group(unit: u8, addresses: &[&str]) -> Group {
         let tag =
             |(address, id): (&&str, u32)| Tag::new(TagId(id), address.parse().expect("an address"), DataType::U16);

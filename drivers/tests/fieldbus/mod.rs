@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gemba_drivers::supervisor::supervise;
+use gemba_drivers::treat::Treatment;
 use gemba_drivers::{Batch, Driver, LinkPhase, LinkState, Outlet, OwnStatus, Reading, Status, TagId, Time, Validity};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -23,9 +24,14 @@ pub(crate) struct Link {
 impl Link {
     /// Supervises `driver` until dropped.
     pub(crate) fn start(driver: impl Driver + 'static) -> Self {
+        Self::treated(driver, None)
+    }
+
+    /// The same with readings that are treated on their way.
+    pub(crate) fn treated(driver: impl Driver + 'static, treatment: Option<Treatment>) -> Self {
         let (sender, batches) = mpsc::channel(64);
         let state = Arc::new(watch::Sender::new(LinkState::new(Time::now())));
-        let outlet = Outlet::new(sender, Arc::clone(&state));
+        let outlet = Outlet::new(sender, Arc::clone(&state)).treating(treatment);
         let stop = CancellationToken::new();
         let task = Some(tokio::spawn(supervise(driver, "test".to_owned(), outlet, stop.clone())));
         Self { batches, state, stop, task }
