@@ -13,7 +13,7 @@ use super::hardware::{Ask, Edge, Fault, Hardware, LineInfo};
 use super::output::Switched;
 use super::*;
 use crate::survey::{Offered, Scope, Survey};
-use crate::{LinkState, Loss, OwnStatus, Reading, Status, Validity, Value};
+use crate::{LinkState, Loss, OwnStatus, Reading, Status, Validity, Value, treat};
 
 const MS: i64 = 1_000_000;
 
@@ -32,6 +32,8 @@ struct State {
     /// What a converter says, by its name.
     volts: BTreeMap<String, Result<f64, Fault>>,
     opened: usize,
+    /// The next converter that is asked says nothing until the other end is dropped.
+    jam: Option<std::sync::mpsc::Receiver<()>>,
 }
 
 #[derive(Default)]
@@ -200,6 +202,8 @@ struct Meter {
 
 impl Converter for Meter {
     fn volts(&mut self, pins: Pins, _: Range) -> Result<f64, Fault> {
+        let jam = self.bench.state().jam.take();
+        jam.map(|jam| jam.recv());
         let volts = self.bench.state().volts[&self.name].clone()?;
         let Pins::Single(input) = pins else { panic!("single ones here") };
         Ok(volts + f64::from(input))
@@ -710,6 +714,43 @@ async fn silent_tags_are_looked_at_and_then_taken_anew_and_then_given_up() {
     }
     let given_up = client.rouse(&stale(Rung::Reconnect), &outlet, &mut Batch::default());
     assert!(matches!(given_up, Err(LinkError::Silent(_))));
+}
+
+#[tokio::test]
+async fn a_bus_that_hangs_is_looked_into_told_and_given_up_and_ends_with_data() {
+    let bench = Bench::default();
+    bench.state().volts = [("adc1".to_owned(), Ok(0.5))].into();
+    let mut config = metered(&["adc1"]);
+    config.stations[0].inputs.clear();
+    config.stations[0].poll = Duration::from_secs(3_600);
+    let options = treat::Options { max_age: Some(Duration::from_millis(300)), ..treat::Options::default() };
+    let treated = [1, 2].map(|tag| (TagId(tag), options.clone())).into();
+    let station = treat::Station { name: "press-1".into(), tags: 1..3, treated, max_clock_skew: None };
+    let (outlet, mut inlet) = outlet();
+    let outlet = outlet.treating(treat::Treatment::new(&treat::Plan { stations: vec![station] }));
+    let (told, stop) = (outlet.clone(), tokio_util::sync::CancellationToken::new());
+    let link = crate::supervisor::supervise(bench.client(config), "chip".into(), outlet, stop.clone());
+    let link = tokio::spawn(link);
+
+    assert_eq!(inlet.of(1).await.0, Value::Float(0.5));
+    // Read once an hour, and asked for at half its age.
+    bench.state().volts.insert("adc1".to_owned(), Ok(0.7));
+    while inlet.of(1).await.0 != Value::Float(0.7) {}
+    assert_eq!(told.state().connects, 1);
+
+    let (hold, jam) = std::sync::mpsc::channel();
+    bench.state().jam = Some(jam);
+    let mut said = Vec::new();
+    while said.last() != Some(&Some(OwnStatus::LinkLost)) {
+        said.push(own(inlet.bad(1).await.validity));
+    }
+    assert_eq!(said, [Some(OwnStatus::Stale), Some(OwnStatus::LinkLost)]);
+    // Over the new link it is read by another thread, whatever became of the one that hangs.
+    while inlet.of(1).await.0 != Value::Float(0.7) {}
+    assert_eq!(told.state().connects, 2);
+    drop(hold);
+    stop.cancel();
+    link.await.expect("it ends well");
 }
 
 #[tokio::test]
