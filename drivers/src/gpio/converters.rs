@@ -8,10 +8,10 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::again::Again;
 use super::analog::Converter;
 use super::config::{Channel, Device, Pins, Range, Station};
 use super::hardware::{Fault, Hardware};
+use super::part::Part;
 use crate::{Batch, Loss, Reading, TagId, Time, Value};
 
 /// A group that was not read for so long beyond its turn has missed reads, which are a loss. Less is jitter.
@@ -26,7 +26,7 @@ struct Adc {
     converter: Option<Box<dyn Converter>>,
     reading: bool,
     groups: Vec<Group>,
-    again: Again,
+    part: Part,
     failing: bool,
     /// Its last answer.
     heard: Option<Time>,
@@ -64,7 +64,7 @@ pub(super) struct Told {
 
 impl Converters {
     pub(super) fn new(devices: Vec<Device>, stations: &[Station]) -> Self {
-        let adc = |(index, device)| {
+        let adc = |(index, device): (usize, Device)| {
             let of_station = |station: &Station| {
                 let mine = |channel: &&Channel| channel.device == index;
                 let wanted: Vec<_> = station
@@ -76,9 +76,10 @@ impl Converters {
                 let (station, poll) = (Arc::clone(&station.name), station.poll.max(Duration::from_millis(1)));
                 (!wanted.is_empty()).then(|| Group { station, poll, due: Instant::now(), wanted })
             };
-            let groups = stations.iter().filter_map(of_station).collect();
-            let again = Again::default();
-            Adc { device, converter: None, reading: false, groups, again, failing: false, heard: None }
+            let groups: Vec<Group> = stations.iter().filter_map(of_station).collect();
+            let mut part = Part::new(format!("converter {}", device.name));
+            groups.iter().for_each(|group| part.serves(&group.station));
+            Adc { device, converter: None, reading: false, groups, part, failing: false, heard: None }
         };
         Self(devices.into_iter().enumerate().map(adc).collect())
     }
@@ -106,8 +107,13 @@ impl Converters {
     pub(super) fn close(&mut self) {
         for adc in &mut self.0 {
             (adc.converter, adc.reading, adc.failing) = (None, false, false);
-            adc.again.worked();
+            adc.part.worked();
         }
+    }
+
+    /// What becomes of each.
+    pub(super) fn parts(&mut self) -> impl Iterator<Item = &mut Part> {
+        self.0.iter_mut().map(|adc| &mut adc.part)
     }
 
     /// When one is due that is not being read.
@@ -133,6 +139,7 @@ impl Converters {
             if adc.reading || adc.due().is_none_or(|due| due > now) {
                 continue;
             }
+            adc.part.tried();
             if adc.converter.is_none()
                 && let Err(fault) = adc.open(hardware)
             {
@@ -167,7 +174,7 @@ impl Converters {
             if std::mem::take(&mut adc.failing) {
                 info!(device = %adc.device.name, "the converter answers again");
             }
-            adc.again.worked();
+            adc.part.worked();
             adc.converter = Some(converter);
             return;
         };
@@ -225,7 +232,7 @@ impl Adc {
     /// When it is to be read: at its first group's turn, not before its rest is over.
     fn due(&self) -> Option<Instant> {
         let turn = self.groups.iter().map(|group| group.due).min()?;
-        Some(self.again.due().map_or(turn, |rested| rested.max(turn)))
+        Some(self.part.due().map_or(turn, |rested| rested.max(turn)))
     }
 
     /// What is to be read now. Turns that have passed are left out; if they are many, they are a loss.
@@ -253,7 +260,7 @@ impl Adc {
             warn!(device = %self.device.name, bus = %self.device.bus, %fault, "a converter failed; the rest goes on");
         }
         self.converter = None;
-        self.again.failed();
+        self.part.failed();
         let now = Time::now();
         let since = self.heard.take().unwrap_or(now);
         let bad = self.tags().map(|tag| Reading::bad(tag, fault.status(), since, now));

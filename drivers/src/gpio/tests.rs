@@ -672,6 +672,50 @@ async fn a_converter_is_read_and_one_that_fails_is_bad_alone_and_made_anew() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn each_line_and_converter_has_a_breaker_that_is_told() {
+    let bench = Bench::with(&[4, 5]);
+    bench.pad(5, |pad| pad.refused = Some(Fault::Missing("taken by somebody else".to_owned())));
+    bench.state().volts =
+        [("adc1".to_owned(), Ok(0.5)), ("adc2".to_owned(), Err(Fault::NoAnswer("nobody".to_owned())))].into();
+    let mut config = metered(&["adc1", "adc2"]);
+    config.stations[0].inputs.push(input(9, 5, Setup::default(), None));
+    config.outputs = vec![Output { name: "lamp".into(), line: Line::Offset(4), active_low: false }];
+    config.stations[0].inputs.remove(0);
+    let mut client = bench.client(config);
+    client.connect().await.expect("it connects");
+    let (outlet, mut inlet) = outlet();
+    let told = outlet.clone();
+    let device = |name: &str| {
+        let devices = told.state().devices;
+        devices.into_iter().find(|device| &*device.name == name).unwrap_or_else(|| panic!("{name} is told"))
+    };
+    let script = async {
+        while told.state().devices.is_empty() || device("converter adc2").breaker.turns[1] < 3 {
+            inlet.next().await;
+        }
+        for name in ["input line 5", "converter adc2"] {
+            let device = device(name);
+            assert_eq!(device.breaker.state, crate::BreakerState::Open, "{name}");
+            assert!(device.breaker.turns[2] >= 3 && device.retries >= 2 && device.unanswered >= 3, "{device:?}");
+            assert_eq!(device.stations.len(), 1);
+        }
+        for name in ["output lamp", "converter adc1"] {
+            let device = device(name);
+            assert_eq!((device.breaker.state, device.unanswered), (crate::BreakerState::Closed, 0), "{name}");
+            assert!(device.requests > 0);
+        }
+        bench.state().volts.insert("adc2".to_owned(), Ok(2.0));
+        while device("converter adc2").breaker.state != crate::BreakerState::Closed {
+            inlet.next().await;
+        }
+    };
+    tokio::select! {
+        error = client.run(&outlet) => panic!("the link broke: {error}"),
+        () = script => {}
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn converters_need_no_chip_and_lines_need_no_bus() {
     let bench = Bench::with(&[4]);
     bench.state().volts.insert("adc1".to_owned(), Ok(1.0));
