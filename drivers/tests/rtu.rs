@@ -9,7 +9,7 @@ use std::time::Duration;
 use fieldbus::{Link, all_good, of};
 use gemba_drivers::modbus::{Address, Client, DataType, Group, Limits, Order, Table, Tag};
 use gemba_drivers::sim::rtu::{Mood, RtuBus};
-use gemba_drivers::survey::{Probed, Survey as _};
+use gemba_drivers::survey::{Probed, Scope, Survey as _};
 use gemba_drivers::{Batch, BreakerState, OwnStatus, Reading, Status, TagId, Validity, Value};
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_assert_eq, prop_oneof, proptest};
 use rig::{NO_ANSWER, Rig, TIMEOUT, config, endpoint, two};
@@ -35,6 +35,57 @@ async fn units_share_a_line_and_each_is_read() {
     }
     assert_eq!(rig.bus.functions(), [3]);
     assert_eq!(rig.device(1).name.as_ref(), "unit 2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_but_reads_ever_leaves_on_a_line() {
+    let every = |unit| {
+        let tag = |(address, id): (&str, u32)| {
+            let address: Address = address.parse().expect("an address");
+            let data_type = if address.table.is_bits() { DataType::Bool } else { DataType::U16 };
+            Tag::new(TagId(id), address, data_type)
+        };
+        let addresses = ["coil:0", "discrete:0", "input:0", "holding:0", "holding:1", "holding:2", "holding:40"];
+        Group { tags: addresses.into_iter().zip(0..).map(tag).collect(), ..two(unit, 0) }
+    };
+    let fill = |bus: &RtuBus| {
+        for table in Table::ALL {
+            bus.set(1, table, 0, &[1; 50]);
+        }
+    };
+    let (ours, theirs) = tokio::io::duplex(1024);
+    let bus = RtuBus::on(theirs);
+    fill(&bus);
+    // Splits, rests and joins; an address that nothing answers; garbled answers; a dead unit and its breaker.
+    bus.refuse(1, Table::Holding, 1, Some(2));
+    bus.ignore(1, Table::Holding, 40, true);
+    let dead = Group { tags: two(2, 10).tags, ..two(2, 10) };
+    let mut rig = Rig::over(Client::over(config(endpoint(), vec![every(1), dead]), ours), bus);
+    for mood in [Mood::Garbled, Mood::Short, Mood::WrongLength, Mood::Silent, Mood::Function(6), Mood::From(9)] {
+        rig.bus.next(mood);
+        for _ in 0..100 {
+            rig.next().await;
+        }
+    }
+    assert!(rig.device(1).breaker.turns[1] > 0, "it was tried again");
+    rig.bus.refuse(1, Table::Holding, 1, None);
+    for _ in 0..300 {
+        rig.next().await;
+    }
+    assert_eq!(rig.bus.functions(), [1, 2, 3, 4]);
+
+    // Looking at it without running.
+    let (ours, theirs) = tokio::io::duplex(1024);
+    let bus = RtuBus::on(theirs);
+    fill(&bus);
+    Client::over(config(endpoint(), vec![every(1)]), ours).probe(&mut |_| ()).await.expect("a link");
+    assert_eq!(bus.functions(), [1, 2, 3, 4]);
+    let (ours, theirs) = tokio::io::duplex(1024);
+    let bus = RtuBus::on(theirs);
+    fill(&bus);
+    let scope = Scope { station: "press-1".into(), listen: TIMEOUT, most: 300 };
+    Client::over(config(endpoint(), vec![every(1)]), ours).browse(&scope, &mut |_| ()).await.expect("registers");
+    assert_eq!(bus.functions(), [1, 2, 3, 4]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -206,6 +257,7 @@ async fn rtu_over_tcp_is_read_lost_and_found_again() {
     bus.always(1, None);
     link.until(|batch| all_good(batch).then_some(())).await;
     assert!(link.state().connects >= 2);
+    assert!(bus.functions().iter().all(|function| (1..=4).contains(function)), "{:?}", bus.functions());
 }
 
 #[tokio::test]
