@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use gemba_drivers::modbus::{Client, DataType, Endpoint, Group, Table, Tag};
 use gemba_drivers::sim::rtu::{Mood, RtuBus};
+use gemba_drivers::survey::{Probed, Survey as _};
 use gemba_drivers::{Batch, BreakerState, Status, TagId, Validity, Value};
 use rig::{NO_ANSWER, Rig, config, endpoint, two};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
@@ -349,4 +350,21 @@ async fn a_unit_that_is_slower_than_its_neighbours_is_found_all_the_same() {
         good += usize::from(batch.readings[0].tag == TagId(10) && batch.readings[0].validity == Validity::Good);
     }
     assert!(good >= 10, "{good}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_waits_for_no_dead_unit_longer_than_twice() {
+    let (ours, theirs) = tokio::io::duplex(1024);
+    let bus = RtuBus::on(theirs);
+    bus.set(2, Table::Holding, 0, &[7; 10]);
+    bus.ignore(2, Table::Holding, 3, true);
+    bus.ignore(2, Table::Holding, 4, true);
+    let groups = vec![holding(1, 0, 0..30), holding(2, 30, 0..10)];
+    let (began, mut told) = (Instant::now(), Vec::new());
+    let mut note = |one: Probed| told.push((one.reading.tag.0, one.reading.validity));
+    Client::over(config(endpoint(), groups), ours).probe(&mut note).await.expect("a link");
+    let silent = |tag: u32| tag < 30 || tag == 33 || tag == 34;
+    let expected = (0..40).map(|tag| (tag, if silent(tag) { NO_ANSWER } else { Validity::Good }));
+    assert_eq!(told, expected.collect::<Vec<_>>());
+    assert!(began.elapsed() < 8 * DEFAULT_TIMEOUT + Duration::from_secs(1), "{:?}", began.elapsed());
 }
