@@ -12,10 +12,11 @@ use super::analog::Converter;
 use super::config::{Channel, Device, Pins, Range, Station};
 use super::hardware::{Fault, Hardware};
 use super::part::Part;
-use crate::{Batch, Loss, Reading, TagId, Time, Value};
+use crate::beat::next_turn;
+use crate::{Batch, Reading, TagId, Time, Value};
 
-/// A group that was not read for so long beyond its turn has missed reads, which are a loss. Less is jitter.
-const LATE: Duration = Duration::from_secs(2);
+/// What is said of reads that were left out.
+const LEFT_OUT: &str = "GPIO: reads of a converter were left out, since the one before took too long";
 
 /// All of a link.
 pub(super) struct Converters(Vec<Adc>);
@@ -240,16 +241,11 @@ impl Adc {
         let mut wanted = Vec::new();
         for group in self.groups.iter_mut().filter(|group| group.due <= now) {
             wanted.extend_from_slice(&group.wanted);
-            let late = now.saturating_duration_since(group.due);
-            let missed = u32::try_from(late.as_nanos() / group.poll.as_nanos()).unwrap_or(u32::MAX);
-            group.due += group.poll.saturating_mul(missed.saturating_add(1));
+            let (turn, missed) = next_turn(group.due, group.poll, now);
+            group.due = turn;
             // While it failed its tags were bad, which says it already.
-            if missed > 0 && late >= LATE && !self.failing {
-                let (to, source) = (Time::now(), Arc::clone(&group.station));
-                let count = u64::from(missed).saturating_mul(group.wanted.len() as u64);
-                let reason = "GPIO: reads of a converter were left out, since the one before took too long".into();
-                batch.losses.push(Loss { source, from: to - late, to, count, reason });
-            }
+            let missed = missed.filter(|_| !self.failing);
+            batch.losses.extend(missed.map(|missed| missed.loss(&group.station, group.wanted.len(), LEFT_OUT)));
         }
         wanted
     }

@@ -39,17 +39,15 @@ use self::plan::Plan;
 use self::poll::{End, Polled, poll};
 use self::unit::{Bus, Unit};
 use self::wire::Wire;
-use crate::{
-    Batch, Driver, LinkError, Loss, Outlet, OwnStatus, Reading, Rung, Stale, Status, Stopped, TagId, Time, trace,
-};
+use crate::beat::next_turn;
+use crate::{Batch, Driver, LinkError, Outlet, OwnStatus, Reading, Rung, Stale, Status, Stopped, TagId, Time, trace};
 
 /// After so many questions in a row to which nothing came, and none of its units answered the last one, a connection is lost.
 const MOST_UNANSWERED: u32 = 2;
 /// What is doubtful in a poll is looked into no sooner than so long after it.
 const SOON: Duration = Duration::from_millis(500);
-/// A group that was not read for so long beyond its turn has missed polls, which are a loss. Less is jitter, of the
-/// device or of us.
-const LATE: Duration = Duration::from_secs(2);
+/// What is said of polls that were left out.
+const LEFT_OUT: &str = "Modbus: polls were left out, since the one before took too long";
 
 /// The driver.
 pub struct Client {
@@ -217,7 +215,8 @@ impl Driver for Client {
             let (turn, missed) = next_turn(due[next], plan.poll, now);
             // Polls of a unit that was away are no loss of their own: its tags were bad.
             let missed = missed.filter(|_| answered && !plan.silent);
-            let losses: Vec<_> = missed.map(|missed| missed_polls(plan, missed)).into_iter().collect();
+            let losses: Vec<_> =
+                missed.map(|missed| missed.loss(&plan.station, plan.slots.len(), LEFT_OUT)).into_iter().collect();
             due[next] = match end {
                 End::Whole if plan.has_doubts() => turn.min(self.bus.calm.unwrap_or(now).max(now + SOON)),
                 End::Whole => turn,
@@ -293,65 +292,9 @@ fn silent(outlet: &Outlet) -> LinkError {
     LinkError::Silent(Duration::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
 }
 
-/// Polls that were not made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Missed {
-    polls: u32,
-    span: Duration,
-}
-
-/// The group's next turn: on its own beat, with those left out that an overrun has passed; and those, if they are
-/// too many to be jitter.
-fn next_turn(due: Instant, every: Duration, now: Instant) -> (Instant, Option<Missed>) {
-    let every = every.max(Duration::from_millis(1));
-    let late = now.saturating_duration_since(due);
-    let polls = u32::try_from(late.as_nanos() / every.as_nanos()).unwrap_or(u32::MAX);
-    let turn = due + every.saturating_mul(polls.saturating_add(1));
-    (turn, (polls > 0 && late >= LATE).then_some(Missed { polls, span: late }))
-}
-
-/// What was not read is a loss, whoever was too slow: the device, another unit on the line, or the disk.
-fn missed_polls(plan: &Plan, Missed { polls, span }: Missed) -> Loss {
-    let now = Time::now();
-    let count = u64::from(polls).saturating_mul(plan.slots.len() as u64);
-    Loss {
-        source: plan.station.clone(),
-        from: now - span,
-        to: now,
-        count,
-        reason: "Modbus: polls were left out, since the one before took too long".into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_overrun_skips_beats_and_keeps_the_rhythm() {
-        let start = Instant::now();
-        let ms = Duration::from_millis;
-        let turn = |every, after| next_turn(start, every, start + after).0;
-        assert_eq!(turn(ms(100), ms(3)), start + ms(100));
-        assert_eq!(turn(ms(100), ms(100)), start + ms(200));
-        assert_eq!(turn(ms(100), ms(350)), start + ms(400));
-        assert_eq!(turn(Duration::ZERO, Duration::ZERO), start + ms(1), "never a busy loop");
-    }
-
-    #[test]
-    fn polls_that_were_left_out_are_a_loss_and_jitter_is_not() {
-        let start = Instant::now();
-        let ms = Duration::from_millis;
-        let missed = |every, after| next_turn(start, every, start + after).1.map(|missed| missed.polls);
-        assert_eq!(missed(ms(200), ms(150)), None);
-        assert_eq!(missed(ms(200), ms(1_999)), None);
-        assert_eq!(missed(ms(200), ms(2_050)), Some(10));
-        assert_eq!(missed(ms(3_600_000), ms(5_000)), None, "nothing was to be read meanwhile");
-
-        let plan = Plan::new(group(1, &["holding:0", "holding:1"]));
-        let loss = missed_polls(&plan, Missed { polls: 10, span: ms(2_050) });
-        assert_eq!((&*loss.source, loss.count, loss.to.since(loss.from)), ("press-1", 20, ms(2_050)));
-    }
 
     #[test]
     fn a_silent_unit_is_bad_from_its_last_answer_on() {
@@ -368,7 +311,8 @@ mod tests {
     fn silent_tags_are_asked_for_then_planned_anew_then_given_up() {
         let endpoint = Endpoint::Tcp { host: "press".to_owned(), port: 502 };
         let groups = vec![group(1, &["holding:0", "holding:1"]), group(2, &["holding:0"])];
-        let mut client = Client::new(Config { endpoint, timeout: LATE, pause: Duration::ZERO, groups });
+        let mut client =
+            Client::new(Config { endpoint, timeout: Duration::from_secs(2), pause: Duration::ZERO, groups });
         let (sender, _batches) = tokio::sync::mpsc::channel(1);
         let state = std::sync::Arc::new(tokio::sync::watch::Sender::new(crate::LinkState::new(Time::now())));
         let outlet = Outlet::new(sender, state);
