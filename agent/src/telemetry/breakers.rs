@@ -227,8 +227,12 @@ mod tests {
                 format!("gemba.link.breaker.transitions gemba.breaker.state=half_open {link} 0"),
                 format!("gemba.link.breaker.transitions gemba.breaker.state=open {link} 0"),
                 format!("gemba.device.breaker.state {of} 2"),
-                format!("gemba.device.breaker.transitions factory.station=press-2 gemba.breaker.state=closed {device} 0"),
-                format!("gemba.device.breaker.transitions factory.station=press-2 gemba.breaker.state=half_open {device} 0"),
+                format!(
+                    "gemba.device.breaker.transitions factory.station=press-2 gemba.breaker.state=closed {device} 0"
+                ),
+                format!(
+                    "gemba.device.breaker.transitions factory.station=press-2 gemba.breaker.state=half_open {device} 0"
+                ),
                 format!("gemba.device.breaker.transitions factory.station=press-2 gemba.breaker.state=open {device} 2"),
                 format!("gemba.device.requests {of} 14"),
                 format!("gemba.device.unanswered {of} 6"),
