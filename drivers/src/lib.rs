@@ -8,6 +8,8 @@
 //! ([`gpio::Switch`]), and Sparkplug nodes that may be asked for a birth.
 
 pub mod batch;
+#[cfg(any(feature = "modbus", feature = "gpio"))]
+mod beat;
 pub mod breaker;
 pub mod delivery;
 pub mod driver;

@@ -1,106 +1,20 @@
 //! The Modbus driver on a serial bus: slaves that are late, garbled or gone, and what their neighbours notice of it.
 
 mod fieldbus;
+mod rig;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use fieldbus::{Link, all_good, of};
-use gemba_drivers::modbus::{Address, Client, Config, DataType, Endpoint, Group, Limits, Line, Order, Table, Tag};
+use gemba_drivers::modbus::{Address, Client, DataType, Group, Limits, Order, Table, Tag};
 use gemba_drivers::sim::rtu::{Mood, RtuBus};
-use gemba_drivers::survey::{Probed, Survey as _};
-use gemba_drivers::{
-    Batch, BreakerState, DeviceState, Driver as _, LinkError, LinkState, Outlet, OwnStatus, Reading, Status, TagId,
-    Time, Validity, Value,
-};
+use gemba_drivers::survey::{Probed, Scope, Survey as _};
+use gemba_drivers::{Batch, BreakerState, OwnStatus, Reading, Status, TagId, Validity, Value};
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_assert_eq, prop_oneof, proptest};
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use rig::{NO_ANSWER, Rig, TIMEOUT, config, endpoint, two};
 use tokio::time::Instant;
 use tokio_serial::{SerialPort as _, SerialStream};
-
-const TIMEOUT: Duration = Duration::from_secs(1);
-
-fn endpoint() -> Endpoint {
-    Endpoint::Rtu { path: "/dev/ttyS0".to_owned(), line: Line::default() }
-}
-
-/// Holding registers 0 and 1 of a unit, ten a second.
-fn two(unit: u8, first_id: u32) -> Group {
-    let tag = |at: u16| {
-        let address = format!("holding:{at}").parse().expect("an address");
-        Tag::new(TagId(first_id + u32::from(at)), address, DataType::U16)
-    };
-    Group {
-        station: format!("press-{unit}").into(),
-        unit,
-        poll: Duration::from_millis(100),
-        timeout: TIMEOUT,
-        limits: Limits::default(),
-        tags: (0..2).map(tag).collect(),
-    }
-}
-
-fn config(endpoint: Endpoint, groups: Vec<Group>) -> Config {
-    Config { endpoint, timeout: TIMEOUT, pause: Duration::ZERO, groups }
-}
-
-/// A driver at one end of a line and slaves at the other, run without a supervisor.
-struct Rig {
-    bus: RtuBus,
-    batches: mpsc::Receiver<Batch>,
-    state: Arc<watch::Sender<LinkState>>,
-    task: JoinHandle<LinkError>,
-}
-
-impl Rig {
-    fn start(groups: Vec<Group>) -> Self {
-        let (ours, theirs) = tokio::io::duplex(1024);
-        let bus = RtuBus::on(theirs);
-        for group in &groups {
-            bus.set(group.unit, Table::Holding, 0, &[u16::from(group.unit) * 10, u16::from(group.unit) * 10 + 1]);
-        }
-        Self::over(Client::over(config(endpoint(), groups), ours), bus)
-    }
-
-    fn over(mut client: Client, bus: RtuBus) -> Self {
-        let (sender, batches) = mpsc::channel(64);
-        let state = Arc::new(watch::Sender::new(LinkState::new(Time::now())));
-        let outlet = Outlet::new(sender, Arc::clone(&state));
-        let task = tokio::spawn(async move { client.run(&outlet).await });
-        Self { bus, batches, state, task }
-    }
-
-    async fn next(&mut self) -> Batch {
-        tokio::time::timeout(Duration::from_secs(600), self.batches.recv()).await.expect("in time").expect("it runs")
-    }
-
-    /// The first batch of the unit whose first tag is `first` that is `wanted`.
-    async fn until(&mut self, first: u32, wanted: impl Fn(&Batch) -> bool) -> Batch {
-        loop {
-            let batch = self.next().await;
-            if batch.readings[0].tag == TagId(first) && wanted(&batch) {
-                return batch;
-            }
-        }
-    }
-
-    fn device(&self, at: usize) -> DeviceState {
-        self.state.borrow().devices[at].clone()
-    }
-
-    fn discarded(&self, at: usize, kind: &str) -> u64 {
-        let device = self.device(at);
-        device.discarded.iter().find(|(known, _)| *known == kind).expect("a kind").1
-    }
-}
-
-impl Drop for Rig {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
 
 /// What every good reading must say: nothing else is ever believed.
 fn assert_own(batch: &Batch) {
@@ -112,8 +26,6 @@ fn assert_own(batch: &Batch) {
     }
 }
 
-const NO_ANSWER: Validity = Validity::Bad(Status::Own(OwnStatus::NoAnswer));
-
 #[tokio::test(start_paused = true)]
 async fn units_share_a_line_and_each_is_read() {
     let mut rig = Rig::start(vec![two(1, 0), two(2, 2), two(3, 4)]);
@@ -123,6 +35,57 @@ async fn units_share_a_line_and_each_is_read() {
     }
     assert_eq!(rig.bus.functions(), [3]);
     assert_eq!(rig.device(1).name.as_ref(), "unit 2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_but_reads_ever_leaves_on_a_line() {
+    let every = |unit| {
+        let tag = |(address, id): (&str, u32)| {
+            let address: Address = address.parse().expect("an address");
+            let data_type = if address.table.is_bits() { DataType::Bool } else { DataType::U16 };
+            Tag::new(TagId(id), address, data_type)
+        };
+        let addresses = ["coil:0", "discrete:0", "input:0", "holding:0", "holding:1", "holding:2", "holding:40"];
+        Group { tags: addresses.into_iter().zip(0..).map(tag).collect(), ..two(unit, 0) }
+    };
+    let fill = |bus: &RtuBus| {
+        for table in Table::ALL {
+            bus.set(1, table, 0, &[1; 50]);
+        }
+    };
+    let (ours, theirs) = tokio::io::duplex(1024);
+    let bus = RtuBus::on(theirs);
+    fill(&bus);
+    // Splits, rests and joins; an address that nothing answers; garbled answers; a dead unit and its breaker.
+    bus.refuse(1, Table::Holding, 1, Some(2));
+    bus.ignore(1, Table::Holding, 40, true);
+    let dead = Group { tags: two(2, 10).tags, ..two(2, 10) };
+    let mut rig = Rig::over(Client::over(config(endpoint(), vec![every(1), dead]), ours), bus);
+    for mood in [Mood::Garbled, Mood::Short, Mood::WrongLength, Mood::Silent, Mood::Function(6), Mood::From(9)] {
+        rig.bus.next(mood);
+        for _ in 0..100 {
+            rig.next().await;
+        }
+    }
+    assert!(rig.device(1).breaker.turns[1] > 0, "it was tried again");
+    rig.bus.refuse(1, Table::Holding, 1, None);
+    for _ in 0..300 {
+        rig.next().await;
+    }
+    assert_eq!(rig.bus.functions(), [1, 2, 3, 4]);
+
+    // Looking at it without running.
+    let (ours, theirs) = tokio::io::duplex(1024);
+    let bus = RtuBus::on(theirs);
+    fill(&bus);
+    Client::over(config(endpoint(), vec![every(1)]), ours).probe(&mut |_| ()).await.expect("a link");
+    assert_eq!(bus.functions(), [1, 2, 3, 4]);
+    let (ours, theirs) = tokio::io::duplex(1024);
+    let bus = RtuBus::on(theirs);
+    fill(&bus);
+    let scope = Scope { station: "press-1".into(), listen: TIMEOUT, most: 300 };
+    Client::over(config(endpoint(), vec![every(1)]), ours).browse(&scope, &mut |_| ()).await.expect("registers");
+    assert_eq!(bus.functions(), [1, 2, 3, 4]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -176,6 +139,26 @@ async fn what_is_garbled_is_discarded_counted_and_asked_for_again() {
         assert_own(&rig.until(0, all_good).await);
         assert_eq!(rig.discarded(0, kind), 1, "{mood:?}");
         assert_eq!(rig.device(0).breaker.turns, [0; 3], "{mood:?}: one is no dead device");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adapter_that_hears_itself_is_no_noise() {
+    // One register's answer is shorter than the question; two registers' is longer.
+    for tags in [1, 2] {
+        let mut group = two(1, 0);
+        group.tags.truncate(tags);
+        let mut rig = Rig::start(vec![group, two(2, 2)]);
+        rig.bus.echo(true);
+        rig.bus.latency(Duration::from_millis(240));
+        for _ in 0..20 {
+            let batch = rig.next().await;
+            assert!(all_good(&batch), "{batch:?}");
+            assert_own(&batch);
+        }
+        let device = rig.device(0);
+        assert_eq!((device.unanswered, device.retries), (0, 0));
+        assert!(device.discarded.iter().all(|(_, count)| *count == 0), "{:?}", device.discarded);
     }
 }
 
@@ -274,6 +257,26 @@ async fn rtu_over_tcp_is_read_lost_and_found_again() {
     bus.always(1, None);
     link.until(|batch| all_good(batch).then_some(())).await;
     assert!(link.state().connects >= 2);
+    assert!(bus.functions().iter().all(|function| (1..=4).contains(function)), "{:?}", bus.functions());
+}
+
+#[tokio::test]
+async fn an_answer_of_before_a_reconnection_is_not_taken_for_one_of_after_it() {
+    let (bus, endpoint) = RtuBus::over_tcp().await.expect("a port");
+    bus.set(1, Table::Holding, 0, &[10, 11]);
+    let timeout = Duration::from_millis(1000);
+    let mut link = Link::start(Client::new(config(endpoint, vec![Group { timeout, ..two(1, 0) }])));
+    link.until(|batch| all_good(batch).then_some(())).await;
+    // The supervisor is back half a second after the second silence at the earliest, a second at the latest; what was said of
+    // that question comes when the next one may be out.
+    bus.next(Mood::Silent);
+    bus.next(Mood::Late(Duration::from_millis(1950)));
+    link.until_lost().await;
+    bus.latency(Duration::from_millis(600));
+    bus.set(1, Table::Holding, 0, &[500, 501]);
+    let next = link.until(|batch| all_good(batch).then(|| of(batch, 0))).await;
+    assert_eq!(next.value, Value::Int(500), "what it says now");
+    assert_eq!(link.state().connects, 2);
 }
 
 #[tokio::test]

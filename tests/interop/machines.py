@@ -150,6 +150,7 @@ class SerialLine:
         self.device, self.gateway = self.paths
         self.spoil = None  # what becomes of an answer: bytes to (delay in seconds, bytes) or None
         self.asked = []  # requests, as they went over the wire
+        self.held = [b"", b""]  # what came of a frame that is not whole yet, from the device and from the gateway
         self.absent = {9}  # units that nobody has; a pymodbus server answers for all
 
     def start(self):
@@ -159,20 +160,38 @@ class SerialLine:
 
     def _pump(self, side):
         try:
-            data = os.read(self.masters[side], 4096)
+            self.held[side] += os.read(self.masters[side], 4096)
         except OSError:
             return
+        while frame := self._frame(side):
+            self._pass_on(side, frame)
+
+    def _frame(self, side):
+        """The next whole frame: what one read brings may be a part of one, or more than one."""
+        held = self.held[side]
+        if side == 1:
+            length = 8  # every request for function 1 to 4
+        elif len(held) < 3:
+            return b""
+        else:
+            length = 5 if held[1] & 0x80 else 5 + held[2]
+        if len(held) < length:
+            return b""
+        self.held[side] = held[length:]
+        return held[:length]
+
+    def _pass_on(self, side, frame):
         other = self.masters[1 - side]
         if side == 1:
-            self.asked.append(data)
-            if data[0] not in self.absent:
-                os.write(other, data)
+            self.asked.append(frame)
+            if frame[0] not in self.absent:
+                os.write(other, frame)
             return
-        delay, data = self.spoil(data) if self.spoil else (0, data)
+        delay, frame = self.spoil(frame) if self.spoil else (0, frame)
         if delay:
-            asyncio.get_running_loop().call_later(delay, os.write, other, data)
+            asyncio.get_running_loop().call_later(delay, os.write, other, frame)
         else:
-            os.write(other, data)
+            os.write(other, frame)
 
     def stop(self):
         for master in self.masters:

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gemba_drivers::treat::clock::ClockState;
-use gemba_drivers::{BreakerView, LinkPhase, LinkState, Time, Value};
+use gemba_drivers::{BreakerView, DeviceState, LinkPhase, LinkState, Time, Value};
 use serde::{Serialize, Serializer};
 
 use super::View;
@@ -236,7 +236,12 @@ impl<'a> Station<'a> {
 
 /// Only where several share a link: else the link says it all.
 fn device<'a>(link: &'a LinkState, station: &str) -> Option<Device<'a>> {
-    let device = link.devices.iter().find(|device| device.stations.iter().any(|of| **of == *station))?;
+    let mut of_station = link.devices.iter().filter(|device| device.stations.iter().any(|of| **of == *station));
+    let first = of_station.next()?;
+    let worse = |worst: &'a DeviceState, next: &'a DeviceState| {
+        if next.breaker.state as u8 > worst.breaker.state as u8 { next } else { worst }
+    };
+    let device = of_station.fold(first, worse); // a station has many lines, but one unit
     let BreakerView { state, since, .. } = device.breaker;
     (link.devices.len() > 1).then(|| Device { name: &device.name, breaker: state.word(), breaker_since: since })
 }

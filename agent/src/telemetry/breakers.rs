@@ -11,6 +11,8 @@ use crate::telemetry::metric::{Kind, Metric, Number, Point};
 /// Attributes of a point, in order of name.
 type Attributes = Vec<(&'static str, Arc<str>)>;
 
+/// Of a device that is several stations, all of them: `press-1,press-2`.
+const STATION: &str = "factory.station";
 const DEVICE: &str = "gemba.device.name";
 const ENDPOINT: &str = "gemba.link.endpoint";
 const STATE: &str = "gemba.breaker.state";
@@ -27,10 +29,19 @@ pub fn metrics(links: &[(Arc<str>, watch::Receiver<LinkState>)], since: Time) ->
         all.connecting.entry(of_link.clone()).or_default().add(&link.connecting);
         all.link.add(&of_link, &link.breaker);
         for device in &link.devices {
-            all.device(vec![(DEVICE, Arc::clone(&device.name)), (ENDPOINT, Arc::clone(endpoint))], device);
+            all.device(of_device(endpoint, device), device);
         }
     }
     all.tell(since)
+}
+
+/// What tells a device: in order of name, and with all the stations that it is.
+fn of_device(endpoint: &Arc<str>, device: &DeviceState) -> Attributes {
+    let of = vec![(DEVICE, Arc::clone(&device.name)), (ENDPOINT, Arc::clone(endpoint))];
+    if device.stations.is_empty() {
+        return of;
+    }
+    with(&of, STATION, &device.stations.join(","))
 }
 
 #[derive(Default)]
@@ -130,11 +141,9 @@ impl Breakers {
     fn add(&mut self, of: &Attributes, breaker: &BreakerView) {
         let worst = self.states.0.entry(of.clone()).or_default();
         *worst = (*worst).max(breaker.state as u64);
-        // Most never turn: then there is nothing to tell.
-        if breaker.turns.iter().any(|turns| *turns > 0) {
-            for (state, turns) in BreakerState::ALL.iter().zip(breaker.turns) {
-                self.turns.add(with(of, STATE, state.word()), turns);
-            }
+        // From the start: of what begins with a one nobody sees that it rose.
+        for (state, turns) in BreakerState::ALL.iter().zip(breaker.turns) {
+            self.turns.add(with(of, STATE, state.word()), turns);
         }
     }
 }
@@ -205,24 +214,33 @@ mod tests {
                 })
             })
             .collect();
+        let link = "gemba.link.endpoint=tcp://a";
         let device = "gemba.device.name=unit 2 gemba.link.endpoint=tcp://a";
+        let of = format!("factory.station=press-2 {device}");
         assert_eq!(
             lines,
             [
                 "gemba.link.attempts gemba.link.endpoint=tcp://a 8".to_owned(),
                 "gemba.link.connect.duration gemba.link.endpoint=tcp://a 0 in 0".to_owned(),
                 "gemba.link.breaker.state gemba.link.endpoint=tcp://a 0".to_owned(),
-                format!("gemba.device.breaker.state {device} 2"),
-                format!("gemba.device.breaker.transitions gemba.breaker.state=closed {device} 0"),
-                format!("gemba.device.breaker.transitions gemba.breaker.state=half_open {device} 0"),
-                format!("gemba.device.breaker.transitions gemba.breaker.state=open {device} 2"),
-                format!("gemba.device.requests {device} 14"),
-                format!("gemba.device.unanswered {device} 6"),
-                format!("gemba.device.retries {device} 2"),
-                format!("gemba.device.retry.duration {device} 2 in 0.1"),
+                format!("gemba.link.breaker.transitions gemba.breaker.state=closed {link} 0"),
+                format!("gemba.link.breaker.transitions gemba.breaker.state=half_open {link} 0"),
+                format!("gemba.link.breaker.transitions gemba.breaker.state=open {link} 0"),
+                format!("gemba.device.breaker.state {of} 2"),
+                format!(
+                    "gemba.device.breaker.transitions factory.station=press-2 gemba.breaker.state=closed {device} 0"
+                ),
+                format!(
+                    "gemba.device.breaker.transitions factory.station=press-2 gemba.breaker.state=half_open {device} 0"
+                ),
+                format!("gemba.device.breaker.transitions factory.station=press-2 gemba.breaker.state=open {device} 2"),
+                format!("gemba.device.requests {of} 14"),
+                format!("gemba.device.unanswered {of} 6"),
+                format!("gemba.device.retries {of} 2"),
+                format!("gemba.device.retry.duration {of} 2 in 0.1"),
                 format!(
                     "gemba.device.discarded {} gemba.frame.kind=crc gemba.link.endpoint=tcp://a 4",
-                    "gemba.device.name=unit 2"
+                    "factory.station=press-2 gemba.device.name=unit 2"
                 ),
             ]
         );

@@ -8,14 +8,15 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::again::Again;
 use super::analog::Converter;
 use super::config::{Channel, Device, Pins, Range, Station};
 use super::hardware::{Fault, Hardware};
-use crate::{Batch, Loss, Reading, TagId, Time, Value};
+use super::part::Part;
+use crate::beat::next_turn;
+use crate::{Batch, Reading, TagId, Time, Value};
 
-/// A group that was not read for so long beyond its turn has missed reads, which are a loss. Less is jitter.
-const LATE: Duration = Duration::from_secs(2);
+/// What is said of reads that were left out.
+const LEFT_OUT: &str = "GPIO: reads of a converter were left out, since the one before took too long";
 
 /// All of a link.
 pub(super) struct Converters(Vec<Adc>);
@@ -26,7 +27,7 @@ struct Adc {
     converter: Option<Box<dyn Converter>>,
     reading: bool,
     groups: Vec<Group>,
-    again: Again,
+    part: Part,
     failing: bool,
     /// Its last answer.
     heard: Option<Time>,
@@ -64,7 +65,7 @@ pub(super) struct Told {
 
 impl Converters {
     pub(super) fn new(devices: Vec<Device>, stations: &[Station]) -> Self {
-        let adc = |(index, device)| {
+        let adc = |(index, device): (usize, Device)| {
             let of_station = |station: &Station| {
                 let mine = |channel: &&Channel| channel.device == index;
                 let wanted: Vec<_> = station
@@ -76,9 +77,10 @@ impl Converters {
                 let (station, poll) = (Arc::clone(&station.name), station.poll.max(Duration::from_millis(1)));
                 (!wanted.is_empty()).then(|| Group { station, poll, due: Instant::now(), wanted })
             };
-            let groups = stations.iter().filter_map(of_station).collect();
-            let again = Again::default();
-            Adc { device, converter: None, reading: false, groups, again, failing: false, heard: None }
+            let groups: Vec<Group> = stations.iter().filter_map(of_station).collect();
+            let mut part = Part::new(format!("converter {}", device.name));
+            groups.iter().for_each(|group| part.serves(&group.station));
+            Adc { device, converter: None, reading: false, groups, part, failing: false, heard: None }
         };
         Self(devices.into_iter().enumerate().map(adc).collect())
     }
@@ -106,8 +108,13 @@ impl Converters {
     pub(super) fn close(&mut self) {
         for adc in &mut self.0 {
             (adc.converter, adc.reading, adc.failing) = (None, false, false);
-            adc.again.worked();
+            adc.part.worked();
         }
+    }
+
+    /// What becomes of each.
+    pub(super) fn parts(&mut self) -> impl Iterator<Item = &mut Part> {
+        self.0.iter_mut().map(|adc| &mut adc.part)
     }
 
     /// When one is due that is not being read.
@@ -133,6 +140,7 @@ impl Converters {
             if adc.reading || adc.due().is_none_or(|due| due > now) {
                 continue;
             }
+            adc.part.tried();
             if adc.converter.is_none()
                 && let Err(fault) = adc.open(hardware)
             {
@@ -167,7 +175,7 @@ impl Converters {
             if std::mem::take(&mut adc.failing) {
                 info!(device = %adc.device.name, "the converter answers again");
             }
-            adc.again.worked();
+            adc.part.worked();
             adc.converter = Some(converter);
             return;
         };
@@ -225,7 +233,7 @@ impl Adc {
     /// When it is to be read: at its first group's turn, not before its rest is over.
     fn due(&self) -> Option<Instant> {
         let turn = self.groups.iter().map(|group| group.due).min()?;
-        Some(self.again.due().map_or(turn, |rested| rested.max(turn)))
+        Some(self.part.due().map_or(turn, |rested| rested.max(turn)))
     }
 
     /// What is to be read now. Turns that have passed are left out; if they are many, they are a loss.
@@ -233,16 +241,11 @@ impl Adc {
         let mut wanted = Vec::new();
         for group in self.groups.iter_mut().filter(|group| group.due <= now) {
             wanted.extend_from_slice(&group.wanted);
-            let late = now.saturating_duration_since(group.due);
-            let missed = u32::try_from(late.as_nanos() / group.poll.as_nanos()).unwrap_or(u32::MAX);
-            group.due += group.poll.saturating_mul(missed.saturating_add(1));
+            let (turn, missed) = next_turn(group.due, group.poll, now);
+            group.due = turn;
             // While it failed its tags were bad, which says it already.
-            if missed > 0 && late >= LATE && !self.failing {
-                let (to, source) = (Time::now(), Arc::clone(&group.station));
-                let count = u64::from(missed).saturating_mul(group.wanted.len() as u64);
-                let reason = "GPIO: reads of a converter were left out, since the one before took too long".into();
-                batch.losses.push(Loss { source, from: to - late, to, count, reason });
-            }
+            let missed = missed.filter(|_| !self.failing);
+            batch.losses.extend(missed.map(|missed| missed.loss(&group.station, group.wanted.len(), LEFT_OUT)));
         }
         wanted
     }
@@ -253,7 +256,7 @@ impl Adc {
             warn!(device = %self.device.name, bus = %self.device.bus, %fault, "a converter failed; the rest goes on");
         }
         self.converter = None;
-        self.again.failed();
+        self.part.failed();
         let now = Time::now();
         let since = self.heard.take().unwrap_or(now);
         let bad = self.tags().map(|tag| Reading::bad(tag, fault.status(), since, now));

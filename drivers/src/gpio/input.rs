@@ -6,10 +6,10 @@ use std::task::{Context, Poll};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::again::Again;
 use super::config::{Edges, Line, Setup};
 use super::debounce::Debounce;
 use super::hardware::{Ask, Edge, Fault, Hardware, Input, LineInfo};
+use super::part::Part;
 use crate::{Batch, Loss, OwnStatus, Reading, Status, TagId, Time, Value};
 
 /// What is said of edges that found the kernel's queue full.
@@ -23,7 +23,7 @@ pub(super) struct Pin {
     setup: Setup,
     tags: Vec<Tag>,
     held: Option<Held>,
-    again: Again,
+    pub(super) part: Part,
     /// Edges taken from the kernel and not told yet.
     edges: Vec<Edge>,
     /// Why the line failed, until that is told.
@@ -64,11 +64,12 @@ struct Held {
 
 impl Pin {
     pub(super) fn new(line: Line, setup: Setup) -> Self {
-        let (tags, edges, again) = (Vec::new(), Vec::new(), Again::default());
-        Self { line, setup, tags, held: None, again, edges, broke: None, fault: None, heard: None }
+        let (tags, edges, part) = (Vec::new(), Vec::new(), Part::new(format!("input {line}")));
+        Self { line, setup, tags, held: None, part, edges, broke: None, fault: None, heard: None }
     }
 
     pub(super) fn add(&mut self, id: TagId, station: Arc<str>, count: Option<Edges>) {
+        self.part.serves(&station);
         let count = count.map(|edges| Count { edges, so_far: 0 });
         self.tags.push(Tag { id, station, count });
     }
@@ -95,10 +96,11 @@ impl Pin {
         lines: &Result<Vec<LineInfo>, Fault>,
     ) -> Result<(), Fault> {
         self.close();
+        self.part.tried();
         let outcome = self.take_line(hardware, lines);
         match &outcome {
-            Ok(()) => self.again.worked(),
-            Err(_) => self.again.failed(),
+            Ok(()) => self.part.worked(),
+            Err(_) => self.part.failed(),
         }
         self.fault = outcome.clone().err();
         outcome
@@ -214,7 +216,7 @@ impl Pin {
 
     /// When it wants attention without an edge: a level that has lasted, or the line tried again.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.held.as_ref().map_or_else(|| self.again.due(), |held| held.wake)
+        self.held.as_ref().map_or_else(|| self.part.due(), |held| held.wake)
     }
 
     /// A level that waits may have lasted.
@@ -284,7 +286,7 @@ impl Pin {
     /// The line failed and rests until it is tried again; every tag is bad.
     pub(super) fn fail(&mut self, fault: Fault, now: Time) -> Vec<Reading> {
         self.close();
-        self.again.failed();
+        self.part.failed();
         self.fault = Some(fault);
         self.bad(now)
     }

@@ -12,7 +12,6 @@
 //! A converter is read on a thread for blocking work: a transfer cannot be awaited, and one on a bus that hangs takes as long
 //! as the bus's driver allows, mostly a second. Each has at most one such thread. One that fails is made anew after a rest.
 
-mod again;
 mod analog;
 mod config;
 mod converters;
@@ -21,6 +20,7 @@ mod hardware;
 mod input;
 mod kernel;
 mod output;
+mod part;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -41,12 +41,12 @@ use tracing::warn;
 pub use config::{Bias, Bus, Channel, Config, Device, Edges, Input, Line, Model, Output, Pins, Range, Setup, Station};
 pub use output::{Lamp, Switch};
 
-use self::again::Again;
 use self::converters::Converters;
 use self::hardware::{Fault, Hardware, LineInfo};
 use self::input::{Pin, find};
 use self::kernel::Kernel;
 use self::output::Switched;
+use self::part::Part;
 use crate::{Batch, Driver, LinkError, Outlet, Rung, Stale, Stopped, TagId, Time};
 
 /// How often lines are looked at when no station says.
@@ -68,7 +68,7 @@ struct Driven {
     line: Line,
     active_low: bool,
     held: Option<Box<dyn Switched>>,
-    again: Again,
+    part: Part,
 }
 
 impl Client {
@@ -149,18 +149,18 @@ impl Client {
         let mut stale = pin!(outlet.stale());
         let mut reads = FuturesUnordered::new();
         let mut batch = self.stand(Time::now());
+        outlet.update(|link| link.devices = self.parts().map(|part| part.told().clone()).collect());
         let mut look = Instant::now() + self.look;
         loop {
-            if !batch.is_empty() {
-                let told = std::mem::take(&mut batch);
-                outlet.deliver(told).await.map_err(|stopped: Stopped| LinkError::Broken(stopped.to_string()))?;
-            }
+            tell(outlet, &mut batch).await?;
             reads.extend(self.converters.start(&mut *self.hardware, &mut batch));
             if !batch.readings.is_empty() {
                 continue; // a bus that cannot be opened
             }
+            self.tell_parts(outlet);
             let due = self.due().map_or(look, |due| due.min(look));
             let pins = &mut self.pins;
+            let mut over = Ok(());
             tokio::select! {
                 () = poll_fn(|context| any_edge(pins, context)) => self.tell_edges(&mut batch),
                 Some(read) = reads.next() => self.converters.take(read, &mut batch),
@@ -170,7 +170,7 @@ impl Client {
                 }
                 silent = &mut stale => {
                     stale.set(outlet.stale());
-                    self.rouse(&silent, outlet, &mut batch)?;
+                    over = self.rouse(&silent, outlet, &mut batch);
                 }
                 () = sleep_until(due) => {
                     self.wake(&mut batch);
@@ -185,7 +185,11 @@ impl Client {
                 // Its tags are told as lost by the supervisor.
                 let why =
                     self.hardware.lines().err().map_or_else(|| "no line is left".to_owned(), |fault| fault.to_string());
-                return Err(LinkError::Broken(why));
+                over = Err(LinkError::Broken(why));
+            }
+            if let Err(error) = over {
+                tell(outlet, &mut batch).await?; // edges that came before the end are parts that were made
+                return Err(error);
             }
         }
     }
@@ -195,10 +199,30 @@ impl Client {
         Batch { readings: self.pins.iter_mut().flat_map(|pin| pin.stand(now)).collect(), ..Batch::default() }
     }
 
+    /// Lines, outputs and converters, each of which can fail for itself.
+    fn parts(&mut self) -> impl Iterator<Item = &mut Part> {
+        let pins = self.pins.iter_mut().map(|pin| &mut pin.part);
+        let outputs = self.outputs.iter_mut().map(|output| &mut output.part);
+        pins.chain(outputs).chain(self.converters.parts())
+    }
+
+    /// Tells how each of them stands, if something has changed.
+    fn tell_parts(&mut self, outlet: &Outlet) {
+        if self.parts().any(|part| part.has_news()) {
+            let parts = self.parts();
+            outlet.note(|link| {
+                parts.zip(&mut link.devices).fold(false, |turned, (part, device)| {
+                    let before = std::mem::replace(&mut *device, part.told().clone());
+                    turned | (before.breaker.state != device.breaker.state)
+                })
+            });
+        }
+    }
+
     /// When something is due besides the next look.
     fn due(&self) -> Option<Instant> {
         let pins = self.pins.iter().filter_map(Pin::due);
-        let outputs = self.outputs.iter().filter_map(|output| output.again.due());
+        let outputs = self.outputs.iter().filter_map(|output| output.part.due());
         pins.chain(outputs).chain(self.converters.due()).min()
     }
 
@@ -228,7 +252,7 @@ impl Client {
             }
         }
         for (index, output) in self.outputs.iter_mut().enumerate() {
-            if rested(output.again.due()) {
+            if rested(output.part.due()) {
                 let hardware = &mut *self.hardware;
                 let lines = lines.get_or_insert_with(|| hardware.lines());
                 if output.open(hardware, lines).is_ok() {
@@ -283,6 +307,15 @@ impl Client {
     }
 }
 
+/// Hands over what there is.
+async fn tell(outlet: &Outlet, batch: &mut Batch) -> Result<(), LinkError> {
+    if batch.is_empty() {
+        return Ok(());
+    }
+    let told = std::mem::take(batch);
+    outlet.deliver(told).await.map_err(|stopped: Stopped| LinkError::Broken(stopped.to_string()))
+}
+
 /// Ready when the kernel told of any line; every line was asked then, so that a busy one hides no other.
 fn any_edge(pins: &mut [Pin], context: &mut std::task::Context<'_>) -> Poll<()> {
     let told = pins.iter_mut().map(|pin| pin.poll(context)).filter(Poll::is_ready).count();
@@ -299,21 +332,23 @@ fn settle(pin: &mut Pin, outcome: Result<(), Fault>, now: Time, batch: &mut Batc
 
 impl Driven {
     fn new(Output { name, line, active_low }: Output) -> Self {
-        Self { name, line, active_low, held: None, again: Again::default() }
+        let part = Part::new(format!("output {name}"));
+        Self { name, line, active_low, held: None, part }
     }
 
     /// Takes the line; it is off then.
     fn open(&mut self, hardware: &mut dyn Hardware, lines: &Result<Vec<LineInfo>, Fault>) -> Result<(), Fault> {
         self.held = None;
+        self.part.tried();
         let taken = find(lines, &self.line).and_then(|offset| hardware.output(offset, self.active_low));
         match taken {
             Ok(lamp) => {
                 self.held = Some(lamp);
-                self.again.worked();
+                self.part.worked();
                 Ok(())
             }
             Err(fault) => {
-                self.again.failed();
+                self.part.failed();
                 Err(fault)
             }
         }
@@ -324,7 +359,7 @@ impl Driven {
         if let Err(error) = lamp.set(on) {
             warn!(output = %self.name, error, "an output failed");
             self.held = None;
-            self.again.failed();
+            self.part.failed();
         }
     }
 }

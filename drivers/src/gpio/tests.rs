@@ -13,7 +13,7 @@ use super::hardware::{Ask, Edge, Fault, Hardware, LineInfo};
 use super::output::Switched;
 use super::*;
 use crate::survey::{Offered, Scope, Survey};
-use crate::{LinkState, Loss, OwnStatus, Reading, Status, Validity, Value};
+use crate::{LinkState, Loss, OwnStatus, Reading, Status, Validity, Value, treat};
 
 const MS: i64 = 1_000_000;
 
@@ -32,6 +32,8 @@ struct State {
     /// What a converter says, by its name.
     volts: BTreeMap<String, Result<f64, Fault>>,
     opened: usize,
+    /// The next converter that is asked says nothing until the other end is dropped.
+    jam: Option<std::sync::mpsc::Receiver<()>>,
 }
 
 #[derive(Default)]
@@ -152,14 +154,15 @@ impl hardware::Input for Wire {
     fn poll_edges(&mut self, context: &mut Context<'_>, edges: &mut Vec<Edge>) -> Poll<Result<(), Fault>> {
         let mut state = self.bench.state();
         let pad = state.lines.get_mut(&self.offset).expect("it is there");
+        let told = !pad.queue.is_empty();
+        edges.extend(pad.queue.drain(..)); // what came before it broke is still there
         if let Some(broken) = &pad.broken {
             return Poll::Ready(Err(broken.clone()));
         }
-        if pad.queue.is_empty() {
+        if !told {
             pad.waker = Some(context.waker().clone());
             return Poll::Pending;
         }
-        edges.extend(pad.queue.drain(..));
         Poll::Ready(Ok(()))
     }
 }
@@ -199,6 +202,8 @@ struct Meter {
 
 impl Converter for Meter {
     fn volts(&mut self, pins: Pins, _: Range) -> Result<f64, Fault> {
+        let jam = self.bench.state().jam.take();
+        jam.map(|jam| jam.recv());
         let volts = self.bench.state().volts[&self.name].clone()?;
         let Pins::Single(input) = pins else { panic!("single ones here") };
         Ok(volts + f64::from(input))
@@ -556,6 +561,21 @@ async fn a_chip_that_is_pulled_out_is_a_lost_link() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn parts_that_were_made_until_the_chip_went_are_counted() {
+    let bench = Bench::with(&[4]);
+    let mut client = bench.client(config(&[(4, Some(Edges::Rising))]));
+    client.connect().await.expect("it connects");
+    let gone = Fault::Missing("/dev/gpiochip2 is not there".to_owned());
+    bench.edge(4, true, 10);
+    bench.state().gone = Some(gone.clone());
+    bench.pad(4, |pad| pad.broken = Some(gone));
+    let (outlet, mut inlet) = outlet();
+    timeout(Duration::from_secs(60), client.run(&outlet)).await.expect("it notices");
+    assert_eq!(inlet.of(0).await.0, Value::Int(0));
+    assert_eq!(inlet.of(0).await, (Value::Int(1), 10));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_interrupt_is_found_and_an_edge_on_its_way_is_not_one() {
     let bench = Bench::with(&[4]);
     let mut client = bench.client(config(&[(4, None)]));
@@ -652,6 +672,50 @@ async fn a_converter_is_read_and_one_that_fails_is_bad_alone_and_made_anew() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn each_line_and_converter_has_a_breaker_that_is_told() {
+    let bench = Bench::with(&[4, 5]);
+    bench.pad(5, |pad| pad.refused = Some(Fault::Missing("taken by somebody else".to_owned())));
+    bench.state().volts =
+        [("adc1".to_owned(), Ok(0.5)), ("adc2".to_owned(), Err(Fault::NoAnswer("nobody".to_owned())))].into();
+    let mut config = metered(&["adc1", "adc2"]);
+    config.stations[0].inputs.push(input(9, 5, Setup::default(), None));
+    config.outputs = vec![Output { name: "lamp".into(), line: Line::Offset(4), active_low: false }];
+    config.stations[0].inputs.remove(0);
+    let mut client = bench.client(config);
+    client.connect().await.expect("it connects");
+    let (outlet, mut inlet) = outlet();
+    let told = outlet.clone();
+    let device = |name: &str| {
+        let devices = told.state().devices;
+        devices.into_iter().find(|device| &*device.name == name).unwrap_or_else(|| panic!("{name} is told"))
+    };
+    let script = async {
+        while told.state().devices.is_empty() || device("converter adc2").breaker.turns[1] < 3 {
+            inlet.next().await;
+        }
+        for name in ["input line 5", "converter adc2"] {
+            let device = device(name);
+            assert_eq!(device.breaker.state, crate::BreakerState::Open, "{name}");
+            assert!(device.breaker.turns[2] >= 3 && device.retries >= 2 && device.unanswered >= 3, "{device:?}");
+            assert_eq!(device.stations.len(), 1);
+        }
+        for name in ["output lamp", "converter adc1"] {
+            let device = device(name);
+            assert_eq!((device.breaker.state, device.unanswered), (crate::BreakerState::Closed, 0), "{name}");
+            assert!(device.requests > 0);
+        }
+        bench.state().volts.insert("adc2".to_owned(), Ok(2.0));
+        while device("converter adc2").breaker.state != crate::BreakerState::Closed {
+            inlet.next().await;
+        }
+    };
+    tokio::select! {
+        error = client.run(&outlet) => panic!("the link broke: {error}"),
+        () = script => {}
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn converters_need_no_chip_and_lines_need_no_bus() {
     let bench = Bench::with(&[4]);
     bench.state().volts.insert("adc1".to_owned(), Ok(1.0));
@@ -694,6 +758,43 @@ async fn silent_tags_are_looked_at_and_then_taken_anew_and_then_given_up() {
     }
     let given_up = client.rouse(&stale(Rung::Reconnect), &outlet, &mut Batch::default());
     assert!(matches!(given_up, Err(LinkError::Silent(_))));
+}
+
+#[tokio::test]
+async fn a_bus_that_hangs_is_looked_into_told_and_given_up_and_ends_with_data() {
+    let bench = Bench::default();
+    bench.state().volts = [("adc1".to_owned(), Ok(0.5))].into();
+    let mut config = metered(&["adc1"]);
+    config.stations[0].inputs.clear();
+    config.stations[0].poll = Duration::from_secs(3_600);
+    let options = treat::Options { max_age: Some(Duration::from_millis(300)), ..treat::Options::default() };
+    let treated = [1, 2].map(|tag| (TagId(tag), options.clone())).into();
+    let station = treat::Station { name: "press-1".into(), tags: 1..3, treated, max_clock_skew: None };
+    let (outlet, mut inlet) = outlet();
+    let outlet = outlet.treating(treat::Treatment::new(&treat::Plan { stations: vec![station] }));
+    let (told, stop) = (outlet.clone(), tokio_util::sync::CancellationToken::new());
+    let link = crate::supervisor::supervise(bench.client(config), "chip".into(), outlet, stop.clone());
+    let link = tokio::spawn(link);
+
+    assert_eq!(inlet.of(1).await.0, Value::Float(0.5));
+    // Read once an hour, and asked for at half its age.
+    bench.state().volts.insert("adc1".to_owned(), Ok(0.7));
+    while inlet.of(1).await.0 != Value::Float(0.7) {}
+    assert_eq!(told.state().connects, 1);
+
+    let (hold, jam) = std::sync::mpsc::channel();
+    bench.state().jam = Some(jam);
+    let mut said = Vec::new();
+    while said.last() != Some(&Some(OwnStatus::LinkLost)) {
+        said.push(own(inlet.bad(1).await.validity));
+    }
+    assert_eq!(said, [Some(OwnStatus::Stale), Some(OwnStatus::LinkLost)]);
+    // Over the new link it is read by another thread, whatever became of the one that hangs.
+    while inlet.of(1).await.0 != Value::Float(0.7) {}
+    assert_eq!(told.state().connects, 2);
+    drop(hold);
+    stop.cancel();
+    link.await.expect("it ends well");
 }
 
 #[tokio::test]

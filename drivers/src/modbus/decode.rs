@@ -59,7 +59,7 @@ fn text(bytes: impl Iterator<Item = u8>, length: u16) -> Result<Value, OwnStatus
 }
 
 /// What else the same registers may be: 32 and 64 bits in the other orders, 16 bits as the other sign and the other byte
-/// order, each by the options that say so. What cannot be decoded is no suggestion.
+/// order, each by the options that say so. What cannot be decoded, and what no machine measures, is no suggestion.
 pub(super) fn otherwise(tag: &Tag, words: &[u16]) -> Vec<(String, Value)> {
     if tag.address.table.is_bits() || tag.address.bit.is_some() {
         return Vec::new();
@@ -70,7 +70,7 @@ pub(super) fn otherwise(tag: &Tag, words: &[u16]) -> Vec<(String, Value)> {
     let mut try_out = |other: Tag, said: String| {
         if other != *tag
             && let Ok(value) = decode(&other, words)
-            && !matches!(value, Value::Float(real) if !real.is_finite())
+            && !matches!(value, Value::Float(real) if !is_plausible(real))
         {
             found.push((said, value));
         }
@@ -97,6 +97,11 @@ pub(super) fn otherwise(tag: &Tag, words: &[u16]) -> Vec<(String, Value)> {
             .for_each(|order| try_out(like(tag.data_type, order), format!("order: {}", order.letters()))),
     }
     found
+}
+
+/// Whether a machine may measure it. Bytes in the wrong order are mostly numbers with hundreds of digits.
+fn is_plausible(real: f64) -> bool {
+    real == 0.0 || (1e-30..=1e30).contains(&real.abs())
 }
 
 #[cfg(test)]
@@ -219,5 +224,14 @@ mod tests {
         assert_eq!(said, expected.map(|(order, value)| (order.to_owned(), Value::Int(value))));
         let nan = otherwise(&tag(DataType::F32, "ABCD"), &[0x3F80, 0x7FC0]);
         assert!(!nan.iter().any(|(order, _)| order == "order: CDAB"), "{nan:?}");
+    }
+
+    #[test]
+    fn what_no_machine_measures_is_no_suggestion() {
+        // 123.456, low word first.
+        let said = otherwise(&tag(DataType::F64, "ABCD"), &[0xBE77, 0x1A9F, 0xDD2F, 0x405E]);
+        assert_eq!(said, [("order: CDAB".to_owned(), Value::Float(123.456))]);
+        let zero = otherwise(&tag(DataType::F64, "ABCD"), &[0; 4]);
+        assert_eq!(zero.len(), 3, "nothing is something");
     }
 }

@@ -231,7 +231,7 @@ impl Asked {
 }
 
 /// The frame that `bytes` begins with: an answer to function 1 to 4, or a refusal, with the right CRC.
-fn frame_at(bytes: &[u8]) -> Option<&[u8]> {
+pub(super) fn frame_at(bytes: &[u8]) -> Option<&[u8]> {
     let length = match *bytes {
         [_, 1..=4, count, ..] => 5 + usize::from(count),
         [_, said, ..] if said & 0x80 != 0 => 5,

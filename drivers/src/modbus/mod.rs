@@ -9,9 +9,10 @@
 //! when one is answered again the reads are joined again. A frame that is not the answer is discarded and counted
 //! (`frame.rs`), and the answer is waited for until the timeout.
 //!
-//! One unit may be dead while others live. So a unit that does not answer in time is bad by itself, and a breaker keeps it
-//! from taking more than a tenth of the bus's time (`unit.rs`). Over TCP the others go on over a new connection, since many a
-//! gateway is stuck with the question; the link is lost when no unit answers any more. A serial line is not lost by silence.
+//! One unit may be dead while others live, and one address of a unit may be answered by nothing at all. So a unit that does not
+//! answer in time is bad by itself, as is a read to which nothing comes from a unit that answers others, and no more than a
+//! tenth of the bus's time is waited for either (`unit.rs`). The link stands meanwhile; it is lost when no unit answers any
+//! more, and made anew by the supervisor. A serial line is not lost by silence.
 
 mod config;
 mod decode;
@@ -35,16 +36,18 @@ pub use frame::Oddity;
 pub(crate) use frame::crc;
 
 use self::plan::Plan;
-use self::poll::poll;
+use self::poll::{End, Polled, poll};
 use self::unit::{Bus, Unit};
-use self::wire::{Failure, Wire};
-use crate::{
-    Batch, Driver, LinkError, Loss, Outlet, OwnStatus, Reading, Rung, Stale, Status, Stopped, TagId, Time, trace,
-};
+use self::wire::Wire;
+use crate::beat::next_turn;
+use crate::{Batch, Driver, LinkError, Outlet, OwnStatus, Reading, Rung, Stale, Status, Stopped, TagId, Time, trace};
 
-/// A group that was not read for so long beyond its turn has missed polls, which are a loss. Less is jitter, of the
-/// device or of us.
-const LATE: Duration = Duration::from_secs(2);
+/// After so many questions in a row to which nothing came, and none of its units answered the last one, a connection is lost.
+const MOST_UNANSWERED: u32 = 2;
+/// What is doubtful in a poll is looked into no sooner than so long after it.
+const SOON: Duration = Duration::from_millis(500);
+/// What is said of polls that were left out.
+const LEFT_OUT: &str = "Modbus: polls were left out, since the one before took too long";
 
 /// The driver.
 pub struct Client {
@@ -61,7 +64,8 @@ impl Client {
     /// A driver for `config`; nothing is connected yet.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        let Config { endpoint, timeout, pause, groups } = config;
+        let Config { endpoint, timeout, pause, mut groups } = config;
+        groups.retain(|group| !group.tags.is_empty()); // nobody asks, so nobody answers
         let mut ids: Vec<u8> = groups.iter().map(|group| group.unit).collect();
         ids.sort_unstable();
         ids.dedup();
@@ -96,19 +100,44 @@ impl Client {
         self.units.iter().position(|unit| unit.id == id).expect("every plan has its unit")
     }
 
-    /// The plan whose turn comes first, and when.
+    /// The plan whose turn comes first, and when. Of those that wait for one unit the one that has waited longest.
     fn next(&self, due: &[Instant]) -> Option<(usize, Instant)> {
         let turn = |at: usize| {
-            let ready = self.units[self.unit(self.plans[at].unit)].ready(self.bus.calm);
+            let ready = self.units[self.unit(self.plans[at].unit)].ready(&self.bus);
             ready.map_or(due[at], |ready| ready.max(due[at]))
         };
-        (0..due.len()).map(|at| (at, turn(at))).min_by_key(|(_, turn)| *turn)
+        (0..due.len()).map(|at| (at, turn(at))).min_by_key(|(at, turn)| (*turn, due[*at]))
+    }
+
+    /// How long until the first turn of a unit that answers, other than `id`.
+    fn spare(&self, due: &[Instant], id: u8) -> Option<Duration> {
+        let now = Instant::now();
+        let waits = |plan: &Plan| plan.unit != id && self.units[self.unit(plan.unit)].answers();
+        let turns = self.plans.iter().zip(due).filter(|(plan, _)| waits(plan));
+        turns.map(|(_, due)| due.saturating_duration_since(now)).min()
+    }
+
+    /// The link is lost: no unit answers any more. A serial line is there as long as it can be written to.
+    fn is_lost(&self) -> bool {
+        let lives_by_answers = !matches!(self.endpoint, Endpoint::Rtu { .. });
+        lives_by_answers && self.bus.unanswered >= MOST_UNANSWERED && self.units.iter().all(|unit| unit.silent)
+    }
+
+    /// Unit `id` answers again: all that is read of it is read at once.
+    fn is_back(&mut self, id: u8, due: &mut [Instant]) {
+        let now = Instant::now();
+        for (plan, due) in self.plans.iter_mut().zip(due).filter(|(plan, _)| plan.unit == id) {
+            plan.trust();
+            if plan.silent {
+                *due = now.min(*due);
+            }
+        }
     }
 
     /// Does what the ladder of silence asks for. `Err` gives the link up.
-    fn treat(&mut self, stale: &Stale, due: &mut [Instant]) -> Result<(), LinkError> {
+    fn treat(&mut self, stale: &Stale, outlet: &Outlet, due: &mut [Instant]) -> Result<(), LinkError> {
         if stale.rung == Rung::Reconnect {
-            return Err(LinkError::Silent(self.timeout));
+            return Err(silent(outlet));
         }
         let now = Instant::now();
         for (plan, due) in self.plans.iter_mut().zip(due) {
@@ -121,11 +150,6 @@ impl Client {
         }
         Ok(())
     }
-
-    /// Whether the link is lost when no unit answers. A serial line is there as long as it can be written to.
-    fn lives_by_answers(&self) -> bool {
-        !matches!(self.endpoint, Endpoint::Rtu { .. })
-    }
 }
 
 impl Driver for Client {
@@ -137,8 +161,9 @@ impl Driver for Client {
         self.close().await;
         self.wire = Some(Wire::connect(&self.endpoint, self.timeout, self.pause).await?);
         self.plans.iter_mut().for_each(Plan::begin);
-        self.units.iter_mut().for_each(|unit| unit.begin(Instant::now()));
-        self.bus.calm = None;
+        let is_rtu = !matches!(self.endpoint, Endpoint::Tcp { .. });
+        self.units.iter_mut().for_each(|unit| unit.begin(Instant::now(), is_rtu));
+        self.bus.begin();
         Ok(())
     }
 
@@ -152,66 +177,81 @@ impl Driver for Client {
             // Only while nothing is in flight: a question is waited for to its end.
             tokio::select! {
                 biased;
-                stale = outlet.stale() => match self.treat(&stale, &mut due) {
+                stale = outlet.stale() => match self.treat(&stale, outlet, &mut due) {
                     Ok(()) => continue,
                     Err(error) => return error,
                 },
                 () = sleep_until(turn) => {}
             }
-            let at = self.unit(self.plans[next].unit);
-            let (Some(wire), unit) = (&mut self.wire, &mut self.units[at]) else {
+            let id = self.plans[next].unit;
+            let at = self.unit(id);
+            self.bus.spare = self.spare(&due, id);
+            let (Some(wire), unit, plan) = (&mut self.wire, &mut self.units[at], &mut self.plans[next]) else {
                 return LinkError::Broken("not connected".to_owned());
             };
-            let plan = &mut self.plans[next];
-            if !unit.admits(Instant::now()) {
+            let now = Instant::now();
+            if !plan.has_work(now, |read| unit.may_ask(read, &self.bus, now)) {
+                due[next] = next_turn(due[next], plan.poll, now).0; // every tag of it rests
                 continue;
             }
+            if !unit.admits(now) {
+                continue;
+            }
+            let failed = !unit.answers();
             let span = trace::client!("poll", factory.station = %plan.station, modbus.unit = plan.unit);
             let polled = poll(wire, unit, &mut self.bus, plan).instrument(span.clone()).await;
             tell(outlet, at, unit);
-            let readings = match polled {
-                Ok(readings) => readings,
-                Err(Failure::Unanswered(odd)) => {
-                    let limit = plan.timeout;
-                    let error = odd.map_or(LinkError::Silent(limit), |odd| LinkError::Broken(odd.hint().to_owned()));
-                    trace::failed(&span, &error);
-                    let id = plan.unit;
-                    let bad = fall_silent(&mut self.plans, id, odd, Time::now());
-                    if self.lives_by_answers() && self.plans.iter().all(|plan| plan.silent) {
-                        return error;
-                    }
-                    let now = Instant::now();
-                    let of_unit = self.plans.iter().zip(&mut due).filter(|(plan, _)| plan.unit == id);
-                    of_unit.for_each(|(plan, due)| *due = next_turn(*due, plan.poll, now).0);
-                    // No sign of life of the link, so it is not `deliver`.
-                    if outlet.announce(Batch { readings: bad, ..Batch::default() }).await.is_err() {
-                        return LinkError::Broken(Stopped.to_string());
-                    }
-                    if matches!(self.endpoint, Endpoint::Tcp { .. }) {
-                        self.close().await;
-                        self.wire = match Wire::connect(&self.endpoint, self.timeout, self.pause).await {
-                            Ok(wire) => Some(wire),
-                            Err(error) => return LinkError::Broken(format!("unit {id} fell silent, then: {error}")),
-                        };
-                    }
-                    continue;
-                }
-                Err(Failure::Link(error)) => {
+            for (id, took) in wire.take_late() {
+                self.units.iter_mut().filter(|unit| unit.id == id).for_each(|unit| unit.slower(took));
+            }
+            let Polled { readings, answered, end } = match polled {
+                Ok(polled) => polled,
+                Err(error) => {
                     trace::failed(&span, &error);
                     return error;
                 }
             };
-            let (turn, missed) = next_turn(due[next], plan.poll, Instant::now());
+            let now = Instant::now();
+            let (turn, missed) = next_turn(due[next], plan.poll, now);
             // Polls of a unit that was away are no loss of their own: its tags were bad.
-            let missed = missed.filter(|_| !plan.silent);
-            plan.heard = Some(Time::now());
-            plan.silent = false;
-            let losses = missed.map(|missed| missed_polls(plan, missed)).into_iter().collect::<Vec<_>>();
-            due[next] = turn;
-            if readings.is_empty() && losses.is_empty() {
-                continue; // every tag of it rests
+            let missed = missed.filter(|_| answered && !plan.silent);
+            let losses: Vec<_> =
+                missed.map(|missed| missed.loss(&plan.station, plan.slots.len(), LEFT_OUT)).into_iter().collect();
+            due[next] = match end {
+                End::Whole if plan.has_doubts() => turn.min(self.bus.calm.unwrap_or(now).max(now + SOON)),
+                End::Whole => turn,
+                // Behind the neighbours. How soon it is asked again, its unit says.
+                End::BrokenOff | End::Silent(_) | End::Away(_) => now,
+            };
+            if answered {
+                (plan.heard, plan.silent) = (Some(Time::now()), false);
+                if failed {
+                    self.is_back(id, &mut due);
+                }
             }
-            if outlet.deliver(Batch { readings, losses, ..Batch::default() }).await.is_err() {
+            if !readings.is_empty() || !losses.is_empty() {
+                let batch = Batch { readings, losses, ..Batch::default() };
+                let taken = if answered { outlet.deliver(batch).await } else { outlet.announce(batch).await };
+                if taken.is_err() {
+                    return LinkError::Broken(Stopped.to_string());
+                }
+            }
+            let (status, why) = match end {
+                End::Whole | End::BrokenOff => continue,
+                End::Silent(odd) => (Status::Own(OwnStatus::NoAnswer), odd.map_or("nothing came", Oddity::hint)),
+                End::Away(code) => (Status::Modbus(code), "its gateway says so"),
+            };
+            let error = match end {
+                End::Silent(Some(odd)) => LinkError::Broken(odd.hint().to_owned()),
+                _ => silent(outlet),
+            };
+            trace::failed(&span, &error);
+            let bad = fall_silent(&mut self.plans, id, status, why, Time::now());
+            if self.is_lost() {
+                return error;
+            }
+            // No sign of life of the link, so it is not `deliver`.
+            if outlet.announce(Batch { readings: bad, ..Batch::default() }).await.is_err() {
                 return LinkError::Broken(Stopped.to_string());
             }
         }
@@ -229,52 +269,27 @@ fn tell(outlet: &Outlet, at: usize, unit: &Unit) {
     outlet.note(|link| link.devices.get_mut(at).is_some_and(|device| unit.tell(device)));
 }
 
-/// `unit` does not answer: its tags are bad from its last answer on.
-fn fall_silent(plans: &mut [Plan], unit: u8, odd: Option<Oddity>, now: Time) -> Vec<Reading> {
+/// `unit` does not answer: its tags are bad from its last answer on, for `status`.
+fn fall_silent(plans: &mut [Plan], unit: u8, status: Status, why: &str, now: Time) -> Vec<Reading> {
     let mut bad = Vec::new();
     for plan in plans.iter_mut().filter(|plan| plan.unit == unit) {
         if !plan.silent {
-            let why = odd.map_or("nothing came", Oddity::hint);
             warn!(station = %plan.station, unit, why, "the unit does not answer; the others go on");
         }
         // Said again, it is from now on: what was said of the time before stands.
         let since = if plan.silent { now } else { plan.heard.unwrap_or(now) };
         plan.silent = true;
         plan.wake();
-        let status = Status::Own(OwnStatus::NoAnswer);
         bad.extend(plan.slots.iter().map(|slot| Reading::bad(slot.id, status, since, now)));
     }
     bad
 }
 
-/// Polls that were not made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Missed {
-    polls: u32,
-    span: Duration,
-}
-
-/// The group's next turn: on its own beat, with those left out that an overrun has passed; and those, if they are
-/// too many to be jitter.
-fn next_turn(due: Instant, every: Duration, now: Instant) -> (Instant, Option<Missed>) {
-    let every = every.max(Duration::from_millis(1));
-    let late = now.saturating_duration_since(due);
-    let polls = u32::try_from(late.as_nanos() / every.as_nanos()).unwrap_or(u32::MAX);
-    let turn = due + every.saturating_mul(polls.saturating_add(1));
-    (turn, (polls > 0 && late >= LATE).then_some(Missed { polls, span: late }))
-}
-
-/// What was not read is a loss, whoever was too slow: the device, another unit on the line, or the disk.
-fn missed_polls(plan: &Plan, Missed { polls, span }: Missed) -> Loss {
+/// The link gave no sign of life since its last one.
+fn silent(outlet: &Outlet) -> LinkError {
     let now = Time::now();
-    let count = u64::from(polls).saturating_mul(plan.slots.len() as u64);
-    Loss {
-        source: plan.station.clone(),
-        from: now - span,
-        to: now,
-        count,
-        reason: "Modbus: polls were left out, since the one before took too long".into(),
-    }
+    let since = outlet.state().alive.map_or(Duration::ZERO, |alive| now.since(alive));
+    LinkError::Silent(Duration::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
 }
 
 #[cfg(test)]
@@ -282,39 +297,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_overrun_skips_beats_and_keeps_the_rhythm() {
-        let start = Instant::now();
-        let ms = Duration::from_millis;
-        let turn = |every, after| next_turn(start, every, start + after).0;
-        assert_eq!(turn(ms(100), ms(3)), start + ms(100));
-        assert_eq!(turn(ms(100), ms(100)), start + ms(200));
-        assert_eq!(turn(ms(100), ms(350)), start + ms(400));
-        assert_eq!(turn(Duration::ZERO, Duration::ZERO), start + ms(1), "never a busy loop");
-    }
-
-    #[test]
-    fn polls_that_were_left_out_are_a_loss_and_jitter_is_not() {
-        let start = Instant::now();
-        let ms = Duration::from_millis;
-        let missed = |every, after| next_turn(start, every, start + after).1.map(|missed| missed.polls);
-        assert_eq!(missed(ms(200), ms(150)), None);
-        assert_eq!(missed(ms(200), ms(1_999)), None);
-        assert_eq!(missed(ms(200), ms(2_050)), Some(10));
-        assert_eq!(missed(ms(3_600_000), ms(5_000)), None, "nothing was to be read meanwhile");
-
-        let plan = Plan::new(group(1, &["holding:0", "holding:1"]));
-        let loss = missed_polls(&plan, Missed { polls: 10, span: ms(2_050) });
-        assert_eq!((&*loss.source, loss.count, loss.to.since(loss.from)), ("press-1", 20, ms(2_050)));
-    }
-
-    #[test]
     fn a_silent_unit_is_bad_from_its_last_answer_on() {
         let mut plans = [Plan::new(group(1, &["holding:0"])), Plan::new(group(2, &["holding:0", "holding:1"]))];
         plans[1].heard = Some(Time(5));
+        let status = Status::Own(OwnStatus::NoAnswer);
         let since = |bad: Vec<Reading>| bad.iter().map(|each| each.source_time.0).collect::<Vec<_>>();
-        assert_eq!(since(fall_silent(&mut plans, 2, None, Time(9))), [5, 5]);
-        assert_eq!(since(fall_silent(&mut plans, 2, None, Time(12))), [12, 12]);
+        assert_eq!(since(fall_silent(&mut plans, 2, status, "nothing came", Time(9))), [5, 5]);
+        assert_eq!(since(fall_silent(&mut plans, 2, status, "nothing came", Time(12))), [12, 12]);
         assert_eq!((plans[0].silent, plans[1].silent), (false, true));
+    }
+
+    #[test]
+    fn silent_tags_are_asked_for_then_planned_anew_then_given_up() {
+        let endpoint = Endpoint::Tcp { host: "press".to_owned(), port: 502 };
+        let groups = vec![group(1, &["holding:0", "holding:1"]), group(2, &["holding:0"])];
+        let mut client =
+            Client::new(Config { endpoint, timeout: Duration::from_secs(2), pause: Duration::ZERO, groups });
+        let (sender, _batches) = tokio::sync::mpsc::channel(1);
+        let state = std::sync::Arc::new(tokio::sync::watch::Sender::new(crate::LinkState::new(Time::now())));
+        let outlet = Outlet::new(sender, state);
+        client.plans[0].split(0);
+        let later = Instant::now() + Duration::from_secs(3600);
+        let mut due = vec![later; 2];
+        let stale = |rung| Stale { tags: vec![TagId(1)], rung };
+        client.treat(&stale(Rung::Look), &outlet, &mut due).expect("the link stands");
+        assert!(due[0] < later && client.plans[0].reads.len() == 2, "it is asked for, as it was");
+        due[0] = later;
+        client.treat(&stale(Rung::Renew), &outlet, &mut due).expect("the link stands");
+        assert!(due[0] < later && client.plans[0].reads.len() == 1, "what was refused is forgotten");
+        let given_up = client.treat(&stale(Rung::Reconnect), &outlet, &mut due);
+        assert!(matches!(given_up, Err(LinkError::Silent(_))));
     }
 
     fn group(unit: u8, addresses: &[&str]) -> Group {

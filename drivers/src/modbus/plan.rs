@@ -1,5 +1,6 @@
 //! Which requests read a group's tags: as few as the protocol allows, split where the device refuses.
 
+use std::cmp::Reverse;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::config::{Group, Limits, Table, Tag};
-use crate::{Status, Time};
+use crate::{OwnStatus, Status, Time};
 
 /// The most registers one request may ask for (Modbus Application Protocol V1.1b3, 6.3).
 pub(super) const MOST_REGISTERS: u16 = 125;
@@ -18,6 +19,10 @@ const BITS: u16 = 16;
 /// How long a tag that the device refused is left alone before it is asked for again: soon enough
 /// for whoever is mending the device, seldom enough to cost the good tags nothing.
 pub(super) const REST: Duration = Duration::from_secs(10);
+/// A tag for which the device says nothing at all costs a wait each time: its rest doubles so often, to five minutes.
+const DOUBLINGS: u32 = 5;
+/// How many refused tags one poll may ask for again.
+const RETRIES_A_POLL: usize = 16;
 
 /// One group, planned.
 pub(super) struct Plan {
@@ -34,9 +39,11 @@ pub(super) struct Plan {
     pub(super) slots: Vec<Tag>,
     /// What is asked for, in order; together they cover each slot once.
     pub(super) reads: Vec<Read>,
+    /// What this poll has yet to ask for, the next one last: where reads begin among the slots.
+    queue: Vec<usize>,
     /// Its last answer over this link.
     pub(super) heard: Option<Time>,
-    /// The unit did not answer in time, and not since.
+    /// The unit is away, by its silence or by its gateway's word, and has not answered since.
     pub(super) silent: bool,
 }
 
@@ -48,8 +55,16 @@ pub(super) struct Read {
     pub(super) quantity: u16,
     /// The tags it answers for: a run of [`Plan::slots`].
     pub(super) slots: Range<usize>,
-    /// The device refused this one tag; when to ask again.
+    /// The device refused this one tag, or says nothing when it is asked for; when to ask again.
     pub(super) rests_until: Option<Instant>,
+    /// It has been answered, as it stands.
+    pub(super) known: bool,
+    /// How often in a row it was not answered, or what it was split from.
+    pub(super) misses: u32,
+    /// When it was not answered the last time.
+    pub(super) missed: Option<Instant>,
+    /// It rested and was answered: it may be joined to its neighbours, over so wide a gap.
+    mended: Option<u16>,
 }
 
 impl Plan {
@@ -57,7 +72,7 @@ impl Plan {
         let Group { station, unit, poll, timeout, limits, tags: mut slots } = group;
         slots.sort_by_key(|slot| (slot.address, slot.width()));
         let reads = coalesce(&slots, limits);
-        Self { station, unit, poll, timeout, limits, slots, reads, heard: None, silent: false }
+        Self { station, unit, poll, timeout, limits, slots, reads, queue: Vec::new(), heard: None, silent: false }
     }
 
     /// Over a new link nothing has been heard yet, and what was refused is asked for again: somebody may have mended it. How
@@ -67,43 +82,210 @@ impl Plan {
         (self.heard, self.silent) = (None, false);
     }
 
-    /// Asks again for what rests.
+    /// Begins anew, and asks again for what rests.
     pub(super) fn wake(&mut self) {
+        self.queue.clear();
         self.reads.iter_mut().for_each(|read| read.rests_until = read.rests_until.map(|_| Instant::now()));
     }
 
     /// Forgets what was refused.
     pub(super) fn reset(&mut self) {
+        self.queue.clear();
         self.reads = coalesce(&self.slots, self.limits);
+    }
+
+    /// Whether there is something to ask for now that `may` be asked for: the rest of a poll that was broken off, or all that
+    /// does not rest, with what was doubtful of late behind the rest.
+    pub(super) fn has_work(&mut self, now: Instant, may: impl Fn(&Read) -> bool) -> bool {
+        let Self { queue, reads, .. } = self;
+        if queue.is_empty() {
+            let mut retries = RETRIES_A_POLL;
+            let mut due = |read: &&Read| match read.rests_until {
+                None => true,
+                Some(until) if retries > 0 && until <= now => {
+                    retries -= 1;
+                    true
+                }
+                Some(_) => false,
+            };
+            queue.extend(reads.iter().filter(|read| due(read)).map(|read| read.slots.start));
+            queue.reverse();
+            if reads.iter().any(|read| read.misses > 0) {
+                let misses = |start: &usize| place(reads, *start).map(|at| Reverse(reads[at].misses));
+                queue.sort_by_cached_key(misses);
+            }
+        }
+        queue.retain(|start| place(reads, *start).is_some_and(|at| may(&reads[at])));
+        !queue.is_empty()
+    }
+
+    /// The place of the read that is to be asked for next, which is not in the queue any more.
+    pub(super) fn take_next(&mut self) -> Option<usize> {
+        loop {
+            let start = self.queue.pop()?;
+            if let Some(at) = place(&self.reads, start) {
+                return Some(at);
+            }
+        }
+    }
+
+    /// Whether a poll was broken off.
+    pub(super) fn has_more(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Read `at` was answered, if only by a refusal.
+    pub(super) fn answered(&mut self, at: usize, refused: bool) {
+        let limits = self.limits;
+        let read = &mut self.reads[at];
+        if !refused && read.rests_until.take().is_some() {
+            // What lies between two tags may be what the device says nothing to: that would cost a wait to find out.
+            let gap = if read.misses > 0 { 0 } else { reach(read.table, limits).1 };
+            read.mended = Some(gap);
+        }
+        (read.known, read.misses, read.missed) = (true, 0, None);
+    }
+
+    /// Read `at` was not answered though the unit answers others. At the second time, or if it never was answered, its halves
+    /// are asked for separately, or its one tag rests.
+    pub(super) fn missed(&mut self, at: usize) {
+        let now = Instant::now();
+        let read = &mut self.reads[at];
+        read.misses = read.misses.saturating_add(1);
+        read.missed = Some(now);
+        if (read.known && read.misses < 2) || self.split(at) {
+            self.witness();
+            return;
+        }
+        let read = &self.reads[at];
+        let rest = REST * (1 << (read.misses - 1).min(DOUBLINGS));
+        self.rest_for(at, rest, Status::Own(OwnStatus::NoAnswer));
+        self.witness();
+    }
+
+    /// Whether it is not known of some read yet which of its tags is not answered.
+    pub(super) fn has_doubts(&self) -> bool {
+        self.reads.iter().any(|read| read.misses > 0 && read.rests_until.is_none())
+    }
+
+    /// The unit answers again: that it did not says nothing of what it was asked for meanwhile.
+    pub(super) fn trust(&mut self) {
+        for read in self.reads.iter_mut().filter(|read| read.rests_until.is_none()) {
+            (read.misses, read.missed) = (0, None);
+        }
+    }
+
+    /// The unit did not answer when it was asked for read `at`: next time another one is asked for first.
+    pub(super) fn doubt(&mut self, at: usize) {
+        let read = &mut self.reads[at];
+        read.misses = read.misses.saturating_add(1);
+        read.missed = Some(Instant::now());
+        self.queue.clear();
+    }
+
+    /// If the poll goes on later, it begins with a read that is sure to be answered by a unit that is there.
+    fn witness(&mut self) {
+        if self.queue.is_empty() {
+            return;
+        }
+        let sure = |read: &&Read| read.known && read.misses == 0 && read.rests_until.is_none();
+        if let Some(start) = self.reads.iter().find(sure).map(|read| read.slots.start) {
+            self.queue.retain(|queued| *queued != start);
+            self.queue.push(start);
+        }
+    }
+
+    /// Joins what was answered after its rest to its neighbours that are good, as far as a read may reach.
+    pub(super) fn join_mended(&mut self) {
+        let mut at = 0;
+        while at < self.reads.len() {
+            let Some(gap) = self.reads[at].mended.take() else {
+                at += 1;
+                continue;
+            };
+            while self.join(at, gap) {}
+            while at > 0 && self.join(at - 1, gap) {
+                at -= 1;
+            }
+            at += 1;
+        }
+    }
+
+    /// Makes one of read `at` and the next one, if both are good, no more than `gap` lies between and the limits allow it.
+    fn join(&mut self, at: usize, gap: u16) -> bool {
+        let Some([one, other]) = self.reads.get(at..at + 2) else { return false };
+        let good = |read: &Read| read.known && read.misses == 0 && read.rests_until.is_none();
+        if !good(one) || !good(other) || one.table != other.table {
+            return false;
+        }
+        let (from, stop) = (u32::from(one.offset), u32::from(one.offset) + u32::from(one.quantity));
+        let end = stop.max(u32::from(other.offset) + u32::from(other.quantity));
+        let most = u32::from(reach(one.table, self.limits).0);
+        if u32::from(other.offset) > stop + u32::from(gap) || end - from > most || end > 1 << 16 {
+            return false;
+        }
+        let both = Read::spanning(&self.slots, one.slots.start..other.slots.end);
+        self.reads.splice(at..at + 2, [Read { known: true, ..both }]);
+        true
     }
 
     /// Asks for the two halves of read `at` separately from now on. `false` when there is only one tag in it.
     pub(super) fn split(&mut self, at: usize) -> bool {
-        let Range { start, end } = self.reads[at].slots;
+        let Read { slots: Range { start, end }, misses, missed, .. } = self.reads[at];
         let middle = start + (end - start) / 2;
         if middle == start {
             return false;
         }
-        let halves = [start..middle, middle..end].map(|half| Read::spanning(&self.slots, half));
+        let halves =
+            [start..middle, middle..end].map(|half| Read { misses, missed, ..Read::spanning(&self.slots, half) });
         self.reads.splice(at..=at, halves);
         true
     }
 
+    /// The halves of what was read `at` are asked for in this poll, the first one next.
+    pub(super) fn halves_next(&mut self, at: usize) {
+        self.queue.extend([at + 1, at].map(|half| self.reads[half].slots.start));
+    }
+
+    /// Asks for read `at` first when the poll goes on.
+    pub(super) fn again(&mut self, at: usize) {
+        self.queue.push(self.reads[at].slots.start);
+    }
+
     /// Leaves the one tag of read `at` alone for a while, since it was refused for `status`.
     pub(super) fn rest(&mut self, at: usize, status: Status) {
+        self.rest_for(at, REST, status);
+    }
+
+    fn rest_for(&mut self, at: usize, rest: Duration, status: Status) {
         let read = &mut self.reads[at];
         if read.rests_until.is_none() {
             let address = self.slots[read.slots.start].address;
             warn!(station = %self.station, unit = self.unit, %address, %status, "the device refuses this address");
         }
-        read.rests_until = Some(Instant::now() + REST);
+        read.rests_until = Some(Instant::now() + rest);
     }
+}
+
+/// Where the read that begins with slot `start` stands.
+fn place(reads: &[Read], start: usize) -> Option<usize> {
+    reads.binary_search_by_key(&start, |read| read.slots.start).ok()
 }
 
 impl Read {
     /// A read that is in no plan.
     pub(super) fn of(table: Table, offset: u16, quantity: u16) -> Self {
-        Self { table, offset, quantity, slots: 0..0, rests_until: None }
+        Self {
+            table,
+            offset,
+            quantity,
+            slots: 0..0,
+            rests_until: None,
+            known: false,
+            misses: 0,
+            missed: None,
+            mended: None,
+        }
     }
 
     /// The read that just covers `slots[range]`, which is not empty.
@@ -111,7 +293,7 @@ impl Read {
         let first = slots[range.start].address;
         let end = slots[range.clone()].iter().map(end).max().unwrap_or_default();
         let quantity = u16::try_from(end - u32::from(first.offset)).expect("a read is within its limit");
-        Self { table: first.table, offset: first.offset, quantity, slots: range, rests_until: None }
+        Self { slots: range, ..Self::of(first.table, first.offset, quantity) }
     }
 }
 

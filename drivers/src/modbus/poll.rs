@@ -1,64 +1,97 @@
 //! One poll: everything of one group, once.
 
+use super::decode::decode;
+use super::frame::{Answer, Oddity};
+use super::plan::Plan;
+use super::unit::{Bus, Heard, Unit};
+use super::wire::Wire;
+use crate::{LinkError, OwnStatus, Reading, Status, Time, Value};
+
 use tokio::time::Instant;
 
-use super::decode::decode;
-use super::frame::Answer;
-use super::plan::Plan;
-use super::unit::{self, Bus, Unit};
-use super::wire::{Failure, Wire};
-use crate::{OwnStatus, Reading, Status, Time, Value};
-
-/// How many reads one poll may split. The tags of those it leaves for the next poll are bad until then.
+/// How many reads one poll may split before the neighbours come first. Of the tags of those that are left nothing is told until
+/// then: nobody knows yet which of them is refused.
 const SPLITS_A_POLL: usize = 32;
-/// How many refused tags one poll may ask for again.
-const RETRIES_A_POLL: usize = 16;
+
+/// What came of a poll.
+pub(super) struct Polled {
+    /// What was answered, refusals among it, and what the unit said nothing to.
+    pub(super) readings: Vec<Reading>,
+    /// Whether the unit answered anything.
+    pub(super) answered: bool,
+    pub(super) end: End,
+}
+
+/// How a poll ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// Everything was asked for.
+    Whole,
+    /// There is more to ask for, and the neighbours come first: one read was not answered by a unit that answers others, or many
+    /// were split.
+    BrokenOff,
+    /// The unit does not answer; the last thing that came instead.
+    Silent(Option<Oddity>),
+    /// The gateway says by this exception that the unit does not answer.
+    Away(u8),
+}
+
 /// Reads everything of one group once. All readings carry the instant at which the last answer was in:
 /// Modbus has no time of its own.
+///
+/// What was answered before the unit fell silent is told as it is.
 pub(super) async fn poll(
     wire: &mut Wire,
     unit: &mut Unit,
     bus: &mut Bus,
     plan: &mut Plan,
-) -> Result<Vec<Reading>, Failure> {
-    let unread = Time::default();
+) -> Result<Polled, LinkError> {
+    let (began, unread) = (Instant::now(), Time::default());
     let mut readings = Vec::with_capacity(plan.slots.len());
-    let (mut splits, mut retries) = (SPLITS_A_POLL, RETRIES_A_POLL);
-    let mut mended = false;
-    let mut at = 0;
-    while let Some(read) = plan.reads.get(at) {
-        let resting = read.rests_until;
-        if let Some(until) = resting {
-            if retries == 0 || Instant::now() < until {
-                at += 1;
-                continue;
+    let (mut answered, mut unanswered) = (false, None);
+    let mut splits = SPLITS_A_POLL;
+    let mut end = End::Whole;
+    while let Some(at) = plan.take_next() {
+        let answer = match unit.ask(wire, &plan.reads[at], bus, began).await? {
+            Heard::Answer(answer) => answer,
+            Heard::Nothing => {
+                unanswered = Some((plan.reads[at].slots.clone(), plan.reads[at].misses == 0));
+                plan.missed(at);
+                end = if plan.has_more() { End::BrokenOff } else { End::Whole };
+                break;
             }
-            retries -= 1;
-        }
-        let answer = unit.ask(wire, read, bus).await?;
-        if let Answer::Refused(code) = answer
-            && unit::is_away(code)
-        {
-            let rest = &plan.slots[read.slots.start..];
-            readings.extend(rest.iter().map(|slot| Reading::bad(slot.id, Status::Modbus(code), unread, unread)));
-            break; // the gateway would try each of them, for as long again
-        }
+            Heard::Silence(odd) => {
+                plan.doubt(at);
+                end = End::Silent(odd);
+                break;
+            }
+            Heard::Away(code) => {
+                plan.doubt(at);
+                end = End::Away(code);
+                break;
+            }
+        };
+        answered = true;
+        let refused = matches!(answer, Answer::Refused(_));
         if let Answer::Refused(code) = answer
             && may_blame_address(code)
+            && plan.reads[at].slots.len() > 1
         {
-            if splits > 0 && plan.split(at) {
-                splits -= 1;
-                continue; // with the first half, which now stands here
+            plan.answered(at, refused);
+            if splits == 0 {
+                plan.again(at);
+                end = End::BrokenOff;
+                break;
             }
-            if plan.reads[at].slots.len() == 1 {
-                plan.rest(at, Status::Modbus(code));
-            }
+            splits -= 1;
+            plan.split(at);
+            plan.halves_next(at);
+            continue;
         }
-        mended |= resting.is_some() && !matches!(answer, Answer::Refused(_));
         let read = &plan.reads[at];
         let slots = &plan.slots[read.slots.clone()];
         let bad = |status| slots.iter().map(move |slot| Reading::bad(slot.id, status, unread, unread));
-        match answer {
+        match &answer {
             Answer::Words(words) => readings.extend(slots.iter().map(|slot| {
                 let words = &words[usize::from(slot.address.offset - read.offset)..];
                 match decode(slot, words) {
@@ -71,19 +104,30 @@ pub(super) async fn poll(
                 Reading::good(slot.id, Value::Bool(bit), unread, unread)
             })),
             Answer::WrongLength => readings.extend(bad(Status::Own(OwnStatus::WrongLength))),
-            Answer::Refused(code) => readings.extend(bad(Status::Modbus(code))),
+            Answer::Refused(code) => readings.extend(bad(Status::Modbus(*code))),
         }
-        at += 1;
+        if let Answer::Refused(code) = answer
+            && may_blame_address(code)
+        {
+            plan.rest(at, Status::Modbus(code));
+        }
+        plan.answered(at, refused);
     }
-    if mended {
-        plan.reset();
+    if end == End::Whole {
+        plan.join_mended();
     }
     let now = Time::now();
     for reading in &mut readings {
         reading.source_time = now;
         reading.received_time = now;
     }
-    Ok(readings)
+    if let Some((slots, first)) = unanswered {
+        // Of the time since its last answer nothing is known; said again, it is from now on.
+        let since = if first { plan.heard.unwrap_or(now) } else { now };
+        let status = Status::Own(OwnStatus::NoAnswer);
+        readings.extend(plan.slots[slots].iter().map(|slot| Reading::bad(slot.id, status, since, now)));
+    }
+    Ok(Polled { readings, answered, end })
 }
 
 /// Whether the exception may be about one address among those read: illegal data address, illegal data value

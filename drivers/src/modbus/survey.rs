@@ -18,6 +18,9 @@ use super::wire::{Failure, Wire};
 use crate::survey::{Offered, Probed, Scope, Survey};
 use crate::{Driver, LinkError, OwnStatus, Reading, Status, Time, Value};
 
+/// A probe asks no more of a unit that was silent so often in a row: each of its tags would take a timeout. One that has answered
+/// something is given more: some say nothing where they have nothing.
+const GIVEN_UP: [u32; 2] = [2, 8];
 /// What a search rests between two requests, if the link has no pause of its own: the device has a machine to run.
 const GENTLE: Duration = Duration::from_millis(10);
 /// How many registers or bits a search asks for at once.
@@ -41,19 +44,23 @@ impl Survey for Client {
         let of_plan = |plan: &Plan| plan.slots.iter().map(|tag| (*tag, plan.unit, plan.timeout)).collect::<Vec<_>>();
         let mut asked: Vec<_> = self.plans.iter().flat_map(of_plan).collect();
         asked.sort_by_key(|(tag, ..)| tag.id);
+        let mut silences: BTreeMap<u8, (bool, u32)> = BTreeMap::new();
         for (tag, unit, timeout) in asked {
-            let wire = self.wire.as_mut().ok_or_else(|| LinkError::Broken("not connected".to_owned()))?;
+            let (heard, silence) = silences.entry(unit).or_default();
+            let Some(wire) = self.wire.as_mut().filter(|_| *silence < GIVEN_UP[usize::from(*heard)]) else {
+                told(probed(&tag, Err(Failure::Unanswered(None)), Duration::ZERO)?);
+                continue;
+            };
             let read = Read::of(tag.address.table, tag.address.offset, tag.width());
             let began = Instant::now();
             let answer = wire.ask(unit, &read, timeout).await;
             let round_trip = began.elapsed();
             let silent = matches!(answer, Err(Failure::Unanswered(_)));
+            (*heard, *silence) = if silent { (*heard, *silence + 1) } else { (true, 0) };
+            let is_rtu = wire.is_rtu();
             told(probed(&tag, answer, round_trip)?);
-            if silent {
-                // What comes late would answer the next tag.
-                sleep(timeout).await;
-                self.close().await;
-                self.connect().await?;
+            if silent && is_rtu {
+                sleep(timeout).await; // what comes late would answer the next tag
             }
         }
         self.close().await;

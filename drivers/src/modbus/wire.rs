@@ -11,7 +11,7 @@ use tokio_serial::{DataBits, SerialPortBuilderExt as _, StopBits};
 use tracing::debug;
 
 use super::endpoint::{Endpoint, Line, Parity};
-use super::frame::{Answer, Asked, Found, Framing, Oddity, Stray};
+use super::frame::{Answer, Asked, Found, Framing, Oddity, Stray, frame_at};
 use super::plan::Read;
 use crate::LinkError;
 
@@ -40,9 +40,18 @@ pub(super) struct Wire {
     /// When the last byte came or went.
     busy: Option<Instant>,
     transaction: u16,
-    /// Transaction (always 0 over RTU) and unit of questions that were given up.
-    owed: Vec<(u16, u8)>,
+    /// Questions that were given up.
+    owed: Vec<Owed>,
+    /// Of those that were answered after all: which unit, and how long it took.
+    late: Vec<(u8, Duration)>,
     discarded: [u64; Oddity::ALL.len()],
+}
+
+/// A question that was given up.
+struct Owed {
+    transaction: u16,
+    unit: u8,
+    asked: Instant,
 }
 
 /// Why there is no answer.
@@ -67,14 +76,19 @@ impl Wire {
 
     /// Over something that is there already.
     pub(super) fn over(stream: Box<dyn Stream>, framing: Framing, line: Option<Line>, pause: Duration) -> Self {
-        let (held, owed) = (Vec::new(), Vec::new());
+        let (held, owed, late) = (Vec::new(), Vec::new(), Vec::new());
         let discarded = [0; Oddity::ALL.len()];
-        Self { stream, framing, line, pause, held, busy: None, transaction: 0, owed, discarded }
+        Self { stream, framing, line, pause, held, busy: None, transaction: 0, owed, late, discarded }
     }
 
     /// How many frames were discarded since this was last asked, by kind.
     pub(super) fn take_discarded(&mut self) -> [u64; Oddity::ALL.len()] {
         std::mem::take(&mut self.discarded)
+    }
+
+    /// Which units answered what had been given up, since this was last asked, and how long each took.
+    pub(super) fn take_late(&mut self) -> Vec<(u8, Duration)> {
+        std::mem::take(&mut self.late)
     }
 
     /// Whether an answer cannot be told from that of another question by its number.
@@ -91,7 +105,8 @@ impl Wire {
         let (table, offset, quantity) = (read.table, read.offset, read.quantity);
         let asked = Asked { transaction: self.transaction, unit, table, offset, quantity };
         let frame = asked.encode(self.framing);
-        let deadline = Instant::now() + limit + self.on_air(frame.len() + asked.rtu_length());
+        let began = Instant::now();
+        let deadline = began + limit + self.on_air(frame.len() + asked.rtu_length());
         let sent = timeout_at(deadline, self.stream.write_all(&frame)).await;
         self.busy = Some(Instant::now());
         match sent {
@@ -102,10 +117,10 @@ impl Wire {
         }
         let mut last = None;
         let heard = loop {
-            if let Some(answer) = self.find(&asked, &mut last)? {
+            if let Some(answer) = self.find(&asked, &frame, &mut last)? {
                 return Ok(answer);
             }
-            let until = if self.has_wrong(&asked) { deadline.min(Instant::now() + QUIET) } else { deadline };
+            let until = if self.has_wrong(&asked, &frame) { deadline.min(Instant::now() + QUIET) } else { deadline };
             let mut some = [0; 512];
             match timeout_at(until, self.stream.read(&mut some)).await {
                 Ok(Ok(0)) => return Err(closed()),
@@ -124,7 +139,7 @@ impl Wire {
             self.held = heard; // the beginning of a frame: its rest comes, and is discarded as a whole
         } else {
             let late = self.owes(unit);
-            let strays = asked.sweep(&heard);
+            let strays = asked.sweep(heard.strip_prefix(frame.as_slice()).unwrap_or(&heard));
             strays.iter().for_each(|stray| last = Some(self.discard_stray(*stray)));
             // A device that always says too much or too little is there, and its tags should say what is wrong.
             if !late && strays.contains(&Stray { oddity: Oddity::Length, unit: Some(unit) }) {
@@ -134,7 +149,7 @@ impl Wire {
         if self.owed.len() == MOST_OWED {
             self.owed.remove(0);
         }
-        self.owed.push((asked.transaction, unit));
+        self.owed.push(Owed { transaction: asked.transaction, unit, asked: began });
         Err(Failure::Unanswered(last))
     }
 
@@ -143,15 +158,16 @@ impl Wire {
         let _ = timeout(Duration::from_secs(1), self.stream.shutdown()).await;
     }
 
-    /// The answer in what came, if it is there. Over TCP frames before it are discarded at once.
-    fn find(&mut self, asked: &Asked, last: &mut Option<Oddity>) -> Result<Option<Answer>, Failure> {
+    /// The answer in what came, if it is there. Over TCP frames before it are discarded at once. Over RTU our own question, which
+    /// many an RS-485 adapter hears itself say, is nothing that has to be counted.
+    fn find(&mut self, asked: &Asked, question: &[u8], last: &mut Option<Oddity>) -> Result<Option<Answer>, Failure> {
         if self.is_rtu() {
             let Some((answer, range)) = asked.find_rtu(&self.held) else { return Ok(None) };
             let before: Vec<u8> = self.held.drain(..range.end).take(range.start).collect();
-            for stray in asked.sweep(&before) {
+            for stray in asked.sweep(before.strip_prefix(question).unwrap_or(&before)) {
                 self.discard_stray(stray);
             }
-            self.owed.retain(|(_, unit)| *unit != asked.unit); // answers come in order
+            self.owed.retain(|owed| owed.unit != asked.unit); // answers come in order
             return Ok(Some(answer));
         }
         loop {
@@ -169,7 +185,7 @@ impl Wire {
                 }
                 Found::Odd(oddity, transaction, length) => {
                     self.held.drain(..length);
-                    let late = self.pay(|(owed, _)| owed == transaction);
+                    let late = self.pay(|owed| owed.transaction == transaction);
                     *last = Some(self.discard(if late { Oddity::Late } else { oddity }));
                 }
             }
@@ -210,6 +226,9 @@ impl Wire {
         }
         let came = !self.held.is_empty();
         if came {
+            if let Some(unit) = frame_at(&self.held).map(|frame| frame[0]) {
+                self.pay(|owed| owed.unit == unit);
+            }
             self.held.clear();
             self.owed.clear();
             self.discard(Oddity::Late);
@@ -218,18 +237,19 @@ impl Wire {
     }
 
     /// Whether what came over RTU has been wrong: a whole frame of the unit that is not the answer, or as much noise as the
-    /// answer has bytes. Others may talk as they like.
-    fn has_wrong(&self, asked: &Asked) -> bool {
-        let whole = self.is_rtu() && self.held.len() >= 5;
+    /// answer has bytes. Others may talk as they like, and so may the echo of our own question.
+    fn has_wrong(&self, asked: &Asked, question: &[u8]) -> bool {
+        let held = self.held.strip_prefix(question).unwrap_or(&self.held);
+        let whole = self.is_rtu() && held.len() >= 5 && !question.starts_with(held);
         whole
-            && asked.sweep(&self.held).iter().any(|stray| match stray.unit {
+            && asked.sweep(held).iter().any(|stray| match stray.unit {
                 Some(unit) => unit == asked.unit && !self.owes(unit),
-                None => stray.oddity == Oddity::Crc && self.held.len() >= asked.rtu_length(),
+                None => stray.oddity == Oddity::Crc && held.len() >= asked.rtu_length(),
             })
     }
 
     fn discard_stray(&mut self, stray: Stray) -> Oddity {
-        let late = stray.unit.is_some_and(|unit| self.pay(|(_, owed)| owed == unit));
+        let late = stray.unit.is_some_and(|unit| self.pay(|owed| owed.unit == unit));
         self.discard(if late { Oddity::Late } else { stray.oddity })
     }
 
@@ -240,14 +260,16 @@ impl Wire {
     }
 
     /// Whether a question was given up that this answers. It is answered by now.
-    fn pay(&mut self, answers: impl Fn((u16, u8)) -> bool) -> bool {
-        let place = self.owed.iter().position(|owed| answers(*owed));
-        place.map(|place| self.owed.remove(place)).is_some()
+    fn pay(&mut self, answers: impl Fn(&Owed) -> bool) -> bool {
+        let Some(place) = self.owed.iter().position(answers) else { return false };
+        let Owed { unit, asked, .. } = self.owed.remove(place);
+        self.late.push((unit, asked.elapsed()));
+        true
     }
 
     /// Whether `unit` was asked something that was given up since.
     fn owes(&self, unit: u8) -> bool {
-        self.owed.iter().any(|(_, owed)| *owed == unit)
+        self.owed.iter().any(|owed| owed.unit == unit)
     }
 
     /// How long so many bytes take on the line: 11 bits each.

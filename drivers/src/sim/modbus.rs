@@ -1,6 +1,6 @@
 //! A Modbus TCP server on loopback whose registers, and whose moods, can be changed at run time.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -60,6 +60,7 @@ pub(super) struct Device {
 struct Unit {
     cells: HashMap<Table, Vec<Option<u16>>>,
     refused: HashMap<(Table, u16), u8>,
+    ignored: HashSet<(Table, u16)>,
 }
 
 impl ModbusServer {
@@ -117,9 +118,15 @@ impl ModbusServer {
         self.device.hanging.send_replace(on);
     }
 
-    /// Leaves requests to this unit without an answer, as a gateway does that says nothing of a device behind it.
+    /// Leaves requests to this unit without an answer, as a gateway does that says nothing of a device behind it. It goes on
+    /// with those to others.
     pub fn silence(&self, unit: Option<u8>) {
         self.device.dead.send_replace(unit);
+    }
+
+    /// Leaves each read that touches this address without an answer while `on`, as devices do that know nothing of it.
+    pub fn ignore(&self, unit: u8, table: Table, offset: u16, on: bool) {
+        self.device.ignore(unit, table, offset, on);
     }
 
     /// Answers with one register (or eight bits) too few while `on`.
@@ -204,18 +211,19 @@ struct Answering(Arc<Device>);
 
 impl Service for Answering {
     type Request = SlaveRequest<'static>;
-    type Response = Response;
+    type Response = Option<Response>;
     type Exception = ExceptionCode;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, ExceptionCode>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Option<Response>, ExceptionCode>> + Send>>;
 
     fn call(&self, SlaveRequest { slave, request }: SlaveRequest<'static>) -> Self::Future {
         let device = Arc::clone(&self.0);
         Box::pin(async move {
             let mut hanging = device.hanging.subscribe();
             let _ = hanging.wait_for(|on| !on).await;
-            let mut dead = device.dead.subscribe();
-            let _ = dead.wait_for(|unit| *unit != Some(slave)).await;
-            device.answer(slave, &request)
+            if *device.dead.borrow() == Some(slave) {
+                return Ok(None);
+            }
+            device.answer(slave, &request).transpose()
         })
     }
 }
@@ -247,6 +255,16 @@ impl Device {
         };
     }
 
+    pub(super) fn ignore(&self, unit: u8, table: Table, offset: u16, on: bool) {
+        let mut units = lock(&self.units);
+        let ignored = &mut units.entry(unit).or_default().ignored;
+        if on {
+            ignored.insert((table, offset))
+        } else {
+            ignored.remove(&(table, offset))
+        };
+    }
+
     pub(super) fn set(&self, unit: u8, table: Table, offset: u16, words: impl IntoIterator<Item = u16>) {
         let mut units = lock(&self.units);
         let cells =
@@ -256,30 +274,44 @@ impl Device {
         }
     }
 
-    pub(super) fn answer(&self, unit: u8, request: &Request<'_>) -> Result<Response, ExceptionCode> {
+    /// The answer, if there is one.
+    pub(super) fn answer(&self, unit: u8, request: &Request<'_>) -> Option<Result<Response, ExceptionCode>> {
         let (table, offset, quantity) = match *request {
             Request::ReadCoils(offset, quantity) => (Table::Coil, offset, quantity),
             Request::ReadDiscreteInputs(offset, quantity) => (Table::Discrete, offset, quantity),
             Request::ReadHoldingRegisters(offset, quantity) => (Table::Holding, offset, quantity),
             Request::ReadInputRegisters(offset, quantity) => (Table::Input, offset, quantity),
-            _ => return Err(ExceptionCode::IllegalFunction),
+            _ => return Some(Err(ExceptionCode::IllegalFunction)),
         };
         self.remember(Asked { unit, table, offset, quantity });
         let most = if table.is_bits() { 2000 } else { 125 };
         if !(1..=most).contains(&quantity) {
-            return Err(ExceptionCode::IllegalDataValue);
+            return Some(Err(ExceptionCode::IllegalDataValue));
         }
-        let mut words = self.read(unit, table, offset, quantity)?;
+        if self.ignores(unit, table, offset, quantity) {
+            return None;
+        }
+        let mut words = match self.read(unit, table, offset, quantity) {
+            Ok(words) => words,
+            Err(code) => return Some(Err(code)),
+        };
         if *self.short.borrow() {
             words.truncate(words.len().saturating_sub(if table.is_bits() { 8 } else { 1 }));
         }
         let bits = || words.iter().map(|&word| word != 0).collect();
-        Ok(match table {
+        Some(Ok(match table {
             Table::Coil => Response::ReadCoils(bits()),
             Table::Discrete => Response::ReadDiscreteInputs(bits()),
             Table::Holding => Response::ReadHoldingRegisters(words),
             Table::Input => Response::ReadInputRegisters(words),
-        })
+        }))
+    }
+
+    fn ignores(&self, unit: u8, table: Table, offset: u16, quantity: u16) -> bool {
+        let range = usize::from(offset)..usize::from(offset) + usize::from(quantity);
+        let units = lock(&self.units);
+        let touched = |(of, at): &(Table, u16)| *of == table && range.contains(&usize::from(*at));
+        units.get(&unit).is_some_and(|unit| unit.ignored.iter().any(touched))
     }
 
     fn read(&self, unit: u8, table: Table, offset: u16, quantity: u16) -> Result<Vec<u16>, ExceptionCode> {

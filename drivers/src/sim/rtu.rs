@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 use tokio_modbus::bytes::Bytes;
 use tokio_modbus::{Request, Response};
@@ -25,7 +27,7 @@ pub struct RtuBus {
 pub enum Mood {
     /// It never comes.
     Silent,
-    /// It comes that late, after whatever else was asked meanwhile.
+    /// It comes that late, after whatever else was asked meanwhile, and to whoever is connected then.
     Late(Duration),
     /// A bit of it is turned over.
     Garbled,
@@ -47,7 +49,10 @@ struct Shared {
     moods: Mutex<VecDeque<Mood>>,
     always: Mutex<HashMap<u8, Mood>>,
     functions: Mutex<BTreeSet<u8>>,
+    echo: AtomicBool,
     latency: Mutex<Duration>,
+    /// Where bytes go: the line as it is now, whoever asked.
+    line: Mutex<Option<UnboundedSender<Vec<u8>>>>,
 }
 
 impl RtuBus {
@@ -85,6 +90,11 @@ impl RtuBus {
         self.shared.device.refuse(unit, table, offset, code);
     }
 
+    /// Leaves each read that touches this address without an answer while `on`, as devices do that know nothing of it.
+    pub fn ignore(&self, unit: u8, table: Table, offset: u16, on: bool) {
+        self.shared.device.ignore(unit, table, offset, on);
+    }
+
     /// What becomes of the next answer, and with more of them of those after it.
     pub fn next(&self, mood: Mood) {
         lock(&self.shared.moods).push_back(mood);
@@ -97,6 +107,11 @@ impl RtuBus {
             Some(mood) => always.insert(unit, mood),
             None => always.remove(&unit),
         };
+    }
+
+    /// Sends each question back at once before its answer while `on`, as adapters do that hear themselves.
+    pub fn echo(&self, on: bool) {
+        self.shared.echo.store(on, Ordering::Relaxed);
     }
 
     /// How long each answer takes.
@@ -126,7 +141,8 @@ impl Drop for RtuBus {
 /// Answers until the stream ends.
 async fn serve(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, shared: Arc<Shared>) {
     let (mut from, mut to) = tokio::io::split(stream);
-    let (out, mut outgoing) = tokio::sync::mpsc::unbounded_channel::<Vec<u8>>();
+    let (out, mut outgoing) = unbounded_channel::<Vec<u8>>();
+    *lock(&shared.line) = Some(out);
     let sent = tokio::spawn(async move {
         while let Some(bytes) = outgoing.recv().await {
             if to.write_all(&bytes).await.is_err() {
@@ -139,19 +155,22 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, sha
     while let Ok(count @ 1..) = from.read(&mut some).await {
         held.extend(&some[..count]);
         while let Some(request) = next_request(&mut held) {
+            if shared.echo.load(Ordering::Relaxed) {
+                shared.send(request.to_vec());
+            }
             let latency = *lock(&shared.latency);
             if !latency.is_zero() {
                 tokio::time::sleep(latency).await;
             }
             let (bytes, late) = shared.answer(&request);
             if late.is_zero() {
-                let _ = out.send(bytes);
+                shared.send(bytes);
                 continue;
             }
-            let out = out.clone();
+            let shared = Arc::clone(&shared);
             tokio::spawn(async move {
                 tokio::time::sleep(late).await;
-                let _ = out.send(bytes);
+                shared.send(bytes);
             });
         }
     }
@@ -172,13 +191,20 @@ fn next_request(held: &mut Vec<u8>) -> Option<[u8; 8]> {
 }
 
 impl Shared {
+    /// To whoever listens; nobody does between two connections.
+    fn send(&self, bytes: Vec<u8>) {
+        if let Some(line) = &*lock(&self.line) {
+            let _ = line.send(bytes);
+        }
+    }
+
     /// The bytes to send, and how much later.
     fn answer(&self, request: &[u8; 8]) -> (Vec<u8>, Duration) {
         let (unit, function) = (request[0], request[1]);
         lock(&self.functions).insert(function);
         let pdu = Request::try_from(Bytes::copy_from_slice(&request[1..6]));
         let Ok(request) = pdu else { return (Vec::new(), Duration::ZERO) };
-        let said = self.device.answer(unit, &request);
+        let Some(said) = self.device.answer(unit, &request) else { return (Vec::new(), Duration::ZERO) };
         let always = lock(&self.always).get(&unit).cloned();
         let mood = always.or_else(|| lock(&self.moods).pop_front());
         let mut pdu = match said {

@@ -186,6 +186,28 @@ fn derived_tags_come_after_their_inputs_and_once_for_each_batch() {
 }
 
 #[test]
+fn an_expression_is_evaluated_once_for_each_change() {
+    let options = formula("volts * amps", &[("volts", 10), ("amps", 11)]).expect("options");
+    let expression = Arc::clone(&options.derived.as_ref().expect("one").expression);
+    let evaluated = || expression.evaluated.load(std::sync::atomic::Ordering::Relaxed);
+    let mut bench = Bench::new([None, None, Some(options)]);
+    bench.batch(1.0, vec![number(10, 1.0, 230.0)]);
+    assert_eq!(evaluated(), 0, "half of it is not enough");
+    bench.batch(2.0, vec![number(11, 1.5, 2.0), number(11, 2.0, 3.0), number(10, 1.2, 100.0)]);
+    assert_eq!(evaluated(), 1, "once for a batch");
+    for second in 3..10 {
+        let told = bench.batch(f64::from(second), vec![number(10, f64::from(second), 100.0)]);
+        assert_eq!(told.len(), 2, "every reading of an input makes one");
+    }
+    assert_eq!(evaluated(), 1, "and nothing changed");
+    bench.batch(11.0, vec![number(10, 11.0, 101.0)]);
+    bench.batch(12.0, vec![bad(11, 12.0)]);
+    assert_eq!(evaluated(), 2, "of what is bad nothing is computed");
+    bench.batch(13.0, vec![number(11, 13.0, 3.0)]);
+    assert_eq!(evaluated(), 3);
+}
+
+#[test]
 fn history_of_one_input_is_not_told_as_what_is_now() {
     let tags = [("a", 10), ("b", 11)];
     let mut bench = Bench::new([None, None, formula("a + b", &tags)]);

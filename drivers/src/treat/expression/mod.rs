@@ -65,6 +65,9 @@ pub struct Expression {
     text: Arc<str>,
     tree: IdedExpr,
     kind: Kind,
+    /// How often it was evaluated.
+    #[cfg(test)]
+    pub(super) evaluated: std::sync::atomic::AtomicU64,
 }
 
 /// Why an evaluation came to nothing.
@@ -119,7 +122,13 @@ impl Draft {
     /// What does not fit.
     pub fn check(self, kinds: &[Kind]) -> Result<Expression, Mistake> {
         let (tree, kind) = check::check(self.tree, kinds)?;
-        Ok(Expression { text: self.text, tree, kind })
+        Ok(Expression {
+            text: self.text,
+            tree,
+            kind,
+            #[cfg(test)]
+            evaluated: std::sync::atomic::AtomicU64::default(),
+        })
     }
 }
 
@@ -141,6 +150,8 @@ impl Expression {
     /// # Errors
     /// A type that does not fit, a number that is none (division by zero), a whole number too large.
     pub fn evaluate(&self, inputs: &[&Value]) -> Result<Value, Failed> {
+        #[cfg(test)]
+        self.evaluated.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let inputs = Inputs(inputs);
         let mut context = Context::with_env(Arc::clone(environment()));
         context.set_variable_resolver(&inputs);
