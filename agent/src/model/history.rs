@@ -269,3 +269,41 @@ fn shifts_that_closed_in_the_gap_are_revised_once_a_batch() {
     assert_eq!((last["a"].revision, last["b"].revision), (1, 1), "for all that came together");
     assert!(last.values().all(|period| period.unattributed == 0.0));
 }
+
+/// The page says what is: history of a time before what it shows changes neither value nor validity there, whatever gemba
+/// said of the link since. What is newer than all that the device said lifts such a mark.
+#[test]
+fn history_from_before_what_is_shown_is_not_shown() {
+    let mut watched = Watched::new();
+    let text = |at, text: &str| Reading::good(TagId(1), Value::Text(text.into()), t(at), t(400.0));
+    let shown = |watched: &mut Watched| {
+        let tag =
+            watched.line.snapshot(t(500.0), crate::snapshot::SpoolView::default()).stations.remove(0).tags.remove(1);
+        (tag.value, tag.validity.word(), tag.source_time)
+    };
+    let now = (Value::Int(7), "good", Some(t(30.0)));
+    let told = |value, at| Reading::good(TagId(1), Value::Int(value), t(at), t(400.0)).from_history();
+    watched.live(&(30.0, 1, 7));
+    watched.apply(&[told(5, 29.0)]);
+    watched.apply(&[Reading::bad(TagId(1), Status::Opcua(0x808C_0000), t(29.5), t(400.0)).from_history()]);
+    assert_eq!(shown(&mut watched), now);
+    let records = watched.derived.records.len();
+    watched.apply(&[text(29.8, "loading").from_history()]);
+    assert!(
+        matches!(&watched.derived.records[records..], [Record::TagChanged { from: None, .. }]),
+        "told all the same"
+    );
+    assert_eq!(shown(&mut watched), now);
+
+    for mark in [OwnStatus::LinkLost, OwnStatus::AgentDown, OwnStatus::Stale, OwnStatus::NoAnswer] {
+        watched.apply(&[Reading::bad(TagId(1), Status::Own(mark), t(35.0), t(401.0))]);
+        watched.apply(&[told(6, 29.9)]);
+        assert_eq!(shown(&mut watched).1, "bad", "{mark:?}");
+        watched.apply(&[told(7, 30.0)]);
+        assert_eq!(shown(&mut watched), now, "the opening: {mark:?}");
+    }
+    // A node that the server did not know for a while was dated by nobody.
+    watched.apply(&[Reading::bad(TagId(1), Status::Opcua(0x8034_0000), t(402.0), t(402.0))]);
+    watched.apply(&[told(8, 31.0)]);
+    assert_eq!(shown(&mut watched), (Value::Int(8), "good", Some(t(31.0))));
+}

@@ -9,12 +9,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::{OwnStatus, Reading, Rung, Status, Time, Validity};
+use crate::{Reading, Rung, Time};
 
-/// Whether the device said it, and not gemba of a link that is lost or silent.
+/// Whether the device said it now: not gemba of a link that is lost or silent, nor the device long ago.
 pub(super) fn is_sign_of_life(reading: &Reading) -> bool {
-    use OwnStatus::{AgentDown, LinkLost, NoAnswer, Stale};
-    !matches!(reading.validity, Validity::Bad(Status::Own(AgentDown | LinkLost | NoAnswer | Stale)))
+    !reading.validity.is_mark() && !reading.backfilled
 }
 
 /// In the order in which they are climbed.
