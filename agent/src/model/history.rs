@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gemba_drivers::{OwnStatus, Reading, Status, TagId, Time, Value};
+use gemba_drivers::{OwnStatus, Reading, Status, TagId, Time, Validity, Value};
 use proptest::prelude::*;
 
 use super::tests::{config, oee, shift, t};
@@ -219,6 +219,38 @@ fn the_last_that_a_device_told_survives_a_restart() {
     again.restore(&line.checkpoint()).expect("a checkpoint");
     assert_eq!(again.told().collect::<Vec<_>>(), expected);
     assert_eq!(Line::new(&config(oee(1.0), vec![])).told().count(), 0, "no other protocol has history");
+}
+
+/// A watermark is of the source's clock: an instant of the gateway's would skip history, or have it told twice.
+#[test]
+fn a_watermark_is_a_time_of_the_source() {
+    let mut line = opcua_line();
+    let good = |tag, at| Reading::good(TagId(tag), Value::Int(1), t(at), t(5.0));
+    let told = |line: &Line| line.told().collect::<Vec<_>>();
+    line.apply(&[good(0, 2.0), good(1, 2.0), good(2, 2.0)], &mut Derived::default());
+    line.apply(&[good(0, 1.0)], &mut Derived::default());
+    assert_eq!(told(&line), [(TagId(0), t(2.0)), (TagId(1), t(2.0)), (TagId(2), t(2.0))], "late, and no step back");
+    let doubt = Validity::Uncertain(Status::Own(OwnStatus::ClockSkew));
+    line.apply(&[Reading { validity: doubt, ..good(1, 5.0) }, good(2, 5.0)], &mut Derived::default());
+    assert_eq!(told(&line), [(TagId(0), t(2.0))]);
+    line.apply(&[good(1, 3.0)], &mut Derived::default());
+    assert_eq!(told(&line), [(TagId(0), t(2.0)), (TagId(1), t(3.0))], "it has a time again");
+}
+
+/// Silence that is told while history comes in counts from where history had come to.
+#[test]
+fn any_mark_of_ours_within_history_counts_from_where_it_had_come_to() {
+    for mark in [OwnStatus::LinkLost, OwnStatus::AgentDown, OwnStatus::Stale, OwnStatus::NoAnswer] {
+        let mut watched = Watched::new();
+        watched.live(&(420.0, 0, 1));
+        watched.lost(430.0, 431.0);
+        watched.past(&[(420.0, 0, 1), (500.0, 0, 1)], 600.0, 10);
+        watched.apply(&[Reading::bad(TagId(0), Status::Own(mark), t(601.0), t(601.2))]);
+        watched.past(&[(500.0, 0, 1), (560.0, 0, 5), (590.0, 0, 1)], 602.0, 10);
+        watched.live(&(605.0, 0, 1));
+        let kpi = watched.line.snapshot(t(610.0), crate::snapshot::SpoolView::default()).stations.remove(0).kpi;
+        assert_eq!(kpi.map(|kpi| (kpi.run_ns, kpi.unknown_ns)), Some((160_000_000_000, 0)), "{mark:?}");
+    }
 }
 
 #[test]

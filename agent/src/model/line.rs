@@ -300,9 +300,17 @@ impl TagOf {
             });
         }
         if self.historic && !reading.validity.is_bad() {
-            self.told = Some(reading.source_time);
+            self.told = self.watermark(reading);
         }
         news || self.role != Role::Other
+    }
+
+    /// By the source's own clock, and never back. A value that has no time of it, or none to be believed, leaves no place in
+    /// history to go on from: what came before it was told, by another clock.
+    fn watermark(&self, reading: &Reading) -> Option<Time> {
+        let dated = reading.source_time != reading.received_time
+            && reading.validity != Validity::Uncertain(Status::Own(OwnStatus::ClockSkew));
+        dated.then(|| self.told.map_or(reading.source_time, |told| told.max(reading.source_time)))
     }
 
     fn show(&mut self, station: &Arc<str>, reading: &Reading, out: &mut Derived) {
