@@ -6,11 +6,17 @@ use gemba_drivers::{OwnStatus, Reading, Status, TagId, Time, Validity, Value};
 use proptest::prelude::*;
 
 use super::tests::{config, oee, shift, t};
-use super::{Derived, Line, Period};
-use crate::record::Record;
+use super::{ContextSpec, Derived, Line, Period};
+use crate::config::Tag;
+use crate::record::{Record, Visit};
 
 /// What was said: seconds after six, of which tag, and what.
 type Said = (f64, u32, i64);
+
+/// The station's tags: state, total, reject, and who is there.
+const TAGS: u32 = 5;
+const SERIAL: u32 = 3;
+const PRODUCT: u32 = 4;
 
 /// A line, and every period that it ever closed or revised.
 struct Watched {
@@ -25,7 +31,14 @@ impl Watched {
             shift("b", "06:20", "06:40", &[]),
             shift("c", "06:40", "07:00", &[]),
         ];
-        Self { line: Line::new(&config(oee(1.0), shifts)), derived: Derived::default() }
+        let mut config = config(oee(1.0), shifts);
+        config.stations[0].tags = 0..TAGS;
+        config.stations[0].context =
+            ContextSpec { serial: Some(TagId(SERIAL)), product: Some(TagId(PRODUCT)), lot: None };
+        for (tag, name) in [(SERIAL, "serial"), (PRODUCT, "product")] {
+            config.tags.push(Tag { id: TagId(tag), name: name.into(), ..config.tags[0].clone() });
+        }
+        Self { line: Line::new(&config), derived: Derived::default() }
     }
 
     fn apply(&mut self, readings: &[Reading]) {
@@ -39,7 +52,7 @@ impl Watched {
 
     fn lost(&mut self, at: f64, now: f64) {
         let mark = |tag| Reading::bad(TagId(tag), Status::Own(OwnStatus::LinkLost), t(at), t(now));
-        self.apply(&[mark(0), mark(1), mark(2)]);
+        self.apply(&(0..TAGS).map(mark).collect::<Vec<_>>());
     }
 
     /// Batches of history, a millisecond apart from `now` on.
@@ -63,6 +76,11 @@ impl Watched {
         }
     }
 
+    fn visits(&self) -> Vec<Visit> {
+        let visit = |record: &Record| if let Record::Visit(visit) = record { Some((**visit).clone()) } else { None };
+        self.derived.records.iter().filter_map(visit).collect()
+    }
+
     /// Each period as it stands at last; how often it was revised is no matter.
     fn periods(mut self, end: f64) -> BTreeMap<Time, Period> {
         self.line.advance(t(end), &mut self.derived);
@@ -79,20 +97,22 @@ impl Watched {
 /// The last of each tag up to `at`, in order of time: what a driver tells again.
 fn openings(said: &[Said], at: f64) -> Vec<Said> {
     let mut last: Vec<Said> =
-        (0..3).filter_map(|tag| said.iter().rev().find(|of| of.0 <= at && of.1 == tag).copied()).collect();
+        (0..TAGS).filter_map(|tag| said.iter().rev().find(|of| of.0 <= at && of.1 == tag).copied()).collect();
     last.sort_by(|a, b| a.0.total_cmp(&b.0));
     last
 }
 
 fn stream() -> impl Strategy<Value = Vec<Said>> {
-    let step = (1..40_u32, 0..3_u32, 0..3_usize);
+    let step = (1..40_u32, 0..TAGS, 0..3_usize);
     prop::collection::vec(step, 20..140).prop_map(|steps| {
-        let mut said = vec![(0.0, 0, 1), (0.0, 1, 0), (0.0, 2, 0)];
+        let mut said: Vec<Said> = (0..TAGS).map(|tag| (0.0, tag, i64::from(tag == 0))).collect();
         let (mut at, mut counts) = (0.0, [0, 0]);
         for (seconds, tag, choice) in steps {
             at += f64::from(seconds) / 2.0;
             let value = match tag {
                 0 => [1, 2, 5][choice],
+                // Nobody, or one of two that come and go.
+                SERIAL | PRODUCT => i64::try_from(choice).expect("small"),
                 _ => {
                     let count = &mut counts[tag as usize - 1];
                     *count += i64::try_from(choice).expect("small");
@@ -118,6 +138,7 @@ proptest! {
         let end = last + 3.0;
         let mut undisturbed = Watched::new();
         said.iter().for_each(|said| undisturbed.live(said));
+        let visits = undisturbed.visits();
         let undisturbed = undisturbed.periods(end);
 
         // Between two readings, so that it is clear what was told.
@@ -137,13 +158,14 @@ proptest! {
                 disturbed.past(first, back, a_batch);
                 disturbed.lost(back, back + 0.15);
                 disturbed.ticks(back + 0.16, back + 0.2);
-                let reached: Vec<Said> = if cut > 3 { first.to_vec() } else { openings(&said, lost) };
+                let reached: Vec<Said> = if cut > TAGS as usize { first.to_vec() } else { openings(&said, lost) };
                 let through = reached.last().map_or(lost, |said| said.0);
-                let rest = openings(&reached, through).into_iter().chain(whole[cut.max(3)..].iter().copied());
+                let rest = openings(&reached, through).into_iter().chain(whole[cut.max(TAGS as usize)..].iter().copied());
                 disturbed.past(&rest.collect::<Vec<_>>(), back + 0.2, a_batch);
             }
         }
         said.iter().filter(|said| said.0 > back).for_each(|said| disturbed.live(said));
+        prop_assert_eq!(disturbed.visits(), visits);
         // Nothing live need come for it to be over.
         let disturbed = disturbed.periods(end.max(back + 11.0));
         let undisturbed_later = {

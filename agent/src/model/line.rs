@@ -151,9 +151,13 @@ impl Line {
             let StationOf { name, spec: Some(spec), station, .. } = &mut self.stations[tag.station] else { continue };
             station.settle(Setting { name, spec, calendar: &self.calendar }, out);
         }
-        // In order of station and then of arrival: the sort is stable.
-        self.context.sort_by_key(|&(station, _, _)| station);
-        for told in self.context.chunk_by(|a, b| a.0 == b.0) {
+        // In order of station and then of arrival: the sort is stable. What history tells of one instant came together then.
+        let together = |&(station, _, place): &(usize, About, usize)| {
+            let reading = &readings[place];
+            (station, !reading.backfilled, reading.backfilled.then_some(reading.source_time))
+        };
+        self.context.sort_by_key(together);
+        for told in self.context.chunk_by(|a, b| together(a) == together(b)) {
             let StationOf { name, visits, .. } = &mut self.stations[told[0].0];
             visits.apply(name, told.iter().map(|&(_, about, place)| (about, &readings[place])), out);
         }
