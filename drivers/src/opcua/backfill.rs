@@ -13,9 +13,10 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::info;
 
 use super::find::handle;
-use super::history::{Asked, Sieve, Told, just_before};
+use super::history::Asked;
 use super::limits::Limits;
 use super::link::Notice;
+use super::sieve::{Sieve, Told, just_before};
 use super::{Client, convert, stopping};
 use crate::{Backfill, Batch, LinkError, Loss, Outlet, Time};
 

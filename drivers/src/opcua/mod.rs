@@ -30,6 +30,7 @@ pub mod pki;
 mod redundancy;
 mod security;
 mod sequence;
+mod sieve;
 mod silence;
 mod subscription;
 mod survey;
@@ -61,12 +62,12 @@ use crate::{Batch, Driver, LinkError, Loss, Outlet, Reading, Status, TagId, Time
 use backfill::Gap;
 use event::Events;
 use find::handle;
-use history::Told;
 use limits::Server;
 use link::{Link, Notice};
 use pick::Picks;
 use redundancy::Servers;
 use sequence::Sequence;
+use sieve::Told;
 use subscription::Want;
 
 /// How often what the server refused is asked for again.
