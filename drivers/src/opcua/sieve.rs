@@ -22,7 +22,13 @@ impl Told {
         self.at == reading.source_time && self.said_same(reading) == Some(true)
     }
 
-    fn said_same(&self, reading: &Reading) -> Option<bool> {
+    /// The same to a historian that keeps milliseconds.
+    pub(super) fn is_near(&self, reading: &Reading) -> bool {
+        let apart = self.at.since(reading.source_time).max(reading.source_time.since(self.at));
+        apart < NEAR && self.said_same(reading) == Some(true)
+    }
+
+    pub(super) fn said_same(&self, reading: &Reading) -> Option<bool> {
         self.said.as_ref().map(|(value, validity)| (value, validity) == (&reading.value, &reading.validity))
     }
 }
@@ -53,6 +59,14 @@ impl Sieve {
         Self { watermark: told.at, last: told, whole: !again }
     }
 
+    /// The same where `said`, bad perhaps, was told later than the last value.
+    pub(super) fn having_said(mut self, said: Option<&Told>) -> Self {
+        if let Some(said) = said.filter(|said| said.at >= self.watermark) {
+            self.last = said.clone();
+        }
+        self
+    }
+
     /// The reading if it is news, marked as history. In order of source time.
     pub(super) fn pass(&mut self, reading: Reading) -> Option<Reading> {
         if reading.source_time > self.watermark {
@@ -71,11 +85,6 @@ impl Sieve {
         let opening = Reading { source_time: self.watermark, ..reading };
         self.last = Told::of(&opening);
         Some(opening.from_history())
-    }
-
-    /// Up to where everything was known.
-    pub(super) fn watermark(&self) -> Time {
-        self.watermark
     }
 
     /// The last that passed.

@@ -1,15 +1,57 @@
 //! Tags that are silent though the link stands: asked for, then subscribed anew, then the link is given up.
 
+use std::collections::{BTreeMap, HashSet};
+use std::mem;
 use std::time::Duration;
 
-use opcua::types::{ReadValueId, TimestampsToReturn};
+use opcua::types::{DataValue, NumericRange, ReadValueId, TimestampsToReturn};
+use tokio::time::Instant;
 use tracing::info;
 
 use super::backfill::Gap;
 use super::find::handle;
 use super::link::Link;
-use super::{Client, convert, stopping};
+use super::sieve::Told;
+use super::{Client, convert, find, stopping};
 use crate::{Batch, LinkError, Outlet, Rung, Stale, TagId, Time};
+
+/// A subscription that publishes more often than that is still given so long.
+const SOON: Duration = Duration::from_millis(100);
+/// A dead item is answered by a new subscription this often at most: its neighbours are subscribed anew with it.
+const BETWEEN_RENEWALS: Duration = Duration::from_secs(60);
+
+/// Items of which a read told what the subscription should have told, and has not yet.
+#[derive(Default)]
+pub(super) struct Suspects {
+    /// With the last value that was told before the read.
+    items: BTreeMap<usize, Option<Told>>,
+    /// Until when the subscription may still tell it.
+    until: Option<Instant>,
+    renewed: Option<Instant>,
+}
+
+impl Suspects {
+    /// The subscription told something of the item: it lives.
+    pub(super) fn clear(&mut self, item: usize) {
+        self.items.remove(&item);
+    }
+
+    /// When something is to be done about them.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let until = self.until.filter(|_| !self.items.is_empty())?;
+        Some(self.renewed.map_or(until, |renewed| until.max(renewed + BETWEEN_RENEWALS)))
+    }
+
+    /// Nobody listened for so long.
+    pub(super) fn wait(&mut self, longer: Duration) {
+        self.until = self.until.map(|until| until + longer);
+    }
+
+    /// What was told of the item before a read found what the subscription had not told.
+    pub(super) fn before(&self, item: usize) -> Option<Told> {
+        self.items.get(&item).cloned().flatten()
+    }
+}
 
 impl Client {
     /// Does something about tags that are silent though the link stands.
@@ -18,11 +60,7 @@ impl Client {
             Rung::Look => self.look(&stale.tags, outlet).await,
             Rung::Renew => {
                 info!(tags = stale.tags.len(), "silent: subscribing anew");
-                if let Some(link) = self.link.as_mut() {
-                    self.held.extend(link.unsubscribe().await?);
-                }
-                self.sequences.clear();
-                self.catch_up(Gap::Subscription, outlet).await
+                self.renew(outlet).await
             }
             Rung::Reconnect => Err(LinkError::Silent(self.link.as_ref().map_or(Duration::ZERO, Link::silence))),
         }
@@ -30,24 +68,73 @@ impl Client {
 
     /// Reads tags. What is new of them is told; what stands is vouched for.
     async fn look(&mut self, tags: &[TagId], outlet: &Outlet) -> Result<(), LinkError> {
-        let asked: Vec<(usize, ReadValueId)> = (0..self.items.len())
-            .filter(|&place| tags.contains(&self.items[place].tag))
-            .filter_map(|place| Some((place, ReadValueId::from(self.node(place)?))))
-            .collect();
-        let nodes: Vec<ReadValueId> = asked.iter().map(|(_, node)| node.clone()).collect();
-        let Some(link) = self.link.as_mut() else { return Ok(()) };
-        let answers = link.read(nodes, TimestampsToReturn::Both).await?;
+        let tags: HashSet<TagId> = tags.iter().copied().collect();
+        let asked: Vec<usize> = (0..self.items.len()).filter(|&item| tags.contains(&self.items[item].tag)).collect();
+        let told = self.read_items(asked).await?;
         let received = Time::now();
-        let mut batch = Batch::default();
-        let mut same = Vec::new();
-        for ((place, _), value) in asked.into_iter().zip(answers) {
-            let value = self.picks.of_all(handle(place), value);
-            self.hear(place, convert::reading(self.items[place].tag, value, received), &mut batch, &mut same);
+        let (mut batch, mut same) = (Batch::default(), Vec::new());
+        for (item, value) in told {
+            let reading = convert::reading(self.items[item].tag, value, received);
+            let known = &self.known[item];
+            if known.heard.as_ref().is_some_and(|heard| heard.told.said_same(&reading) == Some(false)) {
+                self.suspects.items.entry(item).or_insert_with(|| known.told.clone());
+            }
+            self.hear(item, reading, &mut batch, &mut same);
         }
-        if !same.is_empty() {
-            outlet.confirm(&same, received);
+        Self::vouch(&mut same, received, &mut batch, outlet);
+        if !batch.readings.is_empty() {
+            outlet.deliver(batch).await.map_err(|_| stopping())?;
         }
-        if batch.readings.is_empty() { Ok(()) } else { outlet.deliver(batch).await.map_err(|_| stopping()) }
+        if !self.suspects.items.is_empty() {
+            self.suspects.until = Some(Instant::now() + self.publish().saturating_mul(2).max(SOON));
+        }
+        Ok(())
+    }
+
+    /// What the items are now; those whose nodes the server does not know are left out.
+    async fn read_items(&mut self, items: Vec<usize>) -> Result<Vec<(usize, DataValue)>, LinkError> {
+        let mut told = Vec::with_capacity(items.len());
+        let (mut asked, mut whole) = (Vec::new(), Vec::new());
+        for item in items {
+            let Ok(want) = self.want(item) else { continue };
+            let range = if self.picks.is_whole(want.handle) { NumericRange::None } else { want.range };
+            asked.push((item, ReadValueId { index_range: range, ..ReadValueId::from(want.node) }));
+        }
+        while !asked.is_empty() {
+            let Some(link) = self.link.as_mut() else { break };
+            let nodes = asked.iter().map(|(_, node)| node.clone()).collect();
+            let answers = link.read(nodes, TimestampsToReturn::Both).await?;
+            for ((item, node), value) in mem::take(&mut asked).into_iter().zip(answers) {
+                match node.index_range.has_range() {
+                    // Servers that do not cut ranges out send the whole.
+                    true if find::no_range(value.status()) => {
+                        whole.push((item, ReadValueId { index_range: NumericRange::None, ..node }));
+                    }
+                    true => told.push((item, self.picks.of(handle(item), value))),
+                    false => told.push((item, self.picks.of_all(handle(item), value))),
+                }
+            }
+            asked = mem::take(&mut whole);
+        }
+        Ok(told)
+    }
+
+    /// The subscription does not tell what a read does.
+    pub(super) async fn renew_suspects(&mut self, outlet: &Outlet) -> Result<(), LinkError> {
+        info!(tags = self.suspects.items.len(), "a read tells what the subscription does not: subscribing anew");
+        self.renew(outlet).await?;
+        self.suspects = Suspects { renewed: Some(Instant::now()), ..Suspects::default() };
+        Ok(())
+    }
+
+    /// Makes the subscriptions anew over the same session. What the old ones told goes first.
+    async fn renew(&mut self, outlet: &Outlet) -> Result<(), LinkError> {
+        if let Some(link) = self.link.as_mut() {
+            self.held.extend(link.unsubscribe().await?);
+        }
+        self.tell_waiting(outlet).await?;
+        self.sequences.clear();
+        self.catch_up(Gap::Subscription, outlet).await
     }
 }
 
