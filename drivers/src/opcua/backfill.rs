@@ -206,7 +206,9 @@ impl Client {
                 if let Some(gap) = &mut known.gap {
                     gap.given += 1;
                 }
-                known.hear(&reading);
+                if past.ahead.as_ref().is_none_or(|told| told.at < reading.source_time) {
+                    known.hear(&reading);
+                }
                 news.push(reading);
             }
             while !news.is_empty() {

@@ -1,6 +1,7 @@
 //! Reading a server's history: raw values of many nodes in a window of time, in order, in bounded memory.
 
 use std::collections::VecDeque;
+use std::mem;
 
 use opcua::client::HistoryReadAction;
 use opcua::types::{
@@ -19,6 +20,9 @@ const A_PAGE: usize = 5_000;
 const OF_A_NODE: usize = 1_000;
 /// How often a node that makes no progress is asked again.
 const TRIES: u8 = 3;
+
+/// Why a node has no history whose pages are all empty.
+const NO_PROGRESS: &str = "its pages of history are empty without end";
 
 /// A node whose history is asked for.
 #[derive(Clone, Debug)]
@@ -88,7 +92,7 @@ impl Link {
                     continue;
                 }
             };
-            let mut more = Vec::new();
+            let (mut more, mut came) = (Vec::new(), 0);
             for ((place, _), told) in part.nodes.iter().zip(answer) {
                 let (place, item) = (*place, asked[*place].item);
                 match told.status_code {
@@ -104,6 +108,7 @@ impl Link {
                     _ => {
                         let values = told.history_data.into_inner_as::<HistoryData>();
                         let values = values.and_then(|data| data.data_values).unwrap_or_default();
+                        came += values.len();
                         let readings = values.into_iter().filter_map(|value| read(item, value));
                         window
                             .values
@@ -114,8 +119,14 @@ impl Link {
                     }
                 }
             }
-            if !more.is_empty() {
-                todo.push_front(Part { nodes: more, ..part });
+            // A server may want time to look; one that only ever says "go on" has nothing.
+            let tries = if came > 0 { 0 } else { part.tries + 1 };
+            if tries > TRIES {
+                self.release(asked, mem::take(&mut more)).await?;
+                let idle = part.nodes.iter().map(|&(place, _)| (asked[place].item, NO_PROGRESS.to_owned()));
+                window.refused.extend(idle);
+            } else if !more.is_empty() {
+                todo.push_front(Part { nodes: more, tries, ..part });
             }
             if window.values.len() > most {
                 let open = todo.into_iter().flat_map(|part| part.nodes).filter(|(_, mark)| !mark.is_null_or_empty());

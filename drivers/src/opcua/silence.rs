@@ -147,9 +147,14 @@ mod tests {
     use super::super::{Config, Identity, Pick, Security, Station, Tag};
     use super::*;
     use crate::sim::opcua::OpcuaServer;
-    use crate::{Driver, LinkState, Value};
+    use crate::treat::{self, Treatment};
+    use crate::{Driver, LinkState, OwnStatus, Status, Validity, Value};
 
     const NOON: Time = Time(1_795_000_000_000_000_000);
+
+    fn after(seconds: i64) -> Time {
+        NOON + Duration::from_secs(seconds.unsigned_abs())
+    }
 
     struct Bench {
         server: OpcuaServer,
@@ -160,8 +165,14 @@ mod tests {
 
     impl Bench {
         async fn new() -> Self {
+            Self::with(true, None).await
+        }
+
+        async fn with(history: bool, max_age: Option<Duration>) -> Self {
             let mut server = OpcuaServer::start_at("urn:a", [("Good", 0_i64)], NOON).await.expect("a port");
-            server.keep_history().await.expect("the port is free");
+            if history {
+                server.keep_history().await.expect("the port is free");
+            }
             let tag = Tag { id: TagId(0), node: server.node("Good").parse().expect("a node"), pick: Pick::default() };
             let station =
                 Station { name: "a".into(), publish: Duration::from_millis(20), tags: vec![tag], events: Vec::new() };
@@ -176,6 +187,10 @@ mod tests {
             client.connect().await.expect("up");
             let (to, batches) = mpsc::channel(16);
             let outlet = Outlet::new(to, Arc::new(watch::Sender::new(LinkState::new(Time::now()))));
+            let options = treat::Options { max_age, ..treat::Options::default() };
+            let treated = vec![(TagId(0), options)];
+            let station = treat::Station { name: "a".into(), tags: 0..1, treated, max_clock_skew: None };
+            let outlet = outlet.treating(Treatment::new(&treat::Plan { stations: vec![station] }));
             let mut bench = Self { server, client, outlet, batches };
             assert_eq!(bench.next().await, (Value::Int(0), false));
             bench
@@ -191,6 +206,21 @@ mod tests {
             };
             let [reading] = batch.readings.as_slice() else { panic!("one: {batch:?}") };
             (reading.value.clone(), reading.backfilled)
+        }
+
+        /// Values that the subscription tells while nobody looks at them.
+        async fn unread(&mut self, values: std::ops::RangeInclusive<i64>) {
+            for value in values {
+                self.server.set("Good", value, after(value));
+            }
+            let link = self.client.link.as_mut().expect("up");
+            let notice = loop {
+                match link.next_notice() {
+                    Some(notice) if notice.message.notification_data.is_some() => break notice,
+                    _ => tokio::time::timeout(Duration::from_secs(20), link.step()).await.expect("told").expect("up"),
+                }
+            };
+            self.client.held.push_back(notice);
         }
 
         async fn answer(&mut self, rung: Rung) -> Result<(), LinkError> {
@@ -228,5 +258,101 @@ mod tests {
         let error = bench.answer(Rung::Reconnect).await.expect_err("given up");
         assert!(matches!(error, LinkError::Silent(_)), "{error}");
         bench.client.close().await;
+    }
+
+    #[tokio::test]
+    async fn what_the_old_subscription_told_comes_first_and_once() {
+        let mut bench = Bench::new().await;
+        bench.unread(1..=3).await;
+        bench.answer(Rung::Renew).await.expect("answered");
+        bench.server.set("Good", 4_i64, after(4));
+        let mut told = Vec::new();
+        while told.last() != Some(&Value::Int(4)) {
+            let Bench { client, outlet, batches, .. } = &mut bench;
+            let batch = tokio::select! {
+                error = client.flow(outlet) => panic!("{:?}", error.err()),
+                batch = batches.recv() => batch.expect("it lives"),
+                () = tokio::time::sleep(Duration::from_secs(20)) => panic!("nothing came after {told:?}"),
+            };
+            assert!(batch.losses.is_empty(), "{:?}", batch.losses);
+            told.extend(batch.readings.into_iter().map(|reading| reading.value));
+        }
+        assert_eq!(told, [1, 2, 3, 4].map(Value::Int));
+        bench.client.close().await;
+    }
+
+    #[tokio::test]
+    async fn without_history_a_value_that_moved_meanwhile_is_a_loss() {
+        for (moves, losses) in [(true, 1), (false, 0)] {
+            let mut bench = Bench::with(false, None).await;
+            if moves {
+                bench.server.mute("Good"); // so that the old subscription does not tell it
+                bench.server.set("Good", 5_i64, after(5));
+            }
+            bench.answer(Rung::Renew).await.expect("answered");
+            let lost = bench.batches.try_recv().map(|batch| batch.losses).unwrap_or_default();
+            assert_eq!(lost.len(), losses, "{lost:?}");
+            for loss in lost {
+                assert_eq!((&*loss.source, loss.count), ("a", 1));
+                assert!(
+                    loss.reason.contains("subscribed anew") && loss.reason.contains("no history"),
+                    "{}",
+                    loss.reason
+                );
+            }
+            bench.client.close().await;
+        }
+    }
+
+    /// The value is the same that was told before; it is told again, for nothing else makes the tag good.
+    #[tokio::test]
+    async fn a_tag_that_its_age_made_bad_is_told_again() {
+        let mut bench = Bench::with(true, Some(Duration::from_millis(50))).await;
+        for rung in [Rung::Look, Rung::Renew] {
+            bench.outlet.begin();
+            let batch = tokio::select! {
+                stopped = bench.outlet.tend() => panic!("{stopped}"),
+                batch = bench.batches.recv() => batch.expect("it lives"),
+            };
+            assert_eq!(batch.readings[0].validity, Validity::Bad(Status::Own(OwnStatus::Stale)));
+            bench.answer(rung).await.expect("answered");
+            assert_eq!(bench.next().await, (Value::Int(0), false), "{rung:?}");
+        }
+        bench.client.close().await;
+    }
+
+    #[tokio::test]
+    async fn an_item_that_is_dead_at_the_server_is_found_and_watched_anew() {
+        for history in [true, false] {
+            let mut bench = Bench::with(history, None).await;
+            bench.server.mute("Good");
+            bench.server.set("Good", 1_i64, after(1));
+            bench.server.set("Good", 2_i64, after(2));
+            bench.answer(Rung::Look).await.expect("answered");
+            let batch = bench.batches.try_recv().expect("read");
+            assert_eq!(batch.readings[0].value, Value::Int(2));
+            let (mut told, mut lost) = (Vec::new(), 0);
+            // By itself, once the subscription had time enough to tell it as well.
+            let Bench { client, outlet, batches, server } = &mut bench;
+            let flow = client.flow(outlet);
+            tokio::pin!(flow);
+            while told.last() != Some(&(Value::Int(3), false)) {
+                let batch = tokio::select! {
+                    error = &mut flow => panic!("{:?}", error.err()),
+                    batch = batches.recv() => batch.expect("it lives"),
+                    () = tokio::time::sleep(Duration::from_millis(5)) => {
+                        if !server.mutes("Good") {
+                            server.set("Good", 3_i64, after(3));
+                        }
+                        continue;
+                    }
+                };
+                lost += batch.losses.iter().map(|loss| loss.count).sum::<u64>();
+                told.extend(batch.readings.into_iter().map(|reading| (reading.value, reading.backfilled)));
+            }
+            let expected = if history { vec![(Value::Int(1), true)] } else { vec![] };
+            assert_eq!((&told[..told.len() - 1], lost), (expected.as_slice(), u64::from(!history)));
+            assert_eq!(server.sessions(), 1);
+        }
     }
 }
