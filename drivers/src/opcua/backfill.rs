@@ -5,7 +5,6 @@
 //! meanwhile. What history does not have goes to the loss ledger.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 use std::time::Duration;
 
 use opcua::types::{AttributeId, DataChangeNotification, ReadValueId, TimestampsToReturn, Variant};
@@ -19,7 +18,7 @@ use super::limits::Limits;
 use super::link::Notice;
 use super::sieve::{Sieve, Told, just_before};
 use super::{Client, convert, stopping};
-use crate::{Backfill, Batch, LinkError, Loss, Outlet, Reading, Time};
+use crate::{Batch, LinkError, Outlet, Reading, Time};
 
 /// Values in memory at once. A window of time that holds more is read in two.
 const MOST: usize = 20_000;
@@ -47,13 +46,13 @@ pub(super) enum Gap {
 }
 
 /// One item in its gap.
-struct Past {
-    asked: Asked,
-    sieve: Sieve,
+pub(super) struct Past {
+    pub(super) asked: Asked,
+    pub(super) sieve: Sieve,
     /// A read told it, ahead of history.
     ahead: Option<Told>,
     /// Why history has nothing, or not all of it.
-    lacks: Option<String>,
+    pub(super) lacks: Option<String>,
 }
 
 impl Client {
@@ -103,12 +102,12 @@ impl Client {
 
     /// The items that have a gap to be closed, and whose nodes the server knows.
     fn pasts(&self, gap: Gap) -> Vec<Past> {
+        let refused = self.refused_handles();
         let past = |(item, known): (usize, &Known)| {
             let node = self.node(item)?;
-            let refused = || self.refused.iter().any(|(refused, _)| *refused == handle(item));
             let from = match gap {
                 Gap::Link => known.gap?.from,
-                Gap::Late => known.gap.filter(|_| !refused())?.from,
+                Gap::Late => known.gap.filter(|_| !refused.contains(&handle(item)))?.from,
                 Gap::Subscription => known.heard.as_ref()?.told.at,
             };
             let undated = Told { at: from, said: None };
@@ -331,47 +330,8 @@ impl Client {
         Ok(there.collect())
     }
 
-    /// What is told of the gap itself, by station. It is closed for all but the nodes that the server does not let us watch.
-    fn settle(&mut self, pasts: &[Past]) -> Batch {
-        let now = Time::now();
-        let mut batch = Batch::default();
-        let refused: BTreeSet<u32> = self.refused.iter().map(|(handle, _)| *handle).collect();
-        for (station, told) in (0..).zip(&self.config.stations) {
-            let of = pasts.iter().filter(|past| self.items[past.asked.item].station == station);
-            let (mut gaps, mut lacking) = (Vec::new(), Lacking::default());
-            for past in of.filter(|past| !refused.contains(&handle(past.asked.item))) {
-                gaps.extend(self.known[past.asked.item].gap.take());
-                lacking.add(past);
-            }
-            let Some(from) = gaps.iter().map(|gap| gap.from.min(now)).min() else { continue };
-            batch.losses.extend(lacking.loss(&told.name, (from, now), "a gap that history does not close"));
-            let count: u64 = gaps.iter().map(|gap| gap.given).sum();
-            if count > 0 {
-                batch.backfills.push(Backfill { station: told.name.clone(), from, to: now, count });
-            }
-        }
-        batch
-    }
-
-    /// What may be lost, by station, where there was no subscription for a moment, or one that did not tell: the nodes
-    /// whose values have moved, and whose history does not say how.
-    fn missed(&self, pasts: &[Past], first: &HashMap<usize, Reading>, began: Time) -> Vec<Loss> {
-        let now = Time::now();
-        let moved = |past: &&Past| {
-            let item = past.asked.item;
-            let heard = self.known[item].heard.as_ref().map(|heard| &heard.told);
-            let other = |first: &Reading| heard.is_some_and(|told| told.said_same(first) == Some(false));
-            self.suspects.before(item).is_some() || first.get(&item).is_some_and(other)
-        };
-        let mut losses = Vec::new();
-        for (station, told) in (0..).zip(&self.config.stations) {
-            let mut lacking = Lacking::default();
-            let of = pasts.iter().filter(|past| self.items[past.asked.item].station == station).filter(moved);
-            let from = of.clone().map(|past| past.asked.from).min().unwrap_or(began).min(began);
-            of.for_each(|past| lacking.add(past));
-            losses.extend(lacking.loss(&told.name, (from, now), "subscribed anew, and history does not close the gap"));
-        }
-        losses
+    pub(super) fn refused_handles(&self) -> BTreeSet<u32> {
+        self.refused.iter().map(|(handle, _)| *handle).collect()
     }
 
     async fn deliver(&mut self, outlet: &Outlet, batch: Batch) -> Result<(), LinkError> {
@@ -386,32 +346,5 @@ impl Client {
             outlet.deliver(batch).await
         };
         taken.map_err(|_| stopping())
-    }
-}
-
-/// Nodes of a station whose history does not close a gap.
-#[derive(Default)]
-struct Lacking<'a> {
-    nodes: u64,
-    reasons: BTreeSet<&'a str>,
-}
-
-impl<'a> Lacking<'a> {
-    fn add(&mut self, past: &'a Past) {
-        self.nodes += u64::from(past.reason().is_some());
-        self.reasons.extend(past.reason());
-    }
-
-    fn loss(self, station: &Arc<str>, (from, to): (Time, Time), what: &str) -> Option<Loss> {
-        let reasons: Vec<&str> = self.reasons.into_iter().take(3).collect();
-        let reason = Arc::from(format!("OPC UA: {what}: {}", reasons.join(", ")));
-        (self.nodes > 0).then(|| Loss { source: station.clone(), from, to, count: self.nodes, reason })
-    }
-}
-
-impl Past {
-    fn reason(&self) -> Option<&str> {
-        let short = "history does not reach back to the last value that was told";
-        self.lacks.as_deref().or_else(|| (!self.sieve.whole).then_some(short))
     }
 }

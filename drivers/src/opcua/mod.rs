@@ -31,6 +31,7 @@ pub mod pki;
 mod redundancy;
 mod security;
 mod sequence;
+mod settle;
 mod sieve;
 mod silence;
 mod subscription;
@@ -476,7 +477,9 @@ impl Client {
             let step = tokio::select! {
                 step = timeout_at(wake.unwrap_or(heard + silence), link.step()) => step,
                 stale = outlet.stale() => {
+                    let began = Instant::now();
                     self.answer(&stale, outlet).await?;
+                    heard += began.elapsed();
                     continue;
                 }
             };
@@ -484,10 +487,14 @@ impl Client {
             match step {
                 Ok(step) => step?,
                 Err(_) if now >= heard + silence => return Err(LinkError::Silent(silence)),
-                Err(_) if self.suspects.due().is_some_and(|due| now >= due) => self.renew_suspects(outlet).await?,
+                Err(_) if self.suspects.due().is_some_and(|due| now >= due) => {
+                    self.renew_suspects(outlet).await?;
+                    heard += now.elapsed();
+                }
                 Err(_) => {
                     self.ask_again(outlet).await?;
                     ask_again = Instant::now() + self.ask_again;
+                    heard += now.elapsed();
                 }
             }
         }
