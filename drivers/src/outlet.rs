@@ -143,12 +143,26 @@ impl Outlet {
     }
 
     /// The device vouched at `at` that these tags stand as they were last told: they are not silent. It brings no value
-    /// back: a tag that has turned bad by its age needs a reading.
-    pub fn confirm(&self, tags: &[TagId], at: Time) {
-        if let Some(treated) = &self.treated {
-            treated.lock().confirm(tags, Instant::now(), at);
-        }
+    /// back: those that have turned bad by their age, which are returned, need a reading.
+    pub fn confirm(&self, tags: &[TagId], at: Time) -> Vec<TagId> {
         self.alive(at);
+        self.treated.as_ref().map_or_else(Vec::new, |treated| treated.lock().confirm(tags, Instant::now(), at))
+    }
+
+    /// Nothing live can come, for the driver reads history: until [`Outlet::resume`] silence does not count. A link that
+    /// ends meanwhile ends this as well.
+    pub(crate) fn pause(&self) {
+        if let Some(treated) = &self.treated {
+            treated.lock().pause(Instant::now());
+        }
+    }
+
+    /// Silence counts again, from where it stood.
+    pub(crate) fn resume(&self) {
+        if let Some(treated) = &self.treated {
+            treated.lock().resume(Instant::now());
+            treated.stirred.notify_one();
+        }
     }
 
     /// Changes the link's state; wakes its watchers only if `change` says that it is news, and not for counters.

@@ -101,6 +101,13 @@ impl Validity {
     pub fn is_bad(self) -> bool {
         matches!(self, Self::Bad(_))
     }
+
+    /// Whether gemba says it itself for want of word from the device: a lost link, its own downtime, silence.
+    #[must_use]
+    pub fn is_mark(self) -> bool {
+        use OwnStatus::{AgentDown, LinkLost, NoAnswer, Stale};
+        matches!(self, Self::Bad(Status::Own(AgentDown | LinkLost | NoAnswer | Stale)))
+    }
 }
 
 /// Why a value is not good: the protocol's own code, or gemba's when the protocol said nothing.

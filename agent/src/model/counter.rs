@@ -53,21 +53,34 @@ pub enum Step {
     },
 }
 
+/// When a value was told.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Told {
+    /// As the source has it.
+    pub source_time: Time,
+    /// From when on it counts.
+    pub at: Time,
+    /// By history: nothing of it is newer than what came live.
+    pub backfilled: bool,
+}
+
 impl Counter {
-    /// A good reading `value` with effect at `at`; `source_time` as the source has it.
+    /// A good reading `value`, and when.
     ///
     /// With a `modulus` the difference is modular (AVEVA Historian, counter retrieval); without one a fall is
     /// a reset and the difference the new value. `max_rate` allows one part beyond it, since parts are whole
     /// and polls short.
-    pub fn observe(&mut self, spec: &CounterSpec, value: f64, source_time: Time, at: Time) -> Step {
-        let Some(Last { value: previous, source_time: told, at: since }) = self.last else {
+    pub fn observe(&mut self, spec: &CounterSpec, value: f64, told: Told) -> Step {
+        let Told { source_time, at, backfilled } = told;
+        let Some(Last { value: previous, source_time: before, at: since }) = self.last else {
             self.last = Some(Last { value, source_time, at });
             self.bad = None;
             return Step::Baseline;
         };
         // Against the source's own time: one that counts from its receipt may be followed by one that a source whose clock
         // is behind dates before that.
-        if source_time < told && self.bad.is_none() {
+        // After a gap such a source is believed; history goes on from what it told.
+        if source_time < before && (backfilled || self.bad.is_none()) {
             return Step::Late;
         }
         let at = at.max(since);
@@ -113,10 +126,14 @@ mod tests {
         Time::from_millis(s * 1000)
     }
 
+    fn told(source_time: i64, at: i64) -> Told {
+        Told { source_time: seconds(source_time), at: seconds(at), backfilled: false }
+    }
+
     fn step(spec: &CounterSpec, from: f64, to: f64) -> Step {
         let mut counter = Counter::default();
-        assert_eq!(counter.observe(spec, from, seconds(0), seconds(0)), Step::Baseline);
-        counter.observe(spec, to, seconds(10), seconds(10))
+        assert_eq!(counter.observe(spec, from, told(0, 0)), Step::Baseline);
+        counter.observe(spec, to, told(10, 10))
     }
 
     #[test]
@@ -143,13 +160,13 @@ mod tests {
     fn a_jump_above_the_rate_is_quarantined_and_the_next_step_counts() {
         let spec = spec(None, Some(2.5));
         let mut counter = Counter::default();
-        counter.observe(&spec, 100.0, seconds(0), seconds(0));
+        counter.observe(&spec, 100.0, told(0, 0));
         assert_eq!(
-            counter.observe(&spec, 4_000_000.0, seconds(10), seconds(10)),
+            counter.observe(&spec, 4_000_000.0, told(10, 10)),
             Step::Quarantined { difference: 3_999_900.0, since: seconds(0), at: seconds(10) }
         );
         assert_eq!(
-            counter.observe(&spec, 4_000_020.0, seconds(20), seconds(20)),
+            counter.observe(&spec, 4_000_020.0, told(20, 20)),
             Step::Counted { difference: 20.0, since: seconds(10), at: seconds(20), known: true }
         );
     }
@@ -158,11 +175,26 @@ mod tests {
     fn an_older_reading_is_not_a_reset() {
         let spec = spec(None, None);
         let mut counter = Counter::default();
-        counter.observe(&spec, 100.0, seconds(10), seconds(10));
-        assert_eq!(counter.observe(&spec, 99.0, seconds(9), seconds(11)), Step::Late);
+        counter.observe(&spec, 100.0, told(10, 10));
+        assert_eq!(counter.observe(&spec, 99.0, told(9, 11)), Step::Late);
         assert_eq!(
-            counter.observe(&spec, 101.0, seconds(12), seconds(12)),
+            counter.observe(&spec, 101.0, told(12, 12)),
             Step::Counted { difference: 1.0, since: seconds(10), at: seconds(12), known: true }
+        );
+    }
+
+    /// The first readings of history after a gap may be told already: they are no reset, though a gap came before.
+    #[test]
+    fn older_history_is_not_a_reset_either() {
+        let spec = spec(None, None);
+        let mut counter = Counter::default();
+        counter.observe(&spec, 100.0, told(10, 10));
+        counter.lose(seconds(11));
+        assert_eq!(counter.observe(&spec, 98.0, Told { backfilled: true, ..told(9, 11) }), Step::Late);
+        assert_eq!(counter.bad_since(), Some(seconds(11)), "and says nothing of the gap");
+        assert_eq!(
+            counter.observe(&spec, 100.0, Told { backfilled: true, ..told(10, 11) }),
+            Step::Counted { difference: 0.0, since: seconds(10), at: seconds(11), known: true }
         );
     }
 
@@ -170,10 +202,10 @@ mod tests {
     fn a_gap_makes_the_next_step_unknown() {
         let spec = spec(None, None);
         let mut counter = Counter::default();
-        counter.observe(&spec, 100.0, seconds(0), seconds(0));
+        counter.observe(&spec, 100.0, told(0, 0));
         counter.lose(seconds(1));
         assert_eq!(
-            counter.observe(&spec, 105.0, seconds(0), seconds(9)),
+            counter.observe(&spec, 105.0, told(0, 9)),
             Step::Counted { difference: 5.0, since: seconds(0), at: seconds(9), known: false }
         );
     }
@@ -183,8 +215,8 @@ mod tests {
         let spec = spec(None, None);
         let mut counter = Counter::default();
         // Held all along, so it counts from its receipt at 100; the next is dated 40 s before that, and is news.
-        counter.observe(&spec, 7.0, seconds(50), seconds(100));
-        let next = counter.observe(&spec, 9.0, seconds(60), seconds(60));
+        counter.observe(&spec, 7.0, told(50, 100));
+        let next = counter.observe(&spec, 9.0, told(60, 60));
         assert_eq!(next, Step::Counted { difference: 2.0, since: seconds(100), at: seconds(100), known: true });
     }
 }

@@ -2,15 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use gemba_drivers::{OwnStatus, Reading, Status, TagId, Time, Value};
+use gemba_drivers::{OwnStatus, Reading, Status, TagId, Time, Validity, Value};
 use proptest::prelude::*;
 
 use super::tests::{config, oee, shift, t};
-use super::{Derived, Line, Period};
-use crate::record::Record;
+use super::{ContextSpec, Derived, Line, Period};
+use crate::config::Tag;
+use crate::record::{Record, Visit};
 
 /// What was said: seconds after six, of which tag, and what.
 type Said = (f64, u32, i64);
+
+/// The station's tags: state, total, reject, and who is there.
+const TAGS: u32 = 5;
+const SERIAL: u32 = 3;
+const PRODUCT: u32 = 4;
 
 /// A line, and every period that it ever closed or revised.
 struct Watched {
@@ -25,7 +31,14 @@ impl Watched {
             shift("b", "06:20", "06:40", &[]),
             shift("c", "06:40", "07:00", &[]),
         ];
-        Self { line: Line::new(&config(oee(1.0), shifts)), derived: Derived::default() }
+        let mut config = config(oee(1.0), shifts);
+        config.stations[0].tags = 0..TAGS;
+        config.stations[0].context =
+            ContextSpec { serial: Some(TagId(SERIAL)), product: Some(TagId(PRODUCT)), lot: None };
+        for (tag, name) in [(SERIAL, "serial"), (PRODUCT, "product")] {
+            config.tags.push(Tag { id: TagId(tag), name: name.into(), ..config.tags[0].clone() });
+        }
+        Self { line: Line::new(&config), derived: Derived::default() }
     }
 
     fn apply(&mut self, readings: &[Reading]) {
@@ -39,7 +52,7 @@ impl Watched {
 
     fn lost(&mut self, at: f64, now: f64) {
         let mark = |tag| Reading::bad(TagId(tag), Status::Own(OwnStatus::LinkLost), t(at), t(now));
-        self.apply(&[mark(0), mark(1), mark(2)]);
+        self.apply(&(0..TAGS).map(mark).collect::<Vec<_>>());
     }
 
     /// Batches of history, a millisecond apart from `now` on.
@@ -63,6 +76,11 @@ impl Watched {
         }
     }
 
+    fn visits(&self) -> Vec<Visit> {
+        let visit = |record: &Record| if let Record::Visit(visit) = record { Some((**visit).clone()) } else { None };
+        self.derived.records.iter().filter_map(visit).collect()
+    }
+
     /// Each period as it stands at last; how often it was revised is no matter.
     fn periods(mut self, end: f64) -> BTreeMap<Time, Period> {
         self.line.advance(t(end), &mut self.derived);
@@ -79,20 +97,22 @@ impl Watched {
 /// The last of each tag up to `at`, in order of time: what a driver tells again.
 fn openings(said: &[Said], at: f64) -> Vec<Said> {
     let mut last: Vec<Said> =
-        (0..3).filter_map(|tag| said.iter().rev().find(|of| of.0 <= at && of.1 == tag).copied()).collect();
+        (0..TAGS).filter_map(|tag| said.iter().rev().find(|of| of.0 <= at && of.1 == tag).copied()).collect();
     last.sort_by(|a, b| a.0.total_cmp(&b.0));
     last
 }
 
 fn stream() -> impl Strategy<Value = Vec<Said>> {
-    let step = (1..40_u32, 0..3_u32, 0..3_usize);
+    let step = (1..40_u32, 0..TAGS, 0..3_usize);
     prop::collection::vec(step, 20..140).prop_map(|steps| {
-        let mut said = vec![(0.0, 0, 1), (0.0, 1, 0), (0.0, 2, 0)];
+        let mut said: Vec<Said> = (0..TAGS).map(|tag| (0.0, tag, i64::from(tag == 0))).collect();
         let (mut at, mut counts) = (0.0, [0, 0]);
         for (seconds, tag, choice) in steps {
             at += f64::from(seconds) / 2.0;
             let value = match tag {
                 0 => [1, 2, 5][choice],
+                // Nobody, or one of two that come and go.
+                SERIAL | PRODUCT => i64::try_from(choice).expect("small"),
                 _ => {
                     let count = &mut counts[tag as usize - 1];
                     *count += i64::try_from(choice).expect("small");
@@ -118,6 +138,7 @@ proptest! {
         let end = last + 3.0;
         let mut undisturbed = Watched::new();
         said.iter().for_each(|said| undisturbed.live(said));
+        let visits = undisturbed.visits();
         let undisturbed = undisturbed.periods(end);
 
         // Between two readings, so that it is clear what was told.
@@ -137,13 +158,14 @@ proptest! {
                 disturbed.past(first, back, a_batch);
                 disturbed.lost(back, back + 0.15);
                 disturbed.ticks(back + 0.16, back + 0.2);
-                let reached: Vec<Said> = if cut > 3 { first.to_vec() } else { openings(&said, lost) };
+                let reached: Vec<Said> = if cut > TAGS as usize { first.to_vec() } else { openings(&said, lost) };
                 let through = reached.last().map_or(lost, |said| said.0);
-                let rest = openings(&reached, through).into_iter().chain(whole[cut.max(3)..].iter().copied());
+                let rest = openings(&reached, through).into_iter().chain(whole[cut.max(TAGS as usize)..].iter().copied());
                 disturbed.past(&rest.collect::<Vec<_>>(), back + 0.2, a_batch);
             }
         }
         said.iter().filter(|said| said.0 > back).for_each(|said| disturbed.live(said));
+        prop_assert_eq!(disturbed.visits(), visits);
         // Nothing live need come for it to be over.
         let disturbed = disturbed.periods(end.max(back + 11.0));
         let undisturbed_later = {
@@ -237,6 +259,38 @@ fn the_last_that_a_device_told_survives_a_restart() {
     assert_eq!(Line::new(&config(oee(1.0), vec![])).told().count(), 0, "no other protocol has history");
 }
 
+/// A watermark is of the source's clock: an instant of the gateway's would skip history, or have it told twice.
+#[test]
+fn a_watermark_is_a_time_of_the_source() {
+    let mut line = opcua_line();
+    let good = |tag, at| Reading::good(TagId(tag), Value::Int(1), t(at), t(5.0));
+    let told = |line: &Line| line.told().collect::<Vec<_>>();
+    line.apply(&[good(0, 2.0), good(1, 2.0), good(2, 2.0)], &mut Derived::default());
+    line.apply(&[good(0, 1.0)], &mut Derived::default());
+    assert_eq!(told(&line), [(TagId(0), t(2.0)), (TagId(1), t(2.0)), (TagId(2), t(2.0))], "late, and no step back");
+    let doubt = Validity::Uncertain(Status::Own(OwnStatus::ClockSkew));
+    line.apply(&[Reading { validity: doubt, ..good(1, 5.0) }, good(2, 5.0)], &mut Derived::default());
+    assert_eq!(told(&line), [(TagId(0), t(2.0))]);
+    line.apply(&[good(1, 3.0)], &mut Derived::default());
+    assert_eq!(told(&line), [(TagId(0), t(2.0)), (TagId(1), t(3.0))], "it has a time again");
+}
+
+/// Silence that is told while history comes in counts from where history had come to.
+#[test]
+fn any_mark_of_ours_within_history_counts_from_where_it_had_come_to() {
+    for mark in [OwnStatus::LinkLost, OwnStatus::AgentDown, OwnStatus::Stale, OwnStatus::NoAnswer] {
+        let mut watched = Watched::new();
+        watched.live(&(420.0, 0, 1));
+        watched.lost(430.0, 431.0);
+        watched.past(&[(420.0, 0, 1), (500.0, 0, 1)], 600.0, 10);
+        watched.apply(&[Reading::bad(TagId(0), Status::Own(mark), t(601.0), t(601.2))]);
+        watched.past(&[(500.0, 0, 1), (560.0, 0, 5), (590.0, 0, 1)], 602.0, 10);
+        watched.live(&(605.0, 0, 1));
+        let kpi = watched.line.snapshot(t(610.0), crate::snapshot::SpoolView::default()).stations.remove(0).kpi;
+        assert_eq!(kpi.map(|kpi| (kpi.run_ns, kpi.unknown_ns)), Some((160_000_000_000, 0)), "{mark:?}");
+    }
+}
+
 #[test]
 fn a_checkpoint_from_before_there_was_history_is_read() {
     let mut watched = Watched::new();
@@ -284,4 +338,42 @@ fn shifts_that_closed_in_the_gap_are_revised_once_a_batch() {
     assert_eq!((counted("a"), counted("b")), (Some(8.0), Some(3.0)));
     assert_eq!((last["a"].revision, last["b"].revision), (1, 1), "for all that came together");
     assert!(last.values().all(|period| period.unattributed == 0.0));
+}
+
+/// The page says what is: history of a time before what it shows changes neither value nor validity there, whatever gemba
+/// said of the link since. What is newer than all that the device said lifts such a mark.
+#[test]
+fn history_from_before_what_is_shown_is_not_shown() {
+    let mut watched = Watched::new();
+    let text = |at, text: &str| Reading::good(TagId(1), Value::Text(text.into()), t(at), t(400.0));
+    let shown = |watched: &mut Watched| {
+        let tag =
+            watched.line.snapshot(t(500.0), crate::snapshot::SpoolView::default()).stations.remove(0).tags.remove(1);
+        (tag.value, tag.validity.word(), tag.source_time)
+    };
+    let now = (Value::Int(7), "good", Some(t(30.0)));
+    let told = |value, at| Reading::good(TagId(1), Value::Int(value), t(at), t(400.0)).from_history();
+    watched.live(&(30.0, 1, 7));
+    watched.apply(&[told(5, 29.0)]);
+    watched.apply(&[Reading::bad(TagId(1), Status::Opcua(0x808C_0000), t(29.5), t(400.0)).from_history()]);
+    assert_eq!(shown(&mut watched), now);
+    let records = watched.derived.records.len();
+    watched.apply(&[text(29.8, "loading").from_history()]);
+    assert!(
+        matches!(&watched.derived.records[records..], [Record::TagChanged { from: None, .. }]),
+        "told all the same"
+    );
+    assert_eq!(shown(&mut watched), now);
+
+    for mark in [OwnStatus::LinkLost, OwnStatus::AgentDown, OwnStatus::Stale, OwnStatus::NoAnswer] {
+        watched.apply(&[Reading::bad(TagId(1), Status::Own(mark), t(35.0), t(401.0))]);
+        watched.apply(&[told(6, 29.9)]);
+        assert_eq!(shown(&mut watched).1, "bad", "{mark:?}");
+        watched.apply(&[told(7, 30.0)]);
+        assert_eq!(shown(&mut watched), now, "the opening: {mark:?}");
+    }
+    // A node that the server did not know for a while was dated by nobody.
+    watched.apply(&[Reading::bad(TagId(1), Status::Opcua(0x8034_0000), t(402.0), t(402.0))]);
+    watched.apply(&[told(8, 31.0)]);
+    assert_eq!(shown(&mut watched), (Value::Int(8), "good", Some(t(31.0))));
 }

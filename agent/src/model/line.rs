@@ -64,6 +64,9 @@ pub(super) struct TagOf {
     /// The last text, kept while the tag is bad, so that a change is told against it.
     pub(super) text: Option<Arc<str>>,
     times: Option<(Time, Time)>,
+    /// The source time of the last word of its device that is shown, or was before gemba said that the link is lost or
+    /// silent: what history tells of an earlier time is not shown.
+    shown: Option<Time>,
     /// History can be asked for what it missed.
     historic: bool,
     /// The source time of the last value that its device told: what came after it can be asked for.
@@ -107,6 +110,7 @@ impl Line {
             validity: NOTHING_YET,
             text: None,
             times: None,
+            shown: None,
             historic: historic(config, tag.station),
             told: None,
         });
@@ -147,9 +151,13 @@ impl Line {
             let StationOf { name, spec: Some(spec), station, .. } = &mut self.stations[tag.station] else { continue };
             station.settle(Setting { name, spec, calendar: &self.calendar }, out);
         }
-        // In order of station and then of arrival: the sort is stable.
-        self.context.sort_by_key(|&(station, _, _)| station);
-        for told in self.context.chunk_by(|a, b| a.0 == b.0) {
+        // In order of station and then of arrival: the sort is stable. What history tells of one instant came together then.
+        let together = |&(station, _, place): &(usize, About, usize)| {
+            let reading = &readings[place];
+            (station, !reading.backfilled, reading.backfilled.then_some(reading.source_time))
+        };
+        self.context.sort_by_key(together);
+        for told in self.context.chunk_by(|a, b| together(a) == together(b)) {
             let StationOf { name, visits, .. } = &mut self.stations[told[0].0];
             visits.apply(name, told.iter().map(|&(_, about, place)| (about, &readings[place])), out);
         }
@@ -277,6 +285,39 @@ impl TagOf {
     /// computed with, or may be the station's first observation.
     fn note(&mut self, station: &Arc<str>, reading: &Reading, out: &mut Derived) -> bool {
         let news = self.times.is_none();
+        // History says what was, and the page what is.
+        let past = reading.backfilled && self.shown.is_some_and(|shown| reading.source_time < shown);
+        if !past {
+            self.show(station, reading, out);
+        }
+        if let Value::Text(text) = &reading.value
+            && (past || self.text.as_ref() != Some(text))
+        {
+            // What it was before a moment of the past is not known here.
+            let from = if past { None } else { self.text.replace(text.clone()) };
+            out.records.push(Record::TagChanged {
+                station: station.clone(),
+                tag: self.name.clone(),
+                time: reading.source_time,
+                from,
+                to: text.clone(),
+            });
+        }
+        if self.historic && !reading.validity.is_bad() {
+            self.told = self.watermark(reading);
+        }
+        news || self.role != Role::Other
+    }
+
+    /// By the source's own clock, and never back. A value that has no time of it, or none to be believed, leaves no place in
+    /// history to go on from: what came before it was told, by another clock.
+    fn watermark(&self, reading: &Reading) -> Option<Time> {
+        let dated = reading.source_time != reading.received_time
+            && reading.validity != Validity::Uncertain(Status::Own(OwnStatus::ClockSkew));
+        dated.then(|| self.told.map_or(reading.source_time, |told| told.max(reading.source_time)))
+    }
+
+    fn show(&mut self, station: &Arc<str>, reading: &Reading, out: &mut Derived) {
         if reading.validity != self.validity {
             // A first good reading is no change of anything.
             if !(self.validity == NOTHING_YET && reading.validity == Validity::Good) {
@@ -290,24 +331,15 @@ impl TagOf {
             }
             self.validity = reading.validity;
         }
-        if let Value::Text(text) = &reading.value
-            && self.text.as_ref() != Some(text)
-        {
-            let from = self.text.replace(text.clone());
-            out.records.push(Record::TagChanged {
-                station: station.clone(),
-                tag: self.name.clone(),
-                time: reading.source_time,
-                from,
-                to: text.clone(),
-            });
-        }
         self.value.clone_from(&reading.value);
         self.times = Some((reading.source_time, reading.received_time));
-        if self.historic && !reading.validity.is_bad() {
-            self.told = Some(reading.source_time);
+        match reading.validity {
+            // History is of another clock.
+            Validity::Uncertain(Status::Own(OwnStatus::ClockSkew)) => self.shown = None,
+            // Dated by gemba itself: the device says nothing, or cannot be asked for this tag.
+            Validity::Bad(_) if reading.validity.is_mark() || reading.source_time == reading.received_time => {}
+            _ => self.shown = Some(reading.source_time),
         }
-        news || self.role != Role::Other
     }
 
     fn view(&self) -> TagView {

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gemba_drivers::{Loss, OwnStatus, Reading, Status, Time, Validity, Value};
+use gemba_drivers::{Loss, Reading, Time, Value};
 use serde::{Deserialize, Serialize};
 
 use crate::model::calendar::{Calendar, Slot};
-use crate::model::counter::{Counter, Step};
+use crate::model::counter::{Counter, Step, Told};
 use crate::model::period::{Count, Counts, Period};
 use crate::model::{Derived, OeeSpec, State, StateSpec};
 use crate::record::{KpiPoint, Record, Sums};
@@ -162,7 +162,7 @@ impl Station {
                 Some(value) => {
                     let lost = self.counter(count).bad_since().filter(|&bad| source_time <= bad);
                     let at = lost.map_or(source_time, held_from).max(first);
-                    self.count(setting, count, value, source_time, at, out);
+                    self.count(setting, count, value, Told { source_time, at, backfilled: reading.backfilled }, out);
                 }
                 None => self.counter(count).lose(source_time.max(first)),
             },
@@ -174,8 +174,8 @@ impl Station {
         self.periods.iter_mut().for_each(|period| period.revise(setting.name, out));
     }
 
-    /// When a reading counts, at the latest when it came. A mark of a lost link, or of the agent's own downtime, that cuts
-    /// history short counts from where history had come to.
+    /// When a reading counts, at the latest when it came. A mark of gemba's own that falls into history (the link was lost
+    /// again, the agent was down, the tag is silent) counts from where history had come to.
     fn known_till(&mut self, reading: &Reading) -> Time {
         let at = reading.source_time.min(reading.received_time);
         if reading.backfilled {
@@ -187,17 +187,14 @@ impl Station {
             self.catching = Some(Catching { through, heard: reading.received_time });
             return at;
         }
-        match reading.validity {
-            Validity::Bad(Status::Own(OwnStatus::LinkLost | OwnStatus::AgentDown)) => {
-                Catching::edge(self.catching, at).map_or(at, |edge| edge.min(at))
-            }
-            Validity::Bad(_) => at,
-            Validity::Good | Validity::Uncertain(_) => {
-                self.catching = None;
-                self.live = self.live.max(Some(at));
-                at
-            }
+        if reading.validity.is_mark() {
+            return Catching::edge(self.catching, at).map_or(at, |edge| edge.min(at));
         }
+        if !reading.validity.is_bad() {
+            self.catching = None;
+            self.live = self.live.max(Some(at));
+        }
+        at
     }
 
     /// Time has come to `now`: periods that ended are closed, figures that are due are told.
@@ -296,22 +293,15 @@ impl Station {
         self.since = at;
     }
 
-    fn count(
-        &mut self,
-        setting: Setting<'_>,
-        count: Count,
-        value: f64,
-        source_time: Time,
-        at: Time,
-        out: &mut Derived,
-    ) {
+    fn count(&mut self, setting: Setting<'_>, count: Count, value: f64, told: Told, out: &mut Derived) {
         let spec = match count {
             Count::Total => setting.spec.total.as_ref(),
             Count::Good => setting.spec.good.as_ref(),
             Count::Reject => setting.spec.reject.as_ref(),
         };
         let Some(spec) = spec else { return };
-        match self.counter(count).observe(spec, value, source_time, at) {
+        let at = told.at;
+        match self.counter(count).observe(spec, value, told) {
             Step::Late => {}
             Step::Baseline => {
                 self.tell_due(setting, at, out);

@@ -8,6 +8,8 @@
 //!   was last known.
 //! - A unit that was there when we began to watch, or came while nobody did, has an arrival that nobody saw: the visit
 //!   counts from the first that was heard of it.
+//! - History tells of the gap as if it had been watched: its readings count at their own times, also the one that was told
+//!   last before the gap and comes again.
 
 use std::sync::Arc;
 
@@ -78,7 +80,8 @@ struct Here {
 }
 
 impl Visits {
-    /// Applies the readings of one batch that tell of the context: what the unit is first, then who it is.
+    /// Applies readings that tell of the context and belong together, those of one batch or of one instant of history: what
+    /// the unit is first, then who it is.
     pub fn apply<'a>(
         &mut self,
         station: &Arc<str>,
@@ -114,7 +117,7 @@ impl Visits {
         // What the device held before the gap says nothing about the gap, nor about the time before we watched.
         let held =
             self.lost.is_some_and(|lost| at <= lost) || (self.told.is_none() && reading.received_time.since(at) > HELD);
-        let at = if held { reading.received_time } else { at };
+        let at = if held && !reading.backfilled { reading.received_time } else { at };
         let watched = self.told.is_some() && self.lost.is_none();
         let lost = self.lost.take();
         self.told = Some(at);
@@ -130,7 +133,8 @@ impl Visits {
                 product,
                 lot,
                 from: since,
-                to: lost.unwrap_or(at).max(since),
+                // History may tell of a time before the loss that cut it short.
+                to: lost.map_or(at, |lost| lost.min(at)).max(since),
                 arrival_seen: seen,
                 departure_seen: lost.is_none(),
             })));
@@ -258,6 +262,28 @@ mod tests {
         let old = Reading::good(TagId(0), Value::Text("A".into()), at(1), at(500));
         let told = visits(&[&[(Serial, old)], &[(Serial, said("", 501))]]);
         assert_eq!(told, [("A".into(), None, 500, 501, false, true)], "it may have been there for days");
+    }
+
+    /// The link was lost with A there; history tells of B and C, and breaks off in the middle once.
+    #[test]
+    fn history_tells_of_every_unit_of_the_gap() {
+        let past = |text: &str, seconds| Reading { received_time: at(900), ..said(text, seconds) }.from_history();
+        let told = visits(&[
+            &[(Serial, said("A", 1))],
+            &[(Serial, lost(30, 31))],
+            &[(Serial, past("A", 1))],
+            &[(Serial, past("B", 100))],
+            &[(Serial, lost(800, 901))],
+            &[(Serial, past("B", 100))],
+            &[(Serial, past("C", 200)), (Serial, past("D", 300))],
+            &[(Serial, said("", 905))],
+        ]);
+        let seen = |serial: &str, from, to| (serial.to_owned(), None, from, to, true, true);
+        let first = ("A".to_owned(), None, 1, 100, false, true);
+        assert_eq!(told, [first, seen("B", 100, 200), seen("C", 200, 300), seen("D", 300, 905)]);
+        // Without the value from before the gap nobody knows when A left.
+        let told = visits(&[&[(Serial, said("A", 1))], &[(Serial, lost(30, 31))], &[(Serial, past("B", 100))]]);
+        assert_eq!(told, [("A".to_owned(), None, 1, 30, false, false)]);
     }
 
     const YAML: &str = "

@@ -5,7 +5,6 @@
 //! meanwhile. What history does not have goes to the loss ledger.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 use std::time::Duration;
 
 use opcua::types::{AttributeId, DataChangeNotification, ReadValueId, TimestampsToReturn, Variant};
@@ -13,11 +12,13 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::info;
 
 use super::find::handle;
-use super::history::{Asked, Sieve, Told, just_before};
+use super::history::Asked;
+use super::known::Known;
 use super::limits::Limits;
 use super::link::Notice;
+use super::sieve::{Sieve, Told, just_before};
 use super::{Client, convert, stopping};
-use crate::{Backfill, Batch, LinkError, Loss, Outlet, Time};
+use crate::{Batch, LinkError, Outlet, Reading, Time};
 
 /// Values in memory at once. A window of time that holds more is read in two.
 const MOST: usize = 20_000;
@@ -28,6 +29,8 @@ const SHORTEST: Duration = Duration::from_millis(1);
 /// How often, and how long apart, history is looked at for a value that the subscription has told already.
 const LOOKS: u32 = 4;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
+/// How long is waited for first values at most: what is live waits with them.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The bit of AccessLevel that says "history can be read" (OPC 10000-3, 8.57).
 const HISTORY_READ: u8 = 0x04;
 
@@ -36,56 +39,90 @@ const HISTORY_READ: u8 = 0x04;
 pub(super) enum Gap {
     /// The link, or the agent: every tag is bad, and what held at the gap's start is told again.
     Link,
+    /// The same for nodes that the server took only later: others flow already.
+    Late,
     /// The subscription alone: tags stand as they were.
     Subscription,
 }
 
 /// One item in its gap.
-struct Past {
-    asked: Asked,
-    sieve: Sieve,
+pub(super) struct Past {
+    pub(super) asked: Asked,
+    pub(super) sieve: Sieve,
+    /// A read told it, ahead of history.
+    ahead: Option<Told>,
     /// Why history has nothing, or not all of it.
-    lacks: Option<String>,
-    /// How many readings it gave.
-    given: u64,
+    pub(super) lacks: Option<String>,
 }
 
 impl Client {
     /// Reads what was missed, subscribes, and reads the rest. Values of the subscription that came meanwhile are left
-    /// to be opened next.
+    /// to be told next. Silence does not count as long as this takes.
     pub(super) async fn catch_up(&mut self, gap: Gap, outlet: &Outlet) -> Result<(), LinkError> {
+        outlet.pause();
+        let closed = self.close_gap(gap, outlet).await;
+        outlet.resume();
+        closed
+    }
+
+    async fn close_gap(&mut self, gap: Gap, outlet: &Outlet) -> Result<(), LinkError> {
+        let began = Time::now();
         let mut pasts = self.pasts(gap);
         let Some(server) = self.server.clone() else { return Ok(()) };
+        if gap == Gap::Late && pasts.is_empty() {
+            return Ok(());
+        }
         let mut limits = server.limits;
+        self.seam = true;
         info!(tags = pasts.len(), "closing the gap from history");
         self.ask_who_keeps_history(&mut pasts).await?;
 
         let clocks = [Some(Time::now()), server.clock, pasts.iter().map(|past| past.asked.from).max()];
         // The latest of the clocks that may have dated values.
         let end = clocks.into_iter().flatten().max().unwrap_or_default() + Duration::from_secs(1);
-        self.read_up_to(&mut pasts, None, end, &mut limits, outlet).await?;
-
-        self.subscribe().await?;
-        let first = self.first_values(&pasts).await?;
+        let first = if gap == Gap::Late {
+            let first = self.first_values(&pasts, gap).await?;
+            let until = |past: &Past| first.get(&past.asked.item).map_or(end, |first: &Reading| first.source_time);
+            let until = pasts.iter().map(|past| (past.asked.item, until(past))).collect();
+            self.read_up_to(&mut pasts, Some(&until), end, &mut limits, outlet).await?;
+            first
+        } else {
+            self.read_up_to(&mut pasts, None, end, &mut limits, outlet).await?;
+            self.subscribe().await?;
+            self.first_values(&pasts, gap).await?
+        };
         self.read_seam(&mut pasts, &first, &mut limits, outlet).await?;
-
-        if gap == Gap::Subscription {
-            return Ok(()); // nothing was said of a gap, and nothing is of its end
-        }
-        let batch = self.settle(&pasts);
-        self.gap_from = None;
+        let batch = match gap {
+            // Nothing was said of a gap, and nothing is of its end.
+            Gap::Subscription => Batch { losses: self.missed(&pasts, &first, began), ..Batch::default() },
+            Gap::Link | Gap::Late => self.settle(&pasts),
+        };
         self.deliver(outlet, batch).await
     }
 
-    /// The items of which something was told before, whose nodes the server knows.
+    /// The items that have a gap to be closed, and whose nodes the server knows.
     fn pasts(&self, gap: Gap) -> Vec<Past> {
-        let told = |(item, told): (usize, &Option<Told>)| {
-            let told = told.clone()?;
+        let refused = self.refused_handles();
+        let past = |(item, known): (usize, &Known)| {
             let node = self.node(item)?;
+            let from = match gap {
+                Gap::Link => known.gap?.from,
+                Gap::Late => known.gap.filter(|_| !refused.contains(&handle(item)))?.from,
+                Gap::Subscription => known.heard.as_ref()?.told.at,
+            };
+            let undated = Told { at: from, said: None };
+            let lacks = known.told.is_none().then(|| "values have no time of their source".to_owned());
+            let told = self.suspects.before(item).or_else(|| known.told.clone()).unwrap_or(undated);
             let asked = Asked { item, node, from: just_before(told.at) };
-            Some(Past { asked, sieve: Sieve::after(told, gap == Gap::Link), lacks: None, given: 0 })
+            let sieve = Sieve::after(told, gap != Gap::Subscription);
+            let heard = known.heard.as_ref().map(|heard| heard.told.clone()).filter(|_| gap == Gap::Subscription);
+            let (sieve, ahead) = match self.suspects.before(item) {
+                Some(_) => (sieve, heard),
+                None => (sieve.having_said(heard.as_ref()), None),
+            };
+            Some(Past { asked, sieve, ahead, lacks })
         };
-        self.told.iter().enumerate().filter_map(told).collect()
+        self.known.iter().enumerate().filter_map(past).collect()
     }
 
     async fn ask_who_keeps_history(&mut self, pasts: &mut [Past]) -> Result<(), LinkError> {
@@ -162,10 +199,15 @@ impl Client {
                 if only.and_then(|only| only.get(&item)).is_some_and(|&first| reading.source_time >= first) {
                     continue;
                 }
-                let Some(reading) = past.sieve.pass(reading) else { continue };
-                past.given += 1;
-                self.told[item] = Some(past.sieve.last().clone());
-                self.fresh[item] = true;
+                let ahead = past.ahead.as_ref().is_some_and(|told| told.is_near(&reading));
+                let Some(reading) = past.sieve.pass(reading).filter(|_| !ahead) else { continue };
+                let known = &mut self.known[item];
+                if let Some(gap) = &mut known.gap {
+                    gap.given += 1;
+                }
+                if past.ahead.as_ref().is_none_or(|told| told.at < reading.source_time) {
+                    known.hear(&reading);
+                }
                 news.push(reading);
             }
             while !news.is_empty() {
@@ -181,15 +223,15 @@ impl Client {
         Ok(())
     }
 
-    /// The instants of the first values that the subscription tells of the items that have history. Its messages are
-    /// put aside.
-    async fn first_values(&mut self, pasts: &[Past]) -> Result<HashMap<usize, Time>, LinkError> {
-        let mut missing: BTreeSet<usize> =
-            pasts.iter().filter(|past| past.lacks.is_none()).map(|past| past.asked.item).collect();
+    /// The first values that the subscription tells of the items: of those that have history, to know where it ends, and
+    /// after a gap of the subscription alone of all, to know whether they have moved. Its messages are put aside.
+    async fn first_values(&mut self, pasts: &[Past], gap: Gap) -> Result<HashMap<usize, Reading>, LinkError> {
+        let asked = |past: &&Past| past.lacks.is_none() || gap == Gap::Subscription;
+        let mut missing: BTreeSet<usize> = pasts.iter().filter(asked).map(|past| past.asked.item).collect();
         for (handle, _) in &self.refused {
             missing.remove(&(*handle as usize - 1));
         }
-        let patience = self.publish().max(Duration::from_millis(500)).saturating_mul(4);
+        let patience = self.publish().max(Duration::from_millis(500)).saturating_mul(4).min(PATIENCE);
         let deadline = Instant::now() + patience;
         let mut first = HashMap::new();
         while !missing.is_empty() {
@@ -201,9 +243,9 @@ impl Client {
                 }
                 continue;
             };
-            for (item, at) in self.times(&notice) {
+            for (item, reading) in self.values(&notice) {
                 if missing.remove(&item) {
-                    first.insert(item, at);
+                    first.insert(item, reading);
                 }
             }
             self.held.push_back(notice);
@@ -211,15 +253,14 @@ impl Client {
         Ok(first)
     }
 
-    fn times(&self, notice: &Notice) -> Vec<(usize, Time)> {
+    fn values(&self, notice: &Notice) -> Vec<(usize, Reading)> {
         let parts = notice.message.notification_data.iter().flatten();
         let changes = parts.filter_map(|part| part.inner_as::<DataChangeNotification>());
         changes
             .flat_map(|change| change.monitored_items.iter().flatten())
             .filter_map(|told| {
-                let item = (told.client_handle as usize).checked_sub(1)?;
-                let tag = self.items.get(item)?.tag;
-                Some((item, convert::reading(tag, told.value.clone(), notice.received).source_time))
+                let item = (told.client_handle as usize).checked_sub(1).filter(|item| *item < self.items.len())?;
+                Some((item, self.reading(item, told.value.clone(), notice.received)))
             })
             .collect()
     }
@@ -228,13 +269,13 @@ impl Client {
     async fn read_seam(
         &mut self,
         pasts: &mut [Past],
-        first: &HashMap<usize, Time>,
+        first: &HashMap<usize, Reading>,
         limits: &mut Limits,
         outlet: &Outlet,
     ) -> Result<(), LinkError> {
         let mut seam = HashMap::new();
         for past in pasts.iter_mut().filter(|past| past.lacks.is_none()) {
-            if let Some(&at) = first.get(&past.asked.item)
+            if let Some(at) = first.get(&past.asked.item).map(|first| first.source_time)
                 && at > past.sieve.last().at
             {
                 past.asked.from = just_before(past.sieve.last().at);
@@ -289,33 +330,8 @@ impl Client {
         Ok(there.collect())
     }
 
-    /// What is told of the gap itself, by station.
-    fn settle(&self, pasts: &[Past]) -> Batch {
-        let now = Time::now();
-        let mut batch = Batch::default();
-        for (station, told) in self.config.stations.iter().enumerate() {
-            let of: Vec<&Past> =
-                pasts.iter().filter(|past| self.items[past.asked.item].station as usize == station).collect();
-            let Some(last_told) = of.iter().map(|past| past.sieve.watermark()).max() else { continue };
-            let from = self.gap_from.unwrap_or(last_told).min(now);
-            let reasons: BTreeSet<&str> = of.iter().filter_map(|past| past.reason()).collect();
-            let lacking = of.iter().filter(|past| past.reason().is_some()).count();
-            if lacking > 0 {
-                let reasons: Vec<&str> = reasons.into_iter().take(3).collect();
-                batch.losses.push(Loss {
-                    source: told.name.clone(),
-                    from,
-                    to: now,
-                    count: lacking as u64,
-                    reason: Arc::from(format!("OPC UA: a gap that history does not close: {}", reasons.join(", "))),
-                });
-            }
-            let count: u64 = of.iter().map(|past| past.given).sum();
-            if count > 0 {
-                batch.backfills.push(Backfill { station: told.name.clone(), from, to: now, count });
-            }
-        }
-        batch
+    pub(super) fn refused_handles(&self) -> BTreeSet<u32> {
+        self.refused.iter().map(|(handle, _)| *handle).collect()
     }
 
     async fn deliver(&mut self, outlet: &Outlet, batch: Batch) -> Result<(), LinkError> {
@@ -330,12 +346,5 @@ impl Client {
             outlet.deliver(batch).await
         };
         taken.map_err(|_| stopping())
-    }
-}
-
-impl Past {
-    fn reason(&self) -> Option<&str> {
-        let short = "history does not reach back to the last value that was told";
-        self.lacks.as_deref().or_else(|| (!self.sieve.whole).then_some(short))
     }
 }

@@ -21,6 +21,7 @@ mod event;
 mod find;
 mod history;
 mod identity;
+mod known;
 mod limits;
 mod link;
 mod node;
@@ -30,6 +31,8 @@ pub mod pki;
 mod redundancy;
 mod security;
 mod sequence;
+mod settle;
+mod sieve;
 mod silence;
 mod subscription;
 mod survey;
@@ -61,12 +64,13 @@ use crate::{Batch, Driver, LinkError, Loss, Outlet, Reading, Status, TagId, Time
 use backfill::Gap;
 use event::Events;
 use find::handle;
-use history::Told;
+use known::{Known, Said};
 use limits::Server;
 use link::{Link, Notice};
 use pick::Picks;
 use redundancy::Servers;
 use sequence::Sequence;
+use silence::Suspects;
 use subscription::Want;
 
 /// How often what the server refused is asked for again.
@@ -95,14 +99,13 @@ pub struct Client {
     ask_again: Duration,
     /// One for each subscription.
     sequences: Vec<Sequence>,
-    /// By item: the last that was told of it, ever.
-    told: Vec<Option<Told>>,
-    /// By item: it was told since the link came up, so that the same again is no news.
-    fresh: Vec<bool>,
-    /// Since when nobody listened: the link's last proof of life. None when the gap is closed, and of the agent's own.
-    gap_from: Option<Time>,
+    /// By item.
+    known: Vec<Known>,
     /// Messages that came while history was read.
     held: VecDeque<Notice>,
+    /// History was read up to now, and what came meanwhile is told next.
+    seam: bool,
+    suspects: Suspects,
 }
 
 #[derive(Clone, Copy)]
@@ -129,8 +132,7 @@ impl Client {
             .flat_map(|(station, told)| told.events.iter().map(move |notifier| (station, notifier.clone())))
             .collect();
         Self {
-            told: vec![None; items.len()],
-            fresh: vec![false; items.len()],
+            known: vec![Known::default(); items.len()],
             config,
             items,
             link: None,
@@ -144,8 +146,9 @@ impl Client {
             refusals: Vec::new(),
             ask_again: ASK_AGAIN,
             sequences: Vec::new(),
-            gap_from: None,
             held: VecDeque::new(),
+            seam: false,
+            suspects: Suspects::default(),
         }
     }
 
@@ -153,8 +156,16 @@ impl Client {
     /// recorded after it is read at the first connect.
     #[must_use]
     pub fn having(mut self, told: impl Fn(TagId) -> Option<Time>) -> Self {
-        for (item, held) in self.items.iter().zip(&mut self.told) {
-            *held = told(item.tag).map(|at| Told { at, said: None });
+        // A station was listened to for as long as any of its tags was.
+        let mut heard: Vec<Option<Time>> = vec![None; self.config.stations.len()];
+        for item in &self.items {
+            let last = &mut heard[item.station as usize];
+            *last = (*last).max(told(item.tag));
+        }
+        for (item, known) in self.items.iter().zip(&mut self.known) {
+            if let (Some(at), Some(heard)) = (told(item.tag), heard[item.station as usize]) {
+                *known = Known::before(at, heard);
+            }
         }
         self
     }
@@ -297,7 +308,7 @@ impl Client {
     }
 
     /// Asks again for what was refused: a node may have come to be, a namespace too.
-    async fn ask_again(&mut self) -> Result<(), LinkError> {
+    async fn ask_again(&mut self, outlet: &Outlet) -> Result<(), LinkError> {
         self.look_up().await?;
         let before = mem::take(&mut self.refused);
         let refused = self.watch(before.iter().map(|(handle, _)| *handle as usize - 1).collect(), true).await?;
@@ -307,12 +318,13 @@ impl Client {
         // A reason that is the same is told already.
         let news: Vec<_> = refused.iter().filter(|refusal| !before.contains(refusal)).copied().collect();
         self.refusals = news.into_iter().filter_map(|refusal| self.refusal(refusal)).collect();
+        let taken = refused.len() < before.len();
         self.refused = refused;
-        Ok(())
+        if taken { self.catch_up(Gap::Late, outlet).await } else { Ok(()) }
     }
 
-    /// What a message says. Every value in it goes together; `same` are tags that it says nothing new of.
-    fn open(&mut self, notice: Notice, same: &mut Vec<TagId>) -> Result<Batch, LinkError> {
+    /// What a message says. Every value in it goes together; `same` are readings that say nothing new.
+    fn open(&mut self, notice: Notice, same: &mut Vec<Reading>) -> Result<Batch, LinkError> {
         let Notice { subscription, received, message, asked: _ } = notice;
         let parts = message.notification_data.unwrap_or_default();
         let mut batch = Batch::default();
@@ -375,7 +387,7 @@ impl Client {
         values: Vec<MonitoredItemNotification>,
         received: Time,
         batch: &mut Batch,
-        same: &mut Vec<TagId>,
+        same: &mut Vec<Reading>,
     ) {
         batch.readings.reserve_exact(values.len());
         for MonitoredItemNotification { client_handle, value } in values {
@@ -386,19 +398,58 @@ impl Client {
                 let station = &self.config.stations[item.station as usize].name;
                 note_overflow(&mut batch.losses, station, reading.source_time);
             }
+            self.suspects.clear(client_handle as usize - 1);
             self.hear(client_handle as usize - 1, reading, batch, same);
         }
     }
 
     /// A reading of an item: news, or the same again.
-    fn hear(&mut self, place: usize, reading: Reading, batch: &mut Batch, same: &mut Vec<TagId>) {
-        if self.fresh[place] && self.told[place].as_ref().is_some_and(|told| told.is(&reading)) {
-            same.push(reading.tag); // history had it, or another subscription
+    fn hear(&mut self, place: usize, reading: Reading, batch: &mut Batch, same: &mut Vec<Reading>) {
+        let known = &mut self.known[place];
+        match known.says(&reading, self.seam) {
+            Said::Same => same.push(reading), // history had it, or another subscription
+            Said::Old => {}
+            Said::News => {
+                known.hear(&reading);
+                batch.readings.push(reading);
+            }
+        }
+    }
+
+    /// Vouches for what is the same. A tag that had turned bad by its age is told again.
+    fn vouch(same: &mut Vec<Reading>, received: Time, batch: &mut Batch, outlet: &Outlet) {
+        if same.is_empty() {
             return;
         }
-        self.told[place] = Some(Told::of(&reading));
-        self.fresh[place] = true;
-        batch.readings.push(reading);
+        let tags: Vec<TagId> = same.iter().map(|reading| reading.tag).collect();
+        let bad = outlet.confirm(&tags, received);
+        batch.readings.extend(same.drain(..).filter(|reading| bad.contains(&reading.tag)));
+    }
+
+    /// Tells what messages say that have come. Whether there were any.
+    async fn tell_waiting(&mut self, outlet: &Outlet) -> Result<bool, LinkError> {
+        let (mut any, mut same) = (false, Vec::new());
+        while let Some(notice) = self.held.pop_front().or_else(|| self.link.as_mut().and_then(Link::next_notice)) {
+            let mut notice = self.with_missing(notice).await?;
+            if self.seam {
+                // It is told after history that came later, and whoever sorts by receipt is to find it there.
+                notice.received = Time::now();
+            }
+            let received = notice.received;
+            outlet.alive(received);
+            let span = trace::client!("message", factory.station = self.only_station());
+            let mut batch =
+                span.in_scope(|| self.open(notice, &mut same)).inspect_err(|error| trace::failed(&span, error))?;
+            Self::vouch(&mut same, received, &mut batch, outlet);
+            if !batch.is_empty() {
+                let began = Instant::now();
+                outlet.deliver(batch).instrument(span).await.map_err(|_| stopping())?;
+                self.suspects.wait(began.elapsed());
+            }
+            any = true;
+        }
+        self.seam = false;
+        Ok(any)
     }
 
     /// Ends only with the link.
@@ -408,47 +459,42 @@ impl Client {
         }
         let mut heard = Instant::now();
         let mut ask_again = Instant::now() + self.ask_again;
-        let mut same = Vec::new();
         loop {
             let refusals = mem::take(&mut self.refusals);
             if !refusals.is_empty() {
                 let batch = Batch { readings: refusals, ..Batch::default() };
                 outlet.deliver(batch).await.map_err(|_| stopping())?;
             }
-            while let Some(notice) = self.held.pop_front().or_else(|| self.link.as_mut().and_then(Link::next_notice)) {
-                let notice = self.with_missing(notice).await?;
-                let received = notice.received;
-                outlet.alive(received);
-                let span = trace::client!("message", factory.station = self.only_station());
-                let batch =
-                    span.in_scope(|| self.open(notice, &mut same)).inspect_err(|error| trace::failed(&span, error))?;
-                if !same.is_empty() {
-                    outlet.confirm(&same, received);
-                    same.clear();
-                }
-                if !batch.is_empty() {
-                    outlet.deliver(batch).instrument(span).await.map_err(|_| stopping())?;
-                }
+            if self.tell_waiting(outlet).await? {
                 // Time that we spent waiting is not the server's silence.
                 heard = Instant::now();
             }
             self.refresh().await?;
             let Some(link) = self.link.as_mut() else { return Err(LinkError::Broken("not connected".to_owned())) };
             let silence = link.silence();
-            let wake = if self.refused.is_empty() { heard + silence } else { ask_again.min(heard + silence) };
+            let asking = (!self.refused.is_empty()).then_some(ask_again);
+            let wake = [Some(heard + silence), asking, self.suspects.due()].into_iter().flatten().min();
             let step = tokio::select! {
-                step = timeout_at(wake, link.step()) => step,
+                step = timeout_at(wake.unwrap_or(heard + silence), link.step()) => step,
                 stale = outlet.stale() => {
+                    let began = Instant::now();
                     self.answer(&stale, outlet).await?;
+                    heard += began.elapsed();
                     continue;
                 }
             };
+            let now = Instant::now();
             match step {
                 Ok(step) => step?,
-                Err(_) if Instant::now() >= heard + silence => return Err(LinkError::Silent(silence)),
+                Err(_) if now >= heard + silence => return Err(LinkError::Silent(silence)),
+                Err(_) if self.suspects.due().is_some_and(|due| now >= due) => {
+                    self.renew_suspects(outlet).await?;
+                    heard += now.elapsed();
+                }
                 Err(_) => {
-                    self.ask_again().await?;
+                    self.ask_again(outlet).await?;
                     ask_again = Instant::now() + self.ask_again;
+                    heard += now.elapsed();
                 }
             }
         }
@@ -462,17 +508,16 @@ impl Driver for Client {
 
     async fn connect(&mut self) -> Result<(), LinkError> {
         self.dial().await?;
-        self.fresh.fill(false);
+        self.known.iter_mut().for_each(|known| known.heard = None);
         self.look_up().await?;
         // What was told before has a gap behind it, which `run` closes first.
-        if self.told.iter().all(Option::is_none) { self.subscribe().await } else { Ok(()) }
+        if self.known.iter().all(|known| known.gap.is_none()) { self.subscribe().await } else { Ok(()) }
     }
 
     async fn run(&mut self, outlet: &Outlet) -> LinkError {
         let Err(error) = self.flow(outlet).await;
-        // A gap that was not closed yet goes on.
         let alive = outlet.state().alive.unwrap_or_else(Time::now);
-        self.gap_from.get_or_insert(alive);
+        self.known.iter_mut().for_each(|known| known.lose(alive));
         error
     }
 
@@ -480,6 +525,7 @@ impl Driver for Client {
         self.held.clear();
         self.sequences.clear();
         self.refusals.clear();
+        (self.seam, self.suspects) = (false, Suspects::default());
         if let Some(link) = self.link.take() {
             link.close().await;
         }

@@ -208,6 +208,11 @@ impl Picks {
         }
     }
 
+    /// Whether the server does not cut out ranges for this one.
+    pub(super) fn is_whole(&self, handle: u32) -> bool {
+        self.by_handle.get(&handle).is_some_and(|picked| picked.whole)
+    }
+
     /// What `before` knew of how items are watched still holds: they go on as they are.
     pub(super) fn watched_as(mut self, before: &Self) -> Self {
         before.by_handle.iter().filter(|(_, picked)| picked.whole).for_each(|(handle, _)| self.whole(*handle));

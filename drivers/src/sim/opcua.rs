@@ -14,7 +14,7 @@ use std::{io, mem};
 use async_trait::async_trait;
 use history::History;
 pub use opcua::server::OperationalLimits;
-use opcua::server::address_space::{AccessLevel, AddressSpace, Variable};
+use opcua::server::address_space::{AccessLevel, AddressSpace, NodeType, Variable};
 use opcua::server::diagnostics::NamespaceMetadata;
 use opcua::server::node_manager::memory::{InMemoryNodeManager, InMemoryNodeManagerBuilder, InMemoryNodeManagerImpl};
 use opcua::server::node_manager::{HistoryNode, ParsedReadValueId, RequestContext, ServerContext};
@@ -49,6 +49,7 @@ pub struct OpcuaServer {
     secure: Option<Secure>,
     no_ranges: Arc<AtomicBool>,
     hidden: Arc<Mutex<HashSet<String>>>,
+    muted: Arc<Mutex<HashSet<String>>>,
     history: Arc<Mutex<History>>,
     operations: Option<OperationalLimits>,
     items_per_subscription: Option<usize>,
@@ -131,6 +132,7 @@ impl OpcuaServer {
             secure,
             no_ranges: Arc::default(),
             hidden: Arc::default(),
+            muted: Arc::default(),
             history: Arc::default(),
             operations: None,
             items_per_subscription: None,
@@ -225,6 +227,18 @@ impl OpcuaServer {
             changed.push(index);
         }
         let Some(running) = &self.running else { return };
+        let muted = self.muted.lock();
+        changed.retain(|&index| {
+            let node = &nodes[index];
+            if !muted.contains(&node.name) {
+                return true;
+            }
+            let mut space = running.manager.address_space().write();
+            if let Some(NodeType::Variable(variable)) = space.find_mut(&node.id) {
+                variable.set_data_value(node.last.clone());
+            }
+            false
+        });
         let changes = changed.iter().map(|&index| (&nodes[index].id, None, nodes[index].last.clone()));
         running.manager.set_values(running.handle.subscriptions(), changes).expect("every node was made at the start");
     }
@@ -304,6 +318,17 @@ impl OpcuaServer {
         }
     }
 
+    /// Tells nobody of a node's changes until it is watched anew; who reads it learns them.
+    pub fn mute(&self, name: &str) {
+        self.muted.lock().insert(name.to_owned());
+    }
+
+    /// Whether it was muted and not watched anew since.
+    #[must_use]
+    pub fn mutes(&self, name: &str) -> bool {
+        self.muted.lock().contains(name)
+    }
+
     /// How many sessions clients hold; 0 while stopped.
     #[must_use]
     pub fn sessions(&self) -> u32 {
@@ -341,12 +366,12 @@ impl OpcuaServer {
         let nodes = mem::take(&mut *self.nodes.lock());
         let namespace = self.namespace.clone();
         let (no_filters, no_ranges) = (self.no_filters.clone(), self.no_ranges.clone());
-        let (hidden, history) = (self.hidden.clone(), self.history.clone());
+        let (hidden, muted, history) = (self.hidden.clone(), self.muted.clone(), self.history.clone());
         let historic = history.lock().kept;
         let manager = move |context: ServerContext, space: &mut AddressSpace| {
             let index = context.type_tree.write().namespaces_mut().add_namespace(&namespace);
             space.add_namespace(&namespace, index);
-            Manager { namespace, index, no_filters, no_ranges, hidden, history }
+            Manager { namespace, index, no_filters, no_ranges, hidden, muted, history }
         };
         let builder = match &self.secure {
             None => ServerBuilder::new_anonymous("gemba simulated server").host(self.address.ip().to_string()),
@@ -460,6 +485,7 @@ struct Manager {
     no_filters: Arc<AtomicBool>,
     no_ranges: Arc<AtomicBool>,
     hidden: Arc<Mutex<HashSet<String>>>,
+    muted: Arc<Mutex<HashSet<String>>>,
     history: Arc<Mutex<History>>,
 }
 
@@ -502,7 +528,10 @@ impl InMemoryNodeManagerImpl for Manager {
         let values = self.read_values(context, space, &asked, 0.0, TimestampsToReturn::Both).await;
         for (value, item) in values.into_iter().zip(items.iter_mut()) {
             let hidden = match &item.item_to_monitor().node_id.identifier {
-                Identifier::String(name) => self.hidden.lock().contains(name.as_ref()),
+                Identifier::String(name) => {
+                    self.muted.lock().remove(name.as_ref());
+                    self.hidden.lock().contains(name.as_ref())
+                }
                 _ => false,
             };
             let unknown = hidden || value.status() == StatusCode::BadNodeIdUnknown;

@@ -9,12 +9,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::{OwnStatus, Reading, Rung, Status, Time, Validity};
+use crate::{Reading, Rung, Time};
 
-/// Whether the device said it, and not gemba of a link that is lost or silent.
+/// Whether the device said it now: not gemba of a link that is lost or silent, nor the device long ago.
 pub(super) fn is_sign_of_life(reading: &Reading) -> bool {
-    use OwnStatus::{AgentDown, LinkLost, NoAnswer, Stale};
-    !matches!(reading.validity, Validity::Bad(Status::Own(AgentDown | LinkLost | NoAnswer | Stale)))
+    !reading.validity.is_mark() && !reading.backfilled
 }
 
 /// In the order in which they are climbed.
@@ -73,11 +72,19 @@ impl Fresh {
         (self.told, self.stale) = (0, false);
     }
 
-    /// The device vouched for what it told last. That brings back no value that has turned bad.
-    pub(super) fn confirm(&mut self, now: Instant, wall: Time) {
+    /// The device vouched for what it told last. Whether that is enough: a value that has turned bad comes back by a reading
+    /// alone.
+    pub(super) fn confirm(&mut self, now: Instant, wall: Time) -> bool {
         if !self.stale {
             (self.heard, self.heard_at, self.told) = (now, wall, 0);
         }
+        !self.stale
+    }
+
+    /// Nothing could come for so long; a timer to be set. It stands on the rung that it stood on.
+    pub(super) fn resume(&mut self, after: Duration, now: Instant) -> Option<Instant> {
+        (self.heard, self.heard_at) = ((self.heard + after).min(now), self.heard_at + after);
+        (!std::mem::replace(&mut self.armed, true)).then_some(now)
     }
 
     /// The rung that the driver was told last, since something came.

@@ -115,6 +115,8 @@ pub struct Treatment {
     suppressed: Arc<Suppressed>,
     /// Whether the link is up: silence counts only then.
     up: bool,
+    /// Since when nothing live can come, for the driver reads history.
+    paused: Option<Instant>,
     /// Something came from the device since it came up.
     flowed: bool,
     /// What the driver is to be told, a rung each.
@@ -208,6 +210,7 @@ impl Treatment {
             agenda: Agenda::default(),
             suppressed: Suppressed::new(plan.stations.iter().map(|station| Arc::clone(&station.name))),
             up: false,
+            paused: None,
             flowed: true,
             silent: Default::default(),
             scratch: Vec::new(),
@@ -293,7 +296,7 @@ impl Treatment {
 
     /// The link is up: from now on silence counts.
     pub fn begin(&mut self, now: Instant, wall: Time) {
-        self.up = true;
+        (self.up, self.paused) = (true, None);
         self.silent = Default::default();
         // A link that brought nothing at all climbs anew; one that did does not, for the sake of what it brings.
         let anew = !std::mem::replace(&mut self.flowed, false);
@@ -310,15 +313,30 @@ impl Treatment {
         self.silent = Default::default();
     }
 
-    /// The device vouched for these tags.
-    pub fn confirm(&mut self, tags: &[TagId], now: Instant, wall: Time) {
-        for tag in tags {
-            if let Some(at) = self.place(*tag)
-                && let Some(fresh) = &mut self.slots[at].fresh
-            {
-                fresh.confirm(now, wall);
+    /// Nothing live can come: until [`Treatment::resume`] silence does not count.
+    pub fn pause(&mut self, now: Instant) {
+        self.paused.get_or_insert(now);
+    }
+
+    /// Silence counts again, as if no time had passed.
+    pub fn resume(&mut self, now: Instant) {
+        let Some(since) = self.paused.take() else { return };
+        let after = now.saturating_duration_since(since);
+        for (at, slot) in (0..).zip(&mut self.slots) {
+            if let Some(due) = slot.fresh.as_mut().and_then(|fresh| fresh.resume(after, now)) {
+                self.agenda.set(due, at, Due::Age);
             }
         }
+    }
+
+    /// The device vouched for these tags. Those for which that is not enough, since they turned bad by their age.
+    pub fn confirm(&mut self, tags: &[TagId], now: Instant, wall: Time) -> Vec<TagId> {
+        let mut bad = tags.to_vec();
+        bad.retain(|tag| {
+            let fresh = self.place(*tag).and_then(|at| self.slots[at].fresh.as_mut());
+            fresh.is_some_and(|fresh| !fresh.confirm(now, wall))
+        });
+        bad
     }
 
     /// The tags that the driver has not been told of yet and that are still silent: the highest rung first.
@@ -398,7 +416,7 @@ impl Treatment {
         let slot = &mut self.slots[at as usize];
         let (tag, computed) = (slot.tag, slot.computed);
         let Some(fresh) = &mut slot.fresh else { return };
-        if !self.up {
+        if !self.up || self.paused.is_some() {
             fresh.rest();
             return;
         }

@@ -279,6 +279,34 @@ fn silence_is_answered_rung_by_rung_and_once_each() {
     assert_eq!(rung(&mut bench).map(|(_, rung)| rung), Some(Rung::Look), "and from the beginning");
 }
 
+/// While a driver reads history nothing live can come, and the ladder stands still.
+#[test]
+fn silence_does_not_count_while_history_is_read() {
+    let mut bench = Bench::one(Options { max_age: Some(10 * SECOND), ..Options::default() });
+    let now = bench.now(0.0);
+    bench.treatment.begin(now, at(0.0));
+    let rung = |bench: &mut Bench| bench.treatment.silent().map(|stale| stale.rung);
+    let now = bench.now(4.0);
+    bench.treatment.pause(now);
+    bench.batch(50.0, vec![number(10, 1.0, 7.0).from_history()]);
+    assert_eq!((bench.tend(100.0), rung(&mut bench)), (vec![], None));
+    let now = bench.now(104.0);
+    bench.treatment.resume(now);
+    assert_eq!((bench.tend(104.9), rung(&mut bench)), (vec![], None), "four seconds so far, and history is no news");
+    assert_eq!((bench.tend(105.0), rung(&mut bench)), (vec![], Some(Rung::Look)));
+    assert_eq!(bench.tend(110.0)[0].source_time, at(110.0));
+    assert_eq!(rung(&mut bench), Some(Rung::Renew));
+    // A link that ends in a pause takes it with it.
+    let now = bench.now(111.0);
+    bench.treatment.pause(now);
+    bench.treatment.end();
+    let now = bench.now(200.0);
+    bench.treatment.begin(now, at(200.0));
+    bench.treatment.resume(now);
+    assert_eq!(bench.tend(205.0), []);
+    assert_eq!(rung(&mut bench), Some(Rung::Look), "nothing but history had come: it climbs anew");
+}
+
 /// A driver may be busy while its tags climb: what has come since then is not to be answered.
 #[test]
 fn a_rung_that_was_not_taken_in_time_is_forgotten_when_something_comes() {
@@ -341,14 +369,14 @@ fn what_the_device_vouches_for_or_calls_bad_itself_is_not_stale() {
     bench.treatment.begin(now, at(0.0));
     bench.number(0.0, 1.0);
     let now = bench.now(9.0);
-    bench.treatment.confirm(&[TagId(10), TagId(11)], now, at(9.0));
+    assert_eq!(bench.treatment.confirm(&[TagId(10), TagId(11)], now, at(9.0)), []);
     assert_eq!(bench.tend(18.9), []);
     bench.bad(18.95);
     assert_eq!(bench.tend(60.0), [], "BadNodeIdUnknown says more than Stale");
     bench.number(61.0, 1.0);
     assert_eq!(bench.tend(72.0).len(), 1);
     let now = bench.now(73.0);
-    bench.treatment.confirm(&[TagId(10)], now, at(73.0));
+    assert_eq!(bench.treatment.confirm(&[TagId(10), TagId(11)], now, at(73.0)), [TagId(10)], "and that is said");
     assert_eq!(bench.tend(99.0), [], "no value comes back without a reading");
     assert_eq!(bench.number(100.0, 1.0).len(), 1);
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use gemba_drivers::opcua::{Client, Config};
 use gemba_drivers::sim::opcua::Flaws;
 use gemba_drivers::sim::proxy::Proxy;
 use gemba_drivers::{LinkPhase, OwnStatus, Reading, Status, TagId, Time, Validity, Value};
@@ -12,27 +13,35 @@ use crate::rig::{NOON, Supervised, config, server, until};
 const LOST: Validity = Validity::Bad(Status::Own(OwnStatus::LinkLost));
 
 /// A server with history behind a cable that can be cut.
-struct Cut {
-    server: gemba_drivers::sim::opcua::OpcuaServer,
-    cable: Proxy,
-    link: Supervised,
+pub(crate) struct Cut {
+    pub(crate) server: gemba_drivers::sim::opcua::OpcuaServer,
+    pub(crate) cable: Proxy,
+    pub(crate) link: Supervised,
 }
 
-fn after(ms: u64) -> Time {
+pub(crate) fn after(ms: u64) -> Time {
     NOON + Duration::from_millis(ms)
 }
 
 impl Cut {
     async fn new(names: &[&str]) -> Self {
+        Self::with(names, |config| {
+            let name = config.endpoint.clone();
+            Supervised::start_client(Client::new(config), name)
+        })
+        .await
+    }
+
+    pub(crate) async fn with(names: &[&str], start: impl FnOnce(Config) -> Supervised) -> Self {
         let mut server = server(names.iter().map(|name| (*name, 0_i64))).await;
         server.keep_history().await.expect("the port is free");
         let cable = Proxy::to(([127, 0, 0, 1], server.port()).into()).await.expect("a port");
-        let link = Supervised::start(config(&format!("opc.tcp://{}/", cable.addr()), names));
+        let link = start(config(&format!("opc.tcp://{}/", cable.addr()), names));
         Self { server, cable, link }
     }
 
     /// Cuts the cable; returns when the link has noticed.
-    async fn cut(&mut self) {
+    pub(crate) async fn cut(&mut self) {
         self.cable.cut();
         loop {
             let batch = self.link.batch().await;
@@ -42,13 +51,13 @@ impl Cut {
         }
     }
 
-    async fn mend(&mut self) {
+    pub(crate) async fn mend(&mut self) {
         self.cable.resume();
         until("the link is up", || self.link.state().phase == LinkPhase::Connected).await;
     }
 
     /// Everything up to the batch that says how the gap was closed, and that batch's own words.
-    async fn closed(&mut self) -> (Vec<Reading>, gemba_drivers::Batch) {
+    pub(crate) async fn closed(&mut self) -> (Vec<Reading>, gemba_drivers::Batch) {
         let mut readings = Vec::new();
         loop {
             let mut batch = self.link.batch().await;
@@ -60,7 +69,7 @@ impl Cut {
     }
 }
 
-fn told(readings: &[Reading]) -> Vec<(u32, i64, Time, bool)> {
+pub(crate) fn told(readings: &[Reading]) -> Vec<(u32, i64, Time, bool)> {
     let whole = |value: &Value| if let Value::Int(whole) = value { *whole } else { -1 };
     readings
         .iter()

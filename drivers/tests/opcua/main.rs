@@ -6,6 +6,7 @@ mod gaps;
 mod nodes;
 mod redundant;
 mod rig;
+mod seams;
 mod secure;
 mod services;
 mod survey;

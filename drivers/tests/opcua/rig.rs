@@ -8,6 +8,7 @@ use std::time::Duration;
 use gemba_drivers::opcua::{Client, Config, Identity, Pick, Security, Station, Tag};
 use gemba_drivers::sim::opcua::OpcuaServer;
 use gemba_drivers::supervisor::supervise;
+use gemba_drivers::treat::{self, Treatment};
 use gemba_drivers::{Batch, LinkState, Outlet, Reading, TagId, Time};
 use opcua::types::Variant;
 use tokio::sync::{mpsc, watch};
@@ -67,7 +68,20 @@ impl Supervised {
     }
 
     pub(crate) fn start_client(client: Client, name: String) -> Self {
+        Self::start_treated(client, name, None)
+    }
+
+    /// With a `max_age` of the first tag.
+    pub(crate) fn start_aged(client: Client, name: String, max_age: Duration) -> Self {
+        let options = treat::Options { max_age: Some(max_age), ..treat::Options::default() };
+        let treated = vec![(TagId(0), options)];
+        let station = treat::Station { name: "aoi-1".into(), tags: 0..1, treated, max_clock_skew: None };
+        Self::start_treated(client, name, Treatment::new(&treat::Plan { stations: vec![station] }))
+    }
+
+    fn start_treated(client: Client, name: String, treatment: Option<Treatment>) -> Self {
         let (outlet, batches, states) = outlet();
+        let outlet = outlet.treating(treatment);
         let stop = CancellationToken::new();
         let task = tokio::spawn(supervise(client, name, outlet, stop.clone()));
         Self { batches, rest: VecDeque::new(), states, stop, task }

@@ -26,6 +26,8 @@ pub struct Flaws {
     pub refuses: Option<StatusCode>,
     /// Nothing before this is kept.
     pub since: Option<Time>,
+    /// So many pages of each node are empty, with the word that there is more; `u32::MAX` is all.
+    pub empty: u32,
 }
 
 /// All that nodes ever said.
@@ -45,6 +47,8 @@ pub(super) struct History {
 /// Where an answer left off.
 struct Point {
     next: usize,
+    /// Empty pages so far.
+    empty: u32,
     forgotten: bool,
 }
 
@@ -72,14 +76,22 @@ impl History {
     }
 
     fn read_node(&mut self, details: &ReadRawModifiedDetails, node: &mut HistoryNode) -> StatusCode {
-        let skip = match node.continuation_point().map(|point| point.get::<Point>().map(|at| (at.next, at.forgotten))) {
-            Some(None | Some((_, true))) => return StatusCode::BadContinuationPointInvalid,
-            Some(Some((next, false))) => {
+        let point = |point: &Point| (point.next, point.empty, point.forgotten);
+        let (skip, empty) = match node.continuation_point().map(|at| at.get::<Point>().map(point)) {
+            Some(None | Some((_, _, true))) => return StatusCode::BadContinuationPointInvalid,
+            Some(Some((next, empty, false))) => {
                 self.open -= 1;
-                next
+                (next, empty)
             }
-            None => 0,
+            None => (0, 0),
         };
+        if empty < self.flaws.empty {
+            self.open += 1;
+            let point = Point { next: skip, empty: empty.saturating_add(1), forgotten: false };
+            node.set_next_continuation_point(Some(ContinuationPoint::new(Box::new(point))));
+            node.set_result(HistoryData { data_values: None });
+            return StatusCode::Good;
+        }
         let within: Vec<DataValue> = self
             .of(node.node_id())
             .into_iter()
@@ -96,7 +108,7 @@ impl History {
             self.points += 1;
             let forgotten = self.flaws.forgets > 0 && self.points.is_multiple_of(self.flaws.forgets);
             self.open += i64::from(!forgotten);
-            node.set_next_continuation_point(Some(ContinuationPoint::new(Box::new(Point { next, forgotten }))));
+            node.set_next_continuation_point(Some(ContinuationPoint::new(Box::new(Point { next, empty, forgotten }))));
         }
         if self.flaws.shuffled {
             values.reverse();
