@@ -156,3 +156,24 @@ async fn what_was_refused_is_asked_for_again_without_a_reconnect() {
     assert_eq!(link.state().connects, 1);
     link.stop().await;
 }
+
+#[tokio::test]
+async fn what_appears_when_a_subscription_is_full_goes_into_another() {
+    let mut server = server([("Good", 1_i64), ("Reject", 2), ("Later", 3), ("Last", 4), ("Spare", 5)]).await;
+    server.limit(OperationalLimits::default(), 2).await.expect("the port is free");
+    let late = [(TagId(2), "Later"), (TagId(3), "Last"), (TagId(4), "Spare")];
+    late.iter().for_each(|(_, name)| server.hide(name, true));
+    let config = config(&server.endpoint(), &["Good", "Reject", "Later", "Last", "Spare"]);
+    let name = config.endpoint.clone();
+    let client = Client::new(config).asking_again_every(Duration::from_millis(30));
+    let mut link = Supervised::start_client(client, name);
+    link.first_of_each(5).await;
+    for (tag, name) in late {
+        server.hide(name, false);
+        assert_eq!(link.next_of(tag).await.validity, Validity::Good, "{name}");
+    }
+    server.set("Later", 5_i64, NOON);
+    assert_eq!(link.next_of(TagId(2)).await.value, Value::Int(5));
+    assert_eq!(link.state().connects, 1);
+    link.stop().await;
+}
