@@ -17,6 +17,8 @@ use tokio::io::{ReadHalf, WriteHalf};
 use tokio::net::{TcpStream, lookup_host};
 use tokio_util::codec::FramedRead;
 
+use super::goodbye::Polite;
+
 const DEFAULT_PORT: u16 = 4840;
 
 /// Dials for the library.
@@ -35,10 +37,10 @@ impl Line {
 }
 
 impl ConnectionSource for Dialer {
-    type Builder = Line;
+    type Builder = Polite<Line>;
 
-    fn get_connector(&self, endpoint: &EndpointDescription) -> Result<Line, Error> {
-        Line::to(endpoint.endpoint_url.as_ref())
+    fn get_connector(&self, endpoint: &EndpointDescription) -> Result<Polite<Line>, Error> {
+        Line::to(endpoint.endpoint_url.as_ref()).map(Polite)
     }
 }
 

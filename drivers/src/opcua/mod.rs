@@ -19,6 +19,7 @@ mod dial;
 mod endpoint;
 mod event;
 mod find;
+mod goodbye;
 mod history;
 mod identity;
 mod limits;
