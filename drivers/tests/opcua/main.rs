@@ -3,12 +3,14 @@
 mod certificates;
 mod events;
 mod gaps;
+mod missing;
 mod nodes;
 mod redundant;
 mod rig;
 mod secure;
 mod services;
 mod survey;
+mod wire;
 
 use std::time::Duration;
 
