@@ -29,7 +29,7 @@ const SHORTEST: Duration = Duration::from_millis(1);
 const LOOKS: u32 = 4;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
 /// The bit of AccessLevel that says "history can be read" (OPC 10000-3, 8.57).
-const HISTORY_READ: u8 = 0x04;
+pub(super) const HISTORY_READ: u8 = 0x04;
 
 /// What there was a gap of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -110,6 +110,11 @@ impl Link {
         self.silence
     }
 
+    /// Whether the session was lost, or ended.
+    pub(super) fn is_over(&self) -> bool {
+        self.over
+    }
+
     /// Lets the session do one thing: at most one message comes in.
     pub(super) async fn step(&mut self) -> Result<(), LinkError> {
         if self.over {

@@ -35,6 +35,7 @@ mod sequence;
 mod silence;
 mod subscription;
 mod survey;
+mod transfer;
 mod types;
 mod units;
 
@@ -70,6 +71,7 @@ use pick::Picks;
 use redundancy::Servers;
 use sequence::Sequence;
 use subscription::Want;
+use transfer::Left;
 
 /// How often what the server refused is asked for again.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
@@ -109,6 +111,8 @@ pub struct Client {
     gap_from: Option<Time>,
     /// Messages that came while history was read.
     held: VecDeque<Notice>,
+    /// What the session before left at its server.
+    left: Option<Left>,
 }
 
 #[derive(Clone, Copy)]
@@ -154,6 +158,7 @@ impl Client {
             sequences: Vec::new(),
             gap_from: None,
             held: VecDeque::new(),
+            left: None,
         }
     }
 
@@ -230,6 +235,7 @@ impl Client {
         if self.config.stations.is_empty() {
             return Ok(());
         }
+        self.left = None; // whatever it was, it is made anew
         let refused = self.watch((0..self.items.len()).collect(), false).await?;
         self.subscribe_events((0..self.notifiers.len()).collect()).await?;
         let Some(link) = self.link.as_ref() else { return Ok(()) };
@@ -377,7 +383,7 @@ impl Client {
 
     /// Ends only with the link.
     async fn flow(&mut self, outlet: &Outlet) -> Result<Infallible, LinkError> {
-        if self.link.as_ref().is_some_and(|link| link.subscriptions.is_empty()) {
+        if self.link.as_ref().is_some_and(|link| link.subscriptions.is_empty()) && !self.transfer(outlet).await? {
             self.catch_up(Gap::Link, outlet).await?;
         }
         let begun = Instant::now();
@@ -443,6 +449,7 @@ impl Driver for Client {
 
     async fn run(&mut self, outlet: &Outlet) -> LinkError {
         let Err(error) = self.flow(outlet).await;
+        self.remember_left();
         // A gap that was not closed yet goes on.
         let alive = outlet.state().alive.unwrap_or_else(Time::now);
         self.gap_from.get_or_insert(alive);

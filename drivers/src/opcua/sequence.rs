@@ -46,6 +46,11 @@ impl Sequence {
         if missing < 1 << 31 { missing } else { 0 }
     }
 
+    /// Whether the message of that number is still to come.
+    pub(super) fn is_ahead(&self, number: u32) -> bool {
+        self.next.is_none_or(|next| number.wrapping_sub(next) < 1 << 31)
+    }
+
     fn after(number: u32) -> u32 {
         number.checked_add(1).unwrap_or(1)
     }
@@ -68,7 +73,15 @@ impl Client {
         let mut found = VecDeque::new();
         let mut number = first;
         while number != notice.message.sequence_number {
-            found.extend(link.republish(subscription, number).await?);
+            match link.republish(subscription, number).await {
+                Ok(message) => found.extend(message),
+                Err(error) => {
+                    // It came, and the server knows that it did: nobody tells it again.
+                    notice.asked = false;
+                    self.held.push_front(notice);
+                    return Err(error);
+                }
+            }
             number = Sequence::after(number);
         }
         info!(missing, found = found.len(), "messages of the subscription that never came were asked for");

@@ -91,10 +91,7 @@ impl Link {
             return Ok(());
         }
         let Some(Subscribed { id, .. }) = self.subscriptions.pop() else { return Ok(()) };
-        let session = self.session.clone();
-        // One that the server has forgotten is as good as ended.
-        let _ = self.during_call(async move { session.delete_subscription(id).await }).await?;
-        Ok(())
+        self.end_subscriptions(vec![id]).await
     }
 
     /// Ends the subscriptions, to make them anew. What they told and was not looked at yet is returned.
@@ -102,15 +99,23 @@ impl Link {
         let ended: Vec<u32> = std::mem::take(&mut self.subscriptions).into_iter().map(|ended| ended.id).collect();
         self.anew = true;
         self.unsubscribed = Some(Time::now());
-        let session = self.session.clone();
-        // One that the server has forgotten is as good as ended.
-        let _ = self.during_call(async move { session.delete_subscriptions(&ended).await }).await?;
+        self.end_subscriptions(ended).await?;
         let mut told = Vec::new();
         while let Some(notice) = self.next_notice() {
             told.push(notice);
         }
         self.anew = true;
         Ok(told)
+    }
+
+    /// Ends these, by the server's numbers.
+    pub(super) async fn end_subscriptions(&mut self, ended: Vec<u32>) -> Result<(), LinkError> {
+        if ended.is_empty() {
+            return Ok(());
+        }
+        let session = self.session.clone();
+        // One that the server has forgotten is as good as ended.
+        self.during_call(async move { session.delete_subscriptions(&ended).await }).await.map(drop)
     }
 
     /// A message that never came, if the server still has it.
@@ -291,9 +296,9 @@ fn item(want: &Want, trigger: Option<DataChangeTrigger>) -> MonitoredItemCreateR
 }
 
 /// Called under the session's lock, so it only puts the message away. [`Link::step`] notices a full inbox.
-struct Mailbox {
-    subscription: usize,
-    outbox: mpsc::Sender<Notice>,
+pub(super) struct Mailbox {
+    pub(super) subscription: usize,
+    pub(super) outbox: mpsc::Sender<Notice>,
 }
 
 impl OnSubscriptionNotificationCore for Mailbox {

@@ -10,6 +10,7 @@ mod rig;
 mod secure;
 mod services;
 mod survey;
+mod transfer;
 mod wire;
 
 use std::time::Duration;
