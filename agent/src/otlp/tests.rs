@@ -433,6 +433,7 @@ fn what_a_device_tells_is_a_log_as_severe_as_it_says() {
     };
     let log = log_of(Record::Event(Box::new(event(700, "too hot"))));
     assert_eq!((log.event_name.as_str(), log.time_unix_nano), ("factory.event", at(3).0 as u64));
+    assert_eq!(log.observed_time_unix_nano, at(4).0 as u64);
     assert_eq!(body(&log), "too hot");
     assert_eq!(
         words(&log.attributes),
