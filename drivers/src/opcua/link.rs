@@ -51,6 +51,8 @@ pub(super) struct Link {
     pub(super) silence: Duration,
     /// Nodes a read, unless the server wants fewer.
     pub(super) a_call: usize,
+    /// References an answer; 0 leaves it to the server.
+    pub(super) references_at_once: u32,
     /// We ended the subscriptions ourselves, and nothing has come of new ones yet: a question for news that was still open
     /// may be answered that there are none.
     pub(super) anew: bool,
@@ -74,6 +76,7 @@ impl Link {
             timeout: config.timeout,
             silence: config.timeout,
             a_call: ask::A_CALL,
+            references_at_once: 0,
             anew: false,
             unsubscribed: None,
         })

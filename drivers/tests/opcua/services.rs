@@ -181,7 +181,7 @@ async fn life_of_a_set(seen: &Arc<Mutex<Seen>>) {
 async fn no_service_that_writes_ever_leaves_a_link() {
     let seen = Arc::new(Mutex::new(Seen::default()));
     life_with_history(&seen).await;
-    life_with_everything(&seen).await;
+    Box::pin(life_with_everything(&seen)).await;
     life_in_silence(&seen).await;
     life_of_a_set(&seen).await;
 
