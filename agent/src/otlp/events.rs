@@ -102,7 +102,8 @@ fn happened(event: &Event) -> LogRecord {
         (true, kind) => format!("{kind} at {}", event.station),
         (false, _) => event.message.to_string(),
     };
-    log("factory.event", event.time, severity, body, attributes)
+    let observed_time_unix_nano = nanos(event.received);
+    LogRecord { observed_time_unix_nano, ..log("factory.event", event.time, severity, body, attributes) }
 }
 
 fn log(event: &str, time: Time, severity: SeverityNumber, body: String, attributes: Vec<KeyValue>) -> LogRecord {

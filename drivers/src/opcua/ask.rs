@@ -74,7 +74,9 @@ impl Link {
     }
 
     async fn browse_once(&mut self, nodes: Vec<BrowseDescription>) -> Result<Vec<BrowseResult>, LinkError> {
-        self.in_pieces(nodes, A_CALL, |session, piece| async move { session.browse(&piece, 0, None).await }).await
+        let most = self.references_at_once;
+        self.in_pieces(nodes, A_CALL, move |session, piece| async move { session.browse(&piece, most, None).await })
+            .await
     }
 
     /// What is left of half-answered questions.
@@ -151,5 +153,79 @@ pub(super) fn references(
         include_subtypes: true,
         node_class_mask: classes.bits(),
         result_mask: BrowseResultMask::All as u32,
+    }
+}
+
+#[cfg(all(test, feature = "sim"))]
+mod tests {
+    use std::time::Duration;
+
+    use opcua::types::ObjectId;
+
+    use super::super::{Client, Config, Identity, Security, Station};
+    use super::*;
+    use crate::Driver;
+    use crate::sim::opcua::{OpcuaServer, OperationalLimits};
+
+    async fn connected(server: &OpcuaServer) -> Client {
+        let station =
+            Station { name: "a".into(), publish: Duration::from_secs(1), tags: Vec::new(), events: Vec::new() };
+        let mut client = Client::new(Config {
+            endpoint: server.endpoint(),
+            spares: Vec::new(),
+            security: Security::None,
+            identity: Identity::Anonymous,
+            timeout: Duration::from_secs(5),
+            stations: vec![station],
+        });
+        client.connect().await.expect("up");
+        client
+    }
+
+    fn questions() -> Vec<BrowseDescription> {
+        [ObjectId::ObjectsFolder, ObjectId::Server, ObjectId::Server_ServerCapabilities]
+            .map(|node| {
+                let (of, classes) = (ReferenceTypeId::HierarchicalReferences, NodeClassMask::all());
+                references(node.into(), of, BrowseDirection::Forward, classes)
+            })
+            .to_vec()
+    }
+
+    /// Whatever the order in which the server has them.
+    fn told(found: Vec<Vec<ReferenceDescription>>) -> Vec<Vec<String>> {
+        let sorted = |of: Vec<ReferenceDescription>| {
+            let mut nodes: Vec<_> = of.into_iter().map(|reference| reference.node_id.node_id.to_string()).collect();
+            nodes.sort_unstable();
+            nodes
+        };
+        found.into_iter().map(sorted).collect()
+    }
+
+    #[tokio::test]
+    async fn half_answered_questions_are_followed_to_their_end() {
+        let nodes: Vec<_> = (0..9).map(|node| (format!("N{node}"), 0_i64)).collect();
+        let server = OpcuaServer::start("urn:a", nodes).await.expect("a port");
+        let mut client = connected(&server).await;
+        let link = client.link.as_mut().expect("up");
+        let whole = told(link.browse(questions()).await.expect("answered"));
+        assert!(whole[0].len() > 9 && whole[2].len() > 4, "{whole:?}");
+        for most in [1, 2, 7] {
+            link.references_at_once = most;
+            assert_eq!(told(link.browse(questions()).await.expect("answered")), whole, "{most} at once");
+        }
+        client.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_server_that_takes_one_question_a_call_is_asked_one_by_one() {
+        let mut server = OpcuaServer::start("urn:a", [("Good", 0_i64)]).await.expect("a port");
+        let mut client = connected(&server).await;
+        let whole = told(client.link.as_mut().expect("up").browse(questions()).await.expect("answered"));
+        client.close().await;
+        let little = OperationalLimits { max_nodes_per_browse: 1, ..OperationalLimits::default() };
+        server.limit(little, 100).await.expect("the port is free");
+        let mut client = connected(&server).await;
+        assert_eq!(told(client.link.as_mut().expect("up").browse(questions()).await.expect("answered")), whole);
+        client.close().await;
     }
 }

@@ -32,7 +32,7 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
 /// How long is waited for first values at most: what is live waits with them.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The bit of AccessLevel that says "history can be read" (OPC 10000-3, 8.57).
-const HISTORY_READ: u8 = 0x04;
+pub(super) const HISTORY_READ: u8 = 0x04;
 
 /// What there was a gap of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

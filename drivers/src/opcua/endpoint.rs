@@ -45,6 +45,8 @@ pub(super) struct Offered {
     config: ClientConfig,
     certificates: Arc<RwLock<CertificateStore>>,
     identity: IdentityToken,
+    /// For finding the way there.
+    timeout: Duration,
 }
 
 /// Asks the server at `url` for its endpoints and takes the one that is secured as we are told to. Whether it is the
@@ -64,7 +66,7 @@ pub(super) async fn find(config: &Config, url: &str) -> Result<Offered, LinkErro
     };
     // Servers give names that only they can resolve, and ports from before a router: go on where we are.
     endpoint.endpoint_url = with_authority(url, endpoint.endpoint_url.as_ref()).into();
-    Ok(Offered { endpoint, config: library, certificates, identity })
+    Ok(Offered { endpoint, config: library, certificates, identity, timeout: config.timeout })
 }
 
 impl Offered {
@@ -73,7 +75,7 @@ impl Offered {
         let (session, events) = SessionBuilder::new(&self.config)
             .user_identity_token(self.identity)
             .connect_to_endpoint_directly(self.endpoint)
-            .and_then(|builder| builder.with_connector(Dialer).build(self.certificates))
+            .and_then(|builder| builder.with_connector(Dialer(self.timeout)).build(self.certificates))
             .map_err(|error| link_error(&error))?;
         Ok((session, Box::pin(events.enter())))
     }
@@ -123,7 +125,7 @@ pub(super) fn link_error(error: &Error) -> LinkError {
 }
 
 async fn get_endpoints(url: &str, library: &ClientConfig, limit: Duration) -> Result<Vec<EndpointDescription>, Error> {
-    let line = Line::to(url)?;
+    let line = Line::to(url, limit)?;
     let channel = SessionBuilder::new(library).connect_to_endpoint_directly(url)?.build_channel(no_certificates())?;
     let mut events = channel.connect_no_retry(&line).await?;
     let question = GetEndpointsRequest {

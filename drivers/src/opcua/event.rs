@@ -204,21 +204,32 @@ pub(super) fn overflow(station: &Arc<str>, at: Time) -> Loss {
     Loss { source: station.clone(), from: at, to: at, count: 1, reason: Arc::from(REASON) }
 }
 
+/// One entry for each station that tells events, after a gap: no history of events is read.
+pub(super) fn unheard(station: &Arc<str>, from: Time, to: Time) -> Loss {
+    const REASON: &str = "OPC UA: the events of a gap are not known";
+    Loss { source: station.clone(), from, to, count: 1, reason: Arc::from(REASON) }
+}
+
 /// An event item to be made.
 pub(super) struct Wanted<'a> {
+    /// The place of its notifier.
+    pub(super) place: usize,
     pub(super) handle: u32,
     pub(super) node: NodeId,
     pub(super) notifier: &'a Notifier,
+    /// Whose it is.
+    pub(super) station: u32,
 }
 
 impl Link {
-    /// Watches notifiers; returns those that the server refused, with its reasons. Servers that cannot filter, or know
-    /// nothing of conditions, are asked again for what every event has.
+    /// Watches notifiers in the subscription at `place`; returns those that the server refused, with its reasons. Servers
+    /// that cannot filter, or know nothing of conditions, are asked again for what every event has.
     pub(super) async fn watch_events(
         &mut self,
-        subscription: u32,
+        place: usize,
         wanted: &[Wanted<'_>],
-    ) -> Result<Vec<(u32, StatusCode)>, LinkError> {
+    ) -> Result<Vec<(usize, StatusCode)>, LinkError> {
+        let subscription = self.subscriptions[place].id;
         let mut refused = Vec::new();
         for want in wanted {
             let mut status = self.watch_notifier(subscription, item(want, true)).await?;
@@ -226,7 +237,9 @@ impl Link {
                 status = self.watch_notifier(subscription, item(want, false)).await?;
             }
             if status.is_bad() {
-                refused.push((want.handle, status));
+                refused.push((want.place, status));
+            } else {
+                self.subscriptions[place].stations.insert(want.station);
             }
         }
         Ok(refused)

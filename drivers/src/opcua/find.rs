@@ -48,23 +48,28 @@ fn target(found: BrowsePathResult) -> Result<NodeId, StatusCode> {
     if nodes.all(|other| other == first) { Ok(first) } else { Err(StatusCode::BadTooManyMatches) }
 }
 
-/// The event items of the notifiers that are there; their handles follow those of `items`.
+/// The event items of those of the notifiers at `asked` that are there, and why the others are not; their handles follow
+/// those of `items`.
 pub(super) async fn notifiers<'a>(
     link: &mut Link,
     namespaces: &[String],
     notifiers: &'a [(u32, Notifier)],
+    asked: &[usize],
     items: usize,
-) -> Result<Vec<Wanted<'a>>, LinkError> {
-    let addresses: Vec<_> = notifiers.iter().map(|(_, notifier)| &notifier.node).collect();
+) -> Result<(Vec<Wanted<'a>>, Vec<(usize, StatusCode)>), LinkError> {
+    let addresses: Vec<_> = asked.iter().map(|&place| &notifiers[place].1.node).collect();
     let nodes = nodes(link, namespaces, &addresses).await?;
-    let mut wanted = Vec::with_capacity(notifiers.len());
-    for ((at, (_, notifier)), node) in notifiers.iter().enumerate().zip(nodes) {
+    let (mut wanted, mut refused) = (Vec::with_capacity(asked.len()), Vec::new());
+    for (&place, node) in asked.iter().zip(nodes) {
+        let (station, notifier) = &notifiers[place];
         match node {
-            Ok(node) => wanted.push(Wanted { handle: handle(items + at), node, notifier }),
-            Err(status) => tracing::warn!(node = %notifier.node, %status, "there is no such node to tell events"),
+            Ok(node) => {
+                wanted.push(Wanted { place, handle: handle(items + place), node, notifier, station: *station });
+            }
+            Err(status) => refused.push((place, status)),
         }
     }
-    Ok(wanted)
+    Ok((wanted, refused))
 }
 
 fn fields_of(tags: &[&Tag], handle: u32) -> bool {

@@ -20,6 +20,8 @@ pub(super) struct Server {
     pub(super) namespaces: Vec<String>,
     /// Its clock, when it was asked.
     pub(super) clock: Option<Time>,
+    /// When it started.
+    pub(super) started: Option<Time>,
     /// How much it takes.
     pub(super) limits: Limits,
 }
@@ -53,6 +55,7 @@ impl Link {
         let nodes = [
             VariableId::Server_NamespaceArray,
             VariableId::Server_ServerStatus_CurrentTime,
+            VariableId::Server_ServerStatus_StartTime,
             VariableId::Server_ServerCapabilities_OperationLimits_MaxMonitoredItemsPerCall,
             VariableId::Server_ServerCapabilities_OperationLimits_MaxNodesPerRead,
             VariableId::Server_ServerCapabilities_OperationLimits_MaxNodesPerHistoryReadData,
@@ -70,17 +73,18 @@ impl Link {
             Variant::String(uri) => uri.as_ref().to_owned(),
             _ => String::new(),
         });
-        let clock = match answers.next() {
+        let mut time = || match answers.next() {
             Some(Some(Variant::DateTime(at))) => convert::time(&at),
             _ => None,
         };
+        let (clock, started) = (time(), time());
         let mut limit = || match answers.next() {
             Some(Some(Variant::UInt32(limit @ 1..))) => Some(limit as usize),
             _ => None,
         };
         let limits = Limits::told([limit(), limit(), limit(), limit(), limit()]);
         self.a_call = self.a_call.min(limits.nodes_per_read);
-        Ok(Server { namespaces: namespaces.collect(), clock, limits })
+        Ok(Server { namespaces: namespaces.collect(), clock, started, limits })
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::time::timeout;
 
 use super::endpoint::{self, Events};
+use super::subscription::Subscribed;
 use super::{Config, ask};
 use crate::{LinkError, Time};
 
@@ -34,8 +35,8 @@ pub(super) struct Notice {
 /// A session.
 pub(super) struct Link {
     pub(super) session: Arc<Session>,
-    /// The subscriptions, by the server's numbers.
-    pub(super) subscriptions: Vec<u32>,
+    /// The subscriptions, by their places.
+    pub(super) subscriptions: Vec<Subscribed>,
     /// Everything the session does happens while this is polled. The library would go on to reconnect
     /// by itself after a loss; it must not be polled any more then. (Never locked: the mutex only makes
     /// a stream that is not `Sync` part of a driver that is.)
@@ -50,9 +51,13 @@ pub(super) struct Link {
     pub(super) silence: Duration,
     /// Nodes a read, unless the server wants fewer.
     pub(super) a_call: usize,
+    /// References an answer; 0 leaves it to the server.
+    pub(super) references_at_once: u32,
     /// We ended the subscriptions ourselves, and nothing has come of new ones yet: a question for news that was still open
     /// may be answered that there are none.
     pub(super) anew: bool,
+    /// When that was, until somebody owns up to what happened meanwhile.
+    pub(super) unsubscribed: Option<Time>,
 }
 
 impl Link {
@@ -71,7 +76,9 @@ impl Link {
             timeout: config.timeout,
             silence: config.timeout,
             a_call: ask::A_CALL,
+            references_at_once: 0,
             anew: false,
+            unsubscribed: None,
         })
     }
 
@@ -104,6 +111,11 @@ impl Link {
     /// How long the server may say nothing at all.
     pub(super) fn silence(&self) -> Duration {
         self.silence
+    }
+
+    /// Whether the session was lost, or ended.
+    pub(super) fn is_over(&self) -> bool {
+        self.over
     }
 
     /// Lets the session do one thing: at most one message comes in.

@@ -19,12 +19,14 @@ mod dial;
 mod endpoint;
 mod event;
 mod find;
+mod goodbye;
 mod history;
 mod identity;
 mod known;
 mod limits;
 mod link;
 mod node;
+mod notify;
 mod path;
 mod pick;
 pub mod pki;
@@ -36,6 +38,7 @@ mod sieve;
 mod silence;
 mod subscription;
 mod survey;
+mod transfer;
 mod types;
 mod units;
 
@@ -54,8 +57,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opcua::types::{
-    DataChangeNotification, DataValue, EventFieldList, EventNotificationList, MonitoredItemNotification, NodeId,
-    NumericRange, StatusChangeNotification, StatusCode,
+    DataChangeNotification, DataValue, EventNotificationList, MonitoredItemNotification, NodeId, NumericRange,
+    StatusChangeNotification, StatusCode,
 };
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, info, warn};
@@ -72,6 +75,7 @@ use redundancy::Servers;
 use sequence::Sequence;
 use silence::Suspects;
 use subscription::Want;
+use transfer::Left;
 
 /// How often what the server refused is asked for again.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
@@ -92,6 +96,10 @@ pub struct Client {
     /// Whose events are told, by station. Their handles follow those of the items.
     notifiers: Vec<(u32, Notifier)>,
     events: Events,
+    /// Which notifiers the server refuses.
+    unheard: notify::Unheard,
+    /// Since when no events were heard, if some were before; until that is told.
+    eventless: Option<Time>,
     /// What the server does not let us watch, by handle, and its reason.
     refused: Vec<(u32, StatusCode)>,
     /// What of it is to be told.
@@ -106,6 +114,8 @@ pub struct Client {
     /// History was read up to now, and what came meanwhile is told next.
     seam: bool,
     suspects: Suspects,
+    /// What the session before left at its server.
+    left: Option<Left>,
 }
 
 #[derive(Clone, Copy)]
@@ -142,6 +152,8 @@ impl Client {
             picks: Picks::default(),
             notifiers,
             events: Events::default(),
+            unheard: Vec::new(),
+            eventless: None,
             refused: Vec::new(),
             refusals: Vec::new(),
             ask_again: ASK_AGAIN,
@@ -149,6 +161,7 @@ impl Client {
             held: VecDeque::new(),
             seam: false,
             suspects: Suspects::default(),
+            left: None,
         }
     }
 
@@ -167,6 +180,7 @@ impl Client {
                 *known = Known::before(at, heard);
             }
         }
+        self.eventless = heard.into_iter().flatten().max();
         self
     }
 
@@ -224,7 +238,7 @@ impl Client {
         let node = self.nodes.get(item).cloned().unwrap_or(Err(StatusCode::BadNodeIdUnknown))?;
         let (station, tag) = self.tag(item).ok_or(StatusCode::BadNodeIdUnknown)?;
         let range = tag.pick.range.as_ref().map(Range::asked).unwrap_or_default();
-        Ok(Want { handle: handle(item), node, range, sampling: station.publish })
+        Ok(Want { handle: handle(item), station: self.items[item].station, node, range, sampling: station.publish })
     }
 
     /// Asks the server to watch every node.
@@ -232,8 +246,9 @@ impl Client {
         if self.config.stations.is_empty() {
             return Ok(());
         }
+        self.left = None; // whatever it was, it is made anew
         let refused = self.watch((0..self.items.len()).collect(), false).await?;
-        self.subscribe_events().await?;
+        self.subscribe_events((0..self.notifiers.len()).collect()).await?;
         let Some(link) = self.link.as_ref() else { return Ok(()) };
         self.sequences.resize_with(link.subscriptions.len(), Sequence::default);
         info!(
@@ -247,7 +262,7 @@ impl Client {
         Ok(())
     }
 
-    /// Watches these items, in subscriptions of their own or (`more`) in the last there is; those that are refused, by
+    /// Watches these items, in subscriptions of their own or (`more`) in what there is as long as it takes them; those that are refused, by
     /// handle.
     async fn watch(&mut self, items: Vec<usize>, more: bool) -> Result<Vec<(u32, StatusCode)>, LinkError> {
         let mut refused = Vec::new();
@@ -261,7 +276,7 @@ impl Client {
         let publish = self.publish();
         let (Some(link), Some(server)) = (self.link.as_mut(), self.server.as_ref()) else { return Ok(refused) };
         let answers = if more {
-            link.watch_more(wants, server.limits).await?
+            link.watch_more(publish, wants, server.limits).await?
         } else {
             link.watch(publish, wants, server.limits).await?
         };
@@ -270,36 +285,10 @@ impl Client {
         // Servers that do not cut ranges out send the whole, and it is done here.
         let again: Vec<_> = whole.into_iter().map(|(want, _)| Want { range: NumericRange::None, ..want }).collect();
         again.iter().for_each(|want| self.picks.whole(want.handle));
-        let again = if again.is_empty() { Vec::new() } else { link.watch_more(again, server.limits).await? };
+        let again = if again.is_empty() { Vec::new() } else { link.watch_more(publish, again, server.limits).await? };
         refused.extend(denied.into_iter().chain(again).map(|(want, status)| (want.handle, status)));
         refused.sort_by_key(|(handle, _)| *handle);
         Ok(refused)
-    }
-
-    /// Asks the server to tell events, in the first subscription.
-    async fn subscribe_events(&mut self) -> Result<(), LinkError> {
-        let (Some(link), Some(server)) = (self.link.as_mut(), self.server.as_ref()) else { return Ok(()) };
-        let Some(&subscription) = link.subscriptions.first().filter(|_| !self.notifiers.is_empty()) else {
-            return Ok(());
-        };
-        let wanted = find::notifiers(link, &server.namespaces, &self.notifiers, self.items.len()).await?;
-        for (handle, status) in link.watch_events(subscription, &wanted).await? {
-            warn!(handle, %status, "the server does not tell the events of this node");
-        }
-        if !wanted.is_empty() {
-            self.events.kinds = link.event_types().await?;
-        }
-        self.events.refresh = self.notifiers.iter().any(|(_, notifier)| notifier.refresh);
-        Ok(())
-    }
-
-    /// Asks for the alarms that stand, when that is due.
-    async fn refresh(&mut self) -> Result<(), LinkError> {
-        let Some(link) = self.link.as_mut() else { return Ok(()) };
-        match link.subscriptions.first() {
-            Some(&subscription) if mem::take(&mut self.events.refresh) => link.refresh_conditions(subscription).await,
-            _ => Ok(()),
-        }
     }
 
     fn refusal(&self, (handle, status): (u32, StatusCode)) -> Option<Reading> {
@@ -311,7 +300,8 @@ impl Client {
     async fn ask_again(&mut self, outlet: &Outlet) -> Result<(), LinkError> {
         self.look_up().await?;
         let before = mem::take(&mut self.refused);
-        let refused = self.watch(before.iter().map(|(handle, _)| *handle as usize - 1).collect(), true).await?;
+        let items: Vec<_> = before.iter().map(|(handle, _)| *handle as usize - 1).collect();
+        let refused = if items.is_empty() { Vec::new() } else { self.watch(items, true).await? };
         if refused.len() < before.len() {
             info!(tags = before.len() - refused.len(), refused = refused.len(), "the server takes what it refused");
         }
@@ -320,7 +310,10 @@ impl Client {
         self.refusals = news.into_iter().filter_map(|refusal| self.refusal(refusal)).collect();
         let taken = refused.len() < before.len();
         self.refused = refused;
-        if taken { self.catch_up(Gap::Late, outlet).await } else { Ok(()) }
+        if taken {
+            self.catch_up(Gap::Late, outlet).await?;
+        }
+        self.ask_again_for_events().await
     }
 
     /// What a message says. Every value in it goes together; `same` are readings that say nothing new.
@@ -332,19 +325,9 @@ impl Client {
             self.sequences.resize_with(subscription + 1, Sequence::default);
         }
         let sequence = &mut self.sequences[subscription];
-        if parts.is_empty() {
-            sequence.heard(received);
-            return Ok(batch); // a keep-alive
-        }
-        if let Some((missing, since)) = sequence.follow(message.sequence_number, received) {
+        if let Some((missing, since)) = sequence.follow(message.sequence_number, !parts.is_empty(), received) {
             warn!(missing, "messages of the subscription never came");
-            batch.losses.extend(self.config.stations.iter().map(|station| Loss {
-                source: station.name.clone(),
-                from: since,
-                to: received,
-                count: missing.into(),
-                reason: Arc::from("OPC UA: messages of the subscription never came"),
-            }));
+            batch.losses.extend(self.never_came(subscription, missing, since, received));
         }
         for part in parts {
             if let Some(change) = part.inner_as::<StatusChangeNotification>() {
@@ -364,22 +347,6 @@ impl Client {
     fn only_station(&self) -> Option<&str> {
         let [station] = self.config.stations.as_slice() else { return None };
         Some(&station.name)
-    }
-
-    fn hear_events(&mut self, told: &EventNotificationList, received: Time, batch: &mut Batch) {
-        let namespaces = self.server.as_ref().map_or(&[][..], |server| &server.namespaces);
-        for EventFieldList { client_handle, event_fields } in told.events.iter().flatten() {
-            let at = (*client_handle as usize).checked_sub(self.items.len() + 1);
-            let Some((station, notifier)) = at.and_then(|at| self.notifiers.get(at)) else { continue };
-            let station = &self.config.stations[*station as usize].name;
-            let fields = event_fields.clone().unwrap_or_default();
-            match self.events.read(notifier, station, fields, namespaces, received) {
-                event::Told::Event(event) => batch.events.push(event),
-                event::Told::Overflow(at) => batch.losses.push(event::overflow(station, at)),
-                event::Told::RefreshWanted => self.events.refresh |= notifier.refresh,
-                event::Told::Nothing => {}
-            }
-        }
     }
 
     fn take(
@@ -427,8 +394,8 @@ impl Client {
     }
 
     /// Tells what messages say that have come. Whether there were any.
-    async fn tell_waiting(&mut self, outlet: &Outlet) -> Result<bool, LinkError> {
-        let (mut any, mut same) = (false, Vec::new());
+    async fn tell_waiting(&mut self, outlet: &Outlet) -> Result<(), LinkError> {
+        let mut same = Vec::new();
         while let Some(notice) = self.held.pop_front().or_else(|| self.link.as_mut().and_then(Link::next_notice)) {
             let mut notice = self.with_missing(notice).await?;
             if self.seam {
@@ -441,60 +408,71 @@ impl Client {
             let mut batch =
                 span.in_scope(|| self.open(notice, &mut same)).inspect_err(|error| trace::failed(&span, error))?;
             Self::vouch(&mut same, received, &mut batch, outlet);
-            if !batch.is_empty() {
-                let began = Instant::now();
-                outlet.deliver(batch).instrument(span).await.map_err(|_| stopping())?;
-                self.suspects.wait(began.elapsed());
-            }
-            any = true;
+            self.hand_over(batch, outlet).instrument(span).await?;
         }
         self.seam = false;
-        Ok(any)
+        Ok(())
+    }
+
+    async fn hand_over(&mut self, batch: Batch, outlet: &Outlet) -> Result<(), LinkError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        outlet.deliver(batch).await.map_err(|_| stopping())?;
+        self.rested(began);
+        Ok(())
+    }
+
+    /// Time that we spent on something else since `began` is not the server's silence.
+    fn rested(&mut self, began: Instant) {
+        let rest = began.elapsed();
+        self.suspects.wait(rest);
+        self.sequences.iter_mut().for_each(|sequence| sequence.spoke += rest);
     }
 
     /// Ends only with the link.
     async fn flow(&mut self, outlet: &Outlet) -> Result<Infallible, LinkError> {
-        if self.link.as_ref().is_some_and(|link| link.subscriptions.is_empty()) {
+        if self.link.as_ref().is_some_and(|link| link.subscriptions.is_empty()) && !self.transfer(outlet).await? {
             self.catch_up(Gap::Link, outlet).await?;
         }
-        let mut heard = Instant::now();
+        let begun = Instant::now();
+        self.sequences.iter_mut().for_each(|sequence| sequence.spoke = begun);
         let mut ask_again = Instant::now() + self.ask_again;
         loop {
-            let refusals = mem::take(&mut self.refusals);
-            if !refusals.is_empty() {
-                let batch = Batch { readings: refusals, ..Batch::default() };
-                outlet.deliver(batch).await.map_err(|_| stopping())?;
-            }
-            if self.tell_waiting(outlet).await? {
-                // Time that we spent waiting is not the server's silence.
-                heard = Instant::now();
-            }
+            let mut batch = Batch { readings: mem::take(&mut self.refusals), ..Batch::default() };
+            self.own_up(&mut batch);
+            self.hand_over(batch, outlet).await?;
+            self.tell_waiting(outlet).await?;
             self.refresh().await?;
             let Some(link) = self.link.as_mut() else { return Err(LinkError::Broken("not connected".to_owned())) };
             let silence = link.silence();
-            let asking = (!self.refused.is_empty()).then_some(ask_again);
-            let wake = [Some(heard + silence), asking, self.suspects.due()].into_iter().flatten().min();
+            // Of the one that has been silent for longest: another's messages say nothing of it.
+            let silent = self.sequences.iter().map(|sequence| sequence.spoke).min().unwrap_or(begun) + silence;
+            let lacking = !self.refused.is_empty() || !self.unheard.is_empty();
+            let timers = [Some(silent), lacking.then_some(ask_again), self.suspects.due()];
+            let wake = timers.into_iter().flatten().min().unwrap_or(silent);
             let step = tokio::select! {
-                step = timeout_at(wake.unwrap_or(heard + silence), link.step()) => step,
+                step = timeout_at(wake, link.step()) => step,
                 stale = outlet.stale() => {
                     let began = Instant::now();
                     self.answer(&stale, outlet).await?;
-                    heard += began.elapsed();
+                    self.rested(began);
                     continue;
                 }
             };
             let now = Instant::now();
             match step {
                 Ok(step) => step?,
-                Err(_) if now >= heard + silence => return Err(LinkError::Silent(silence)),
+                Err(_) if now >= silent => return Err(LinkError::Silent(silence)),
                 Err(_) if self.suspects.due().is_some_and(|due| now >= due) => {
                     self.renew_suspects(outlet).await?;
-                    heard += now.elapsed();
+                    self.rested(now);
                 }
                 Err(_) => {
                     self.ask_again(outlet).await?;
                     ask_again = Instant::now() + self.ask_again;
-                    heard += now.elapsed();
+                    self.rested(now);
                 }
             }
         }
@@ -516,8 +494,12 @@ impl Driver for Client {
 
     async fn run(&mut self, outlet: &Outlet) -> LinkError {
         let Err(error) = self.flow(outlet).await;
+        self.remember_left();
         let alive = outlet.state().alive.unwrap_or_else(Time::now);
         self.known.iter_mut().for_each(|known| known.lose(alive));
+        if !self.notifiers.is_empty() {
+            self.eventless.get_or_insert(alive);
+        }
         error
     }
 

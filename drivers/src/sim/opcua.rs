@@ -53,6 +53,7 @@ pub struct OpcuaServer {
     history: Arc<Mutex<History>>,
     operations: Option<OperationalLimits>,
     items_per_subscription: Option<usize>,
+    subscriptions: Option<usize>,
     running: Option<Running>,
 }
 
@@ -136,6 +137,7 @@ impl OpcuaServer {
             history: Arc::default(),
             operations: None,
             items_per_subscription: None,
+            subscriptions: None,
             running: None,
         };
         server.run(listener)?;
@@ -280,6 +282,15 @@ impl OpcuaServer {
         self.restart().await
     }
 
+    /// Gives a session so many subscriptions and no more.
+    ///
+    /// # Errors
+    /// When the port is gone: it starts anew.
+    pub async fn limit_subscriptions(&mut self, subscriptions: usize) -> io::Result<()> {
+        self.subscriptions = Some(subscriptions);
+        self.restart().await
+    }
+
     /// Refuses monitored items that come with a filter, as small servers do.
     pub fn refuse_filters(&self, refuse: bool) {
         self.no_filters.store(refuse, Ordering::Relaxed);
@@ -414,6 +425,9 @@ impl OpcuaServer {
         }
         if let Some(items) = self.items_per_subscription {
             limits.subscriptions.max_monitored_items_per_sub = items;
+        }
+        if let Some(subscriptions) = self.subscriptions {
+            limits.subscriptions.max_subscriptions_per_session = subscriptions;
         }
         limits
     }

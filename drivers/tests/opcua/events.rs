@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use gemba_drivers::opcua::{Config, Notifier};
-use gemba_drivers::sim::opcua::{Happened, OpcuaServer};
-use gemba_drivers::{Event, LinkPhase, Value};
+use gemba_drivers::opcua::{Client, Config, Notifier};
+use gemba_drivers::sim::opcua::{Happened, OpcuaServer, OperationalLimits};
+use gemba_drivers::{Event, LinkPhase, Loss, Validity, Value};
 
 use super::rig::{NAMESPACE, NOON, Supervised, config, server, until};
 
@@ -47,13 +47,24 @@ async fn events_and_alarms_of_a_server_are_told_once() {
     assert_eq!(attribute("opcua.condition.active"), Some(Value::Bool(true)));
     assert_eq!(attribute("opcua.condition.acknowledged"), Some(Value::Bool(false)));
 
+    let alive = link.state().alive.expect("it was");
+
     // After a reconnect the server tells what stands once more; what was told already is not told again.
     server.stop().await;
     until("the link is down", || link.state().phase == LinkPhase::Disconnected).await;
     server.restart().await.expect("the port is free");
     until("the link is up", || link.state().connects == 2).await;
-    // What it watches is there once the first value is.
-    while link.batch().await.readings.iter().all(|reading| reading.validity.is_bad()) {}
+    // What it watches is there once the gap is owned up to.
+    let losses = loop {
+        let batch = link.batch().await;
+        let of_events = |loss: &Loss| loss.reason.contains("events of a gap");
+        if batch.losses.iter().any(of_events) {
+            break batch.losses.into_iter().filter(of_events).collect::<Vec<_>>();
+        }
+    };
+    let [loss] = losses.as_slice() else { panic!("one a station: {losses:?}") };
+    assert_eq!((&*loss.source, loss.count), ("aoi-1", 1));
+    assert!(alive <= loss.from && loss.from <= loss.to, "{loss:?}");
     server.tell(&alarm);
     server.tell(&happened(3, 1_000));
     let event = next(&mut link).await;
@@ -85,4 +96,43 @@ async fn a_node_that_tells_no_events_leaves_the_tags_alone() {
         assert!(came.values().all(|reading| reading.value == Value::Int(1)), "{node}");
         link.stop().await;
     }
+}
+
+#[tokio::test]
+async fn tags_that_fill_a_subscription_leave_room_for_events() {
+    let names: Vec<String> = (0..10).map(|node| format!("N{node}")).collect();
+    let mut server = server(names.iter().map(|name| (name.as_str(), 1_i64))).await;
+    server.limit(OperationalLimits::default(), 10).await.expect("the port is free");
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut config = config(&server.endpoint(), &names);
+    config.stations[0].events = listening(&server, "i=2253", 1).stations[0].events.clone();
+    let mut link = Supervised::start(config);
+    let came = link.first_of_each(10).await;
+    assert!(came.values().all(|reading| reading.validity == Validity::Good), "{came:?}");
+    server.tell(&happened(1, 500));
+    assert_eq!(&*next(&mut link).await.message, "event 1");
+    link.stop().await;
+}
+
+#[tokio::test]
+async fn a_notifier_that_was_refused_is_asked_for_again() {
+    let server = server([("Good", 1_i64)]).await;
+    let config = listening(&server, "/Objects/2:AOI", 1);
+    let name = config.endpoint.clone();
+    let client = Client::new(config).asking_again_every(Duration::from_millis(30));
+    let mut link = Supervised::start_client(client, name);
+    link.first_of_each(1).await;
+    server.add_machine(); // a module that starts after the rest
+    let told = async {
+        for id in 1.. {
+            server.tell(&happened(id, 500));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::select! {
+        event = next(&mut link) => assert!(event.message.starts_with("event "), "{event:?}"),
+        () = told => {}
+    }
+    assert_eq!(link.state().connects, 1);
+    link.stop().await;
 }

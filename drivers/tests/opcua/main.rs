@@ -3,6 +3,7 @@
 mod certificates;
 mod events;
 mod gaps;
+mod missing;
 mod nodes;
 mod redundant;
 mod rig;
@@ -10,6 +11,8 @@ mod seams;
 mod secure;
 mod services;
 mod survey;
+mod transfer;
+mod wire;
 
 use std::time::Duration;
 

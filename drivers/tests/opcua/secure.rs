@@ -216,6 +216,7 @@ async fn users_come_in_with_their_password() {
             let said = refused(user(name, password)).await;
             assert!(said.contains("does not let this user in"), "{said}");
             assert!(!said.contains("hunter"), "{said}");
+            assert_eq!(server.sessions(), 0, "a try leaves nothing behind");
         }
     }
     let said = refused(secured(&server.endpoint(), &["Good"], pki.folder())).await;
@@ -278,6 +279,7 @@ async fn users_come_in_with_their_certificate() {
     ] {
         let said = refused(user(certificate, key)).await;
         assert!(said.contains(expected), "{expected}: {said}");
+        assert_eq!(server.sessions(), 0, "a try leaves nothing behind");
     }
 }
 

@@ -38,6 +38,8 @@ const MACHINERY: [Row; 8] = [
     ("Setup", None, State::Setup),
 ];
 
+/// The numbers are the `StateNumber`s of Opc.Ua.MachineVision.NodeSet2.xml, version 1.0.0 of 2019-07-11. It goes on with those of the
+/// step model (11 Entry, 12 Exit, 13 Wait, 14 Step), a machine inside the two executions that says nothing of the system's state.
 const MACHINE_VISION: [Row; 8] = [
     ("Preoperational", Some(1), State::Setup),
     ("Halted", Some(2), State::Down),
@@ -112,7 +114,7 @@ mod tests {
         }
         assert_eq!((packml["6"], packml["5"], packml["9"]), (State::Producing, State::Starved, State::Down));
 
-        // OPC 40100-1, tables 82 and 97.
+        // OPC 40100-1, tables 82 and 97, and its NodeSet.
         let vision = map(Preset::MachineVision);
         let numbers: Vec<_> = (1..=8).map(|number: u8| vision[&number.to_string()]).collect();
         let names = [

@@ -28,7 +28,8 @@ pub struct Happened {
 }
 
 impl OpcuaServer {
-    /// Tells `happened` to those who listen to the server itself.
+    /// Tells `happened` to those who listen to the server itself, or to the machine of
+    /// [`add_machine`](Self::add_machine).
     ///
     /// # Panics
     /// When the server is stopped.
@@ -40,8 +41,8 @@ impl OpcuaServer {
             (None, None) => ObjectTypeId::SystemEventType.into(),
         };
         let told = Told { happened: happened.clone(), kind, time: date_time(happened.time) };
-        let server = NodeId::from(ObjectId::Server);
-        running.handle.subscriptions().notify_events(std::iter::once((&told as &dyn Event, &server)));
+        let notifiers = [NodeId::from(ObjectId::Server), NodeId::new(running.manager.inner().index, "AOI")];
+        running.handle.subscriptions().notify_events(notifiers.iter().map(|node| (&told as &dyn Event, node)));
     }
 }
 

@@ -1,8 +1,8 @@
 //! Nodes beside plain variables: a machine with arrays, structures, enumerations and units, and its types.
 
 use opcua::server::address_space::{
-    AddressSpace, DataTypeBuilder, NodeType, ObjectBuilder, ObjectTypeBuilder, ReferenceDirection, Variable,
-    VariableBuilder,
+    AddressSpace, DataTypeBuilder, EventNotifier, NodeType, ObjectBuilder, ObjectTypeBuilder, ReferenceDirection,
+    Variable, VariableBuilder,
 };
 use opcua::types::type_loader::ByteStringBody;
 use opcua::types::{
@@ -172,6 +172,7 @@ fn machine(space: &mut AddressSpace, index: u16) {
     let id = |name: &str| NodeId::new(index, name);
     ObjectBuilder::new(&id("AOI"), QualifiedName::new(index, "AOI"), "AOI")
         .has_type_definition(ObjectTypeId::FolderType)
+        .event_notifier(EventNotifier::SUBSCRIBE_TO_EVENTS)
         .organized_by(ObjectId::ObjectsFolder)
         .insert(space);
     let inspection = Inspection { count: 7, limits: (-1.5, 2.5), axes: vec![0.5, 1.5, 2.5], mode: 5 };
