@@ -221,12 +221,14 @@ async fn a_sparkplug_host_that_is_said_to_be_gone_contradicts() {
 #[tokio::test]
 async fn nodes_that_a_wildcard_took_in_are_asked_when_a_connection_comes_back() {
     let keeper = Keeper::start().await.expect("a broker");
-    let all = Topic { filter: "spBv1.0/Plant/#".to_owned(), ..node(0) };
+    let metric = |id| tag(id, Metric { name: format!("Count-{id}").into(), device: None });
+    let tags = Fields { time: None, tags: (0..40).map(metric).collect() };
+    let all = Topic { payload: Payload::Sparkplug(tags), ..plain("spBv1.0/Plant/#", 0) };
     let base = config(keeper.endpoint(), Version::V311, vec![all]);
     let mut link = Link::start(Client::new(Config { rebirth: true, ..base }));
     link.until_connected().await;
     for number in 0..40 {
-        keeper.publish(&format!("spBv1.0/Plant/NBIRTH/Oven-{number}"), message(0, "Count", 1, 7));
+        keeper.publish(&format!("spBv1.0/Plant/NBIRTH/Oven-{number}"), message(0, &format!("Count-{number}"), 1, 7));
         read(&mut link).await;
     }
     let commands = |state: &State| state.heard.iter().filter(|(kind, _)| kind >> 4 == 3).count();

@@ -24,6 +24,7 @@ mod survey;
 mod unit;
 mod wire;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
@@ -54,6 +55,8 @@ pub struct Client {
     endpoint: Endpoint,
     timeout: Duration,
     pause: Duration,
+    /// Each station with its unit and how long that may take to answer: one without tags can be browsed.
+    stations: Vec<(Arc<str>, u8, Duration)>,
     plans: Vec<Plan>,
     units: Vec<Unit>,
     bus: Bus,
@@ -65,6 +68,7 @@ impl Client {
     #[must_use]
     pub fn new(config: Config) -> Self {
         let Config { endpoint, timeout, pause, mut groups } = config;
+        let stations = groups.iter().map(|group| (Arc::clone(&group.station), group.unit, group.timeout)).collect();
         groups.retain(|group| !group.tags.is_empty()); // nobody asks, so nobody answers
         let mut ids: Vec<u8> = groups.iter().map(|group| group.unit).collect();
         ids.sort_unstable();
@@ -78,7 +82,7 @@ impl Client {
         let units: Vec<_> = ids.into_iter().map(unit).collect();
         let plans = groups.into_iter().map(Plan::new).collect();
         let bus = Bus::of(units.len());
-        Self { endpoint, timeout, pause, plans, units, bus, wire: None }
+        Self { endpoint, timeout, pause, stations, plans, units, bus, wire: None }
     }
 
     /// A driver for `config` whose serial line is `stream`, already open. It is the caller's to run it.
@@ -314,7 +318,7 @@ mod tests {
         let mut client =
             Client::new(Config { endpoint, timeout: Duration::from_secs(2), pause: Duration::ZERO, groups });
         let (sender, _batches) = tokio::sync::mpsc::channel(1);
-        let state = std::sync::Arc::new(tokio::sync::watch::Sender::new(crate::LinkState::new(Time::now())));
+        let state = Arc::new(tokio::sync::watch::Sender::new(crate::LinkState::new(Time::now())));
         let outlet = Outlet::new(sender, state);
         client.plans[0].split(0);
         let later = Instant::now() + Duration::from_secs(3600);

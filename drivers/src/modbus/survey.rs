@@ -68,9 +68,9 @@ impl Survey for Client {
     }
 
     async fn browse(&mut self, scope: &Scope, found: &mut (dyn FnMut(Offered) + Send)) -> Result<(), LinkError> {
-        let plan = self.plans.iter().find(|plan| plan.station == scope.station);
-        let (unit, timeout) = plan
-            .map(|plan| (plan.unit, plan.timeout))
+        let station = self.stations.iter().find(|(station, ..)| *station == scope.station);
+        let (unit, timeout) = station
+            .map(|&(_, unit, timeout)| (unit, timeout))
             .ok_or_else(|| LinkError::Refused(format!("no station `{}` on this link", scope.station)))?;
         if self.wire.is_none() {
             self.connect().await?;
