@@ -4,9 +4,8 @@
 all_targets=(aarch64-unknown-linux-gnu armv7-unknown-linux-gnueabihf)
 
 # What must hold for what is shipped.
-aim_mb=12         # a stripped binary, in MB of 1,000,000 bytes: what it is to take
-budget_mb=14      # what it may take until it does (docs/decisions/0006)
-newest_glibc=2.34 # the newest version of glibc's symbols that a gateway must have
+budget_mb=12      # a stripped binary, in MB of 1,000,000 bytes (docs/decisions/0006)
+newest_glibc=2.36 # the newest glibc that a gateway must have: Debian 12's
 
 say() { printf '%s: %s\n' "${0##*/}" "$*"; }
 die() {
@@ -85,6 +84,20 @@ short_paths() {
     for folder in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/; do
         export "$flags=${!flags:-} --remap-path-prefix=$folder="
     done
+}
+
+# The dynamic linker relocates what moves with the program from a bitmap instead of 24 bytes a place: by Rust's own lld, since
+# Debian 12's binutils cannot for ARM. glibc can from 2.36 on, and the program says so to an older one.
+packed_relocations() {
+    local flags=CARGO_TARGET_${target//-/_} lld
+    flags=${flags^^}_RUSTFLAGS
+    lld=$(rustc --print sysroot)/lib/rustlib/$(rustc -vV | sed -n 's/^host: //p')/bin/gcc-ld
+    [[ -x $lld/ld.lld ]] || die "missing: $lld/ld.lld, which Rust's own toolchains bring"
+    export "$flags=${!flags:-} -Clink-arg=-fuse-ld=lld -Clink-arg=-B$lld -Clink-arg=-Wl,-z,pack-relative-relocs"
+    if [[ $target == aarch64-* ]]; then
+        # What many functions have in common, once.
+        export "$flags=${!flags} -Cllvm-args=-enable-machine-outliner=always"
+    fi
 }
 
 # qemu-user, static or not: sets emulator to the command that runs a program of the target, without binfmt_misc.
