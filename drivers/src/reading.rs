@@ -163,6 +163,8 @@ pub enum OwnStatus {
     Undecodable = 18,
     /// Messages of the Sparkplug node are missing, and among them may be a birth that gave this alias to another metric.
     Unborn = 19,
+    /// The broker retained it without a time of its own: nobody knows how old it is, and the tag has a `max_age`.
+    Retained = 20,
 }
 
 impl Status {
@@ -232,7 +234,7 @@ const MODBUS: [(u8, &str); 9] = [
 const MODBUS_OTHER: &str = "Exception";
 
 impl OwnStatus {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 20] = [
         Self::LinkLost,
         Self::AgentDown,
         Self::PathNotFound,
@@ -252,6 +254,7 @@ impl OwnStatus {
         Self::Dead,
         Self::Undecodable,
         Self::Unborn,
+        Self::Retained,
     ];
 
     fn name(self) -> &'static str {
@@ -275,6 +278,7 @@ impl OwnStatus {
             Self::Dead => "Dead",
             Self::Undecodable => "Undecodable",
             Self::Unborn => "Unborn",
+            Self::Retained => "Retained",
         }
     }
 }

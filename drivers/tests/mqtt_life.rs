@@ -439,6 +439,25 @@ async fn read(link: &mut Link) -> (TagId, Value) {
 }
 
 #[tokio::test]
+async fn what_was_retained_is_doubtful_where_age_matters() {
+    let keeper = Keeper::start().await.expect("a broker");
+    keeper.retain("state", "run");
+    keeper.retain("count", "1");
+    let topics = vec![plain("state", 0), plain("count", 1)];
+    let base = config(keeper.endpoint(), Version::V5, topics);
+    let mut link = Link::start(Client::new(Config { aged: [TagId(1)].into(), ..base }));
+    let mut validity = async || {
+        let batch = link.next().await;
+        batch.receipt.into_iter().for_each(Receipt::sign);
+        (batch.readings[0].tag, batch.readings[0].validity)
+    };
+    assert_eq!(validity().await, (TagId(0), Validity::Good));
+    assert_eq!(validity().await, (TagId(1), Validity::Uncertain(Status::Own(OwnStatus::Retained))));
+    keeper.publish("count", "2");
+    assert_eq!(validity().await, (TagId(1), Validity::Good), "said while we listened");
+}
+
+#[tokio::test]
 async fn after_a_short_break_what_stood_still_is_asked_for_behind_the_queue() {
     for version in [Version::V311, Version::V5] {
         let keeper = Keeper::start().await.expect("a broker");

@@ -19,21 +19,9 @@ fn client(keeper: &Keeper, version: Version) -> Client {
     let place = Metric { name: "Count".into(), device: None };
     let tags = vec![TopicTag { id: TagId(0), name: "count".into(), place, required: false, numeric: true }];
     let payload = Payload::Sparkplug(Fields { time: None, tags });
-    Client::new(Config {
-        endpoint: keeper.endpoint(),
-        client_id: "gemba-smt-1".to_owned(),
-        version,
-        clean_session: false,
-        keep_alive: Duration::from_secs(30),
-        timeout: Duration::from_secs(10),
-        max_payload: 100_000,
-        credentials: None,
-        ca_file: None,
-        identity: None,
-        rebirth: true,
-        host_id: None,
-        topics: vec![Topic { station: "oven-1".into(), filter: ANY_NODE.to_owned(), qos: 1, payload }],
-    })
+    let topics = vec![Topic { station: "oven-1".into(), filter: ANY_NODE.to_owned(), qos: 1, payload }];
+    let timeout = Duration::from_secs(10);
+    Client::new(Config { version, timeout, rebirth: true, topics, ..Config::new(keeper.endpoint(), "gemba-smt-1") })
 }
 
 /// A birth has names and types; data has neither.

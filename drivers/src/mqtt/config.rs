@@ -1,5 +1,6 @@
 //! What an MQTT link is told.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -42,6 +43,8 @@ pub struct Config {
     pub host_id: Option<String>,
     /// What to subscribe to, with what each station takes from it.
     pub topics: Vec<Topic>,
+    /// Tags that must not be old: what a broker retained for them, and nobody dated, is uncertain.
+    pub aged: BTreeSet<TagId>,
 }
 
 impl Config {
@@ -62,6 +65,7 @@ impl Config {
             rebirth: false,
             host_id: None,
             topics: Vec::new(),
+            aged: BTreeSet::new(),
         }
     }
 

@@ -46,7 +46,7 @@ use self::session::{Event, Message, Say, Session, Unsigned, Watch};
 use self::subscriptions::Subscriptions;
 use crate::{
     Batch, Deliveries, Delivery, Driver, Keep, LinkError, Outlet, OwnStatus, Reading, Receipt, Rung, Stale, Status,
-    TagId, Time, trace,
+    TagId, Time, Validity, trace,
 };
 
 /// How long a stop waits for what was delivered to become durable: some commits of the usual `spool.sync`, and less
@@ -244,6 +244,14 @@ impl Client {
         taken.inspect_err(|error| trace::failed(&span, error))
     }
 
+    /// What was retained may be of any age. Where that matters and no source dated it, it is not told as fresh.
+    fn doubt_age(&self, reading: &mut Reading) {
+        let dated = reading.source_time != reading.received_time;
+        if reading.validity == Validity::Good && !dated && self.config.aged.contains(&reading.tag) {
+            reading.validity = Validity::Uncertain(Status::Own(OwnStatus::Retained));
+        }
+    }
+
     /// Hands over what `message` says, and remembers to acknowledge it.
     async fn pass_on(&mut self, message: &Message, outlet: &Outlet) -> Result<(), LinkError> {
         self.contradict(message).await?;
@@ -261,6 +269,9 @@ impl Client {
         let news = batch.and_then(|mut batch| {
             let said = !batch.is_empty();
             self.retained.take(message.retained(), &mut batch.readings, Instant::now());
+            if message.retained() {
+                batch.readings.iter_mut().for_each(|reading| self.doubt_age(reading));
+            }
             (!said || !batch.is_empty()).then_some(batch)
         });
         let Some(mut batch) = news else {

@@ -9,11 +9,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::{Reading, Rung, Time};
+use crate::{OwnStatus, Reading, Rung, Status, Time, Validity};
 
 /// Whether the device said it now: not gemba of a link that is lost or silent, nor the device long ago.
 pub(super) fn is_sign_of_life(reading: &Reading) -> bool {
-    !reading.validity.is_mark() && !reading.backfilled
+    !reading.validity.is_mark() && !reading.backfilled && !may_be_old(reading)
+}
+
+/// Whether a broker remembers it, and nobody knows since when.
+pub(super) fn may_be_old(reading: &Reading) -> bool {
+    reading.validity == Validity::Uncertain(Status::Own(OwnStatus::Retained))
 }
 
 /// In the order in which they are climbed.
@@ -85,6 +90,11 @@ impl Fresh {
     pub(super) fn resume(&mut self, after: Duration, now: Instant) -> Option<Instant> {
         (self.heard, self.heard_at) = ((self.heard + after).min(now), self.heard_at + after);
         (!std::mem::replace(&mut self.armed, true)).then_some(now)
+    }
+
+    /// It has been silent for longer than it may be.
+    pub(super) fn is_stale(&self) -> bool {
+        self.stale
     }
 
     /// The rung that the driver was told last, since something came.

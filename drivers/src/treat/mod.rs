@@ -376,6 +376,9 @@ impl Treatment {
             linear.apply(&mut reading);
         }
         if let Some(fresh) = slot.fresh.as_mut().filter(|_| live) {
+            if fresh.is_stale() && fresh::may_be_old(&reading) {
+                return; // what is too old stays so
+            }
             fresh.heard(&reading, now);
         }
         for derived in &slot.feeds {

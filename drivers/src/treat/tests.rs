@@ -381,6 +381,26 @@ fn what_the_device_vouches_for_or_calls_bad_itself_is_not_stale() {
     assert_eq!(bench.number(100.0, 1.0).len(), 1);
 }
 
+/// A broker remembers a value whose device is long gone: asking again brings it again.
+#[test]
+fn what_a_broker_retained_is_no_sign_of_life_and_brings_nothing_back() {
+    let mut bench = Bench::one(Options { max_age: Some(10 * SECOND), ..Options::default() });
+    let retained = |second: f64| {
+        let validity = Validity::Uncertain(Status::Own(OwnStatus::Retained));
+        vec![Reading { validity, ..number(10, second, 1.0) }]
+    };
+    let now = bench.now(0.0);
+    bench.treatment.begin(now, at(0.0));
+    assert_eq!(bench.batch(1.0, retained(1.0)), retained(1.0), "told, and as doubtful");
+    assert_eq!(bench.tend(9.9), []);
+    let stale = bench.tend(10.0);
+    assert_eq!(stale[0].validity, Validity::Bad(Status::Own(OwnStatus::Stale)));
+    assert_eq!(bench.batch(11.0, retained(11.0)), [], "what is too old stays so");
+    bench.tend(20.0);
+    assert_eq!(bench.treatment.silent().map(|stale| stale.rung), Some(Rung::Reconnect));
+    assert_eq!(bench.number(21.0, 2.0), [(21.0, 2.0)]);
+}
+
 #[test]
 fn a_stale_input_makes_its_derived_tags_stale_and_not_its_neighbours() {
     let aged = Some(Options { max_age: Some(10 * SECOND), ..Options::default() });

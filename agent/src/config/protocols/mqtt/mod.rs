@@ -9,7 +9,7 @@ use gemba_drivers::mqtt;
 
 use self::topics::{MqttTag, Topic, topics};
 use self::words::{Endpoint, Level};
-use super::{Known, Protocol, Speaks, Wire};
+use super::{Known, Protocol, Speaks, Tag, Wire};
 use crate::config::error::Report;
 use crate::config::raw::StationOf;
 use crate::config::resolve::{Agreed, Links, Told};
@@ -96,6 +96,9 @@ impl Speaks for Mqtt {
         draft.rebirth.say(who, &source.rebirth, |flag| flag.0, report);
         draft.host_id.say(who, &source.host_id, |name| Some(name.0.clone()), report);
         draft.config.topics.extend(topics);
+        let tags = station.tags.iter().flat_map(|tags| &tags.value).zip(told.facts);
+        let ages = |tag: &Tag<Self>| tag.treat.as_ref().is_some_and(|options| options.max_age.is_some());
+        draft.config.aged.extend(tags.filter(|(tag, _)| ages(&tag.value)).map(|(_, facts)| facts.id));
         Some(index)
     }
 }
