@@ -52,6 +52,8 @@ pub struct LinkState {
     /// How far the newest source time of the last batch lay ahead of its receipt, in nanoseconds, less than zero if behind;
     /// `None` while no source has told a time of its own.
     pub clock_skew: Option<i64>,
+    /// Which server of a redundant set it is or was, and of how many: its place in the configuration's list, from 1.
+    pub server: Option<(usize, usize)>,
 }
 
 /// What is known of one device behind a link.
@@ -90,6 +92,7 @@ impl LinkState {
             breaker: BreakerView::new(now),
             devices: Vec::new(),
             clock_skew: None,
+            server: None,
         }
     }
 }

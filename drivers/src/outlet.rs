@@ -151,6 +151,7 @@ impl Outlet {
 
     /// Nothing live can come, for the driver reads history: until [`Outlet::resume`] silence does not count. A link that
     /// ends meanwhile ends this as well.
+    #[cfg(feature = "opcua")]
     pub(crate) fn pause(&self) {
         if let Some(treated) = &self.treated {
             treated.lock().pause(Instant::now());
@@ -158,6 +159,7 @@ impl Outlet {
     }
 
     /// Silence counts again, from where it stood.
+    #[cfg(feature = "opcua")]
     pub(crate) fn resume(&self) {
         if let Some(treated) = &self.treated {
             treated.lock().resume(Instant::now());

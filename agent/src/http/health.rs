@@ -40,6 +40,9 @@ struct Station<'a> {
     /// Beyond the contract: since when, and why it is not connected.
     link_since: Option<Time>,
     link_error: Option<&'a str>,
+    /// Beyond the contract: which server of a redundant set the link has or had last; left out where there is no set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    link_server: Option<Server>,
     /// Beyond the contract: how far the source's clock was ahead of the gateway's when it last told a time, in seconds; below
     /// zero if behind. What is late on its way looks behind as well.
     clock_skew_s: Option<f64>,
@@ -53,6 +56,13 @@ struct Station<'a> {
     /// Null for a station without `oee:`; all of nulls where nothing can be known yet.
     kpi: Option<Kpi>,
     tags: Vec<Tag<'a>>,
+}
+
+/// By its place in `endpoints`, from 1: an address may hold a secret.
+#[derive(Serialize)]
+struct Server {
+    place: usize,
+    of: usize,
 }
 
 #[derive(Serialize)]
@@ -219,6 +229,7 @@ impl<'a> Station<'a> {
             link: link.map_or(LinkPhase::Connecting, |link| link.phase).word(),
             link_since: link.map(|link| link.since),
             link_error: error,
+            link_server: link.and_then(|link| link.server).map(|(place, of)| Server { place, of }),
             clock_skew_s: link.and_then(|link| link.clock_skew).map(seconds),
             device: link.and_then(|link| device(link, &station.name)),
             state: station.state.map(crate::model::State::word),
@@ -385,6 +396,14 @@ mod tests {
         assert_eq!(json(&view)["stations"][2]["kpi"]["scheduled"], Json::Null, "in a shift, and not heard yet");
         let without_oee = &ours["stations"][3];
         assert_eq!((&without_oee["state"], &without_oee["kpi"]), (&Json::Null, &Json::Null));
+    }
+
+    #[test]
+    fn a_redundant_set_says_which_server_is_used() {
+        let mut view = well();
+        assert_eq!(json(&view)["stations"][0].get("link_server"), None);
+        view.links[0].server = Some((2, 3));
+        assert_eq!(json(&view)["stations"][0]["link_server"], json!({ "place": 2, "of": 3 }));
     }
 
     #[test]

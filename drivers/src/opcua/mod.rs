@@ -493,6 +493,8 @@ impl Driver for Client {
     }
 
     async fn run(&mut self, outlet: &Outlet) -> LinkError {
+        let server = self.servers.used();
+        outlet.note(|link| mem::replace(&mut link.server, server) != server);
         let Err(error) = self.flow(outlet).await;
         self.remember_left();
         let alive = outlet.state().alive.unwrap_or_else(Time::now);

@@ -88,6 +88,11 @@ impl Servers {
         })
     }
 
+    /// The one that is used, by its place in the list from 1, and how many there are; none where there is but one.
+    pub(super) fn used(&self) -> Option<(usize, usize)> {
+        (self.urls.len() > 1).then_some((self.first + 1, self.urls.len()))
+    }
+
     fn settle(&mut self, index: usize, level: Option<u8>) {
         self.first = index;
         self.had = true;

@@ -21,12 +21,13 @@ async fn the_next_server_takes_over_and_keeps_the_link() {
     let mut link = Supervised::start(set(&first, &second));
     assert_eq!(link.next_of(TagId(0)).await.value, Value::Int(1));
     assert_eq!(second.sessions(), 0, "a spare is left alone while the first is healthy");
+    assert_eq!(link.state().server, Some((1, 2)));
 
     first.stop().await;
     let lost = link.next_of(TagId(0)).await;
     assert!(matches!(lost.validity, Validity::Bad(_)), "the gap is told: {lost:?}");
     assert_eq!(link.next_of(TagId(0)).await.value, Value::Int(2));
-    assert_eq!(link.state().phase, LinkPhase::Connected);
+    assert_eq!((link.state().phase, link.state().server), (LinkPhase::Connected, Some((2, 2))));
 
     first.restart().await.expect("its port is free");
     second.set("Good", 3_i64, Time::now());
