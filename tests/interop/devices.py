@@ -20,7 +20,7 @@ from pathlib import Path
 
 import otlp
 from machines import Cell, Press, SerialLine, Slaves, SlowCable, TlsBroker
-from peers import Cable, Collector, Gemba, port_is_taken, until
+from peers import Collector, Gemba, port_is_taken, until
 from scenario import Report, say
 
 PORTS = {4841: "node-opcua", 4842: "the wire to it", 8884: "Mosquitto with TLS", 8886: "the wire to it", 1885: "Mosquitto", 4318: "OTLP", 8082: "gemba's page"}
@@ -33,7 +33,7 @@ class Devices:
         self.folder = Path(arguments.folder)
         os.environ["PRESS_PASSWORD"] = "secret"
         self.press = Press(self.folder, arguments.modules)
-        self.cable = Cable(4842, 4841)
+        self.cable = SlowCable(4842, 4841)
         self.cell_cable = SlowCable(8886, TlsBroker.TLS)
         self.line = SerialLine()
         self.slaves = Slaves(self.line.device)
@@ -64,6 +64,7 @@ class Devices:
         await self.spoilt_line()
         await self.cable_out()
         await self.killed()
+        await self.server_killed()
         await self.cell_line()
         await self.deaths()
         await self.finish()
@@ -235,6 +236,17 @@ class Devices:
         await self.shows("press-1", "total", self.count)
         await self.make_seen(2)
 
+    async def server_killed(self):
+        say("the wire to the OPC UA server is slow, then the server is killed, and has forgotten everything")
+        self.cable.delay = 0.2
+        await self.make_seen(3)
+        self.cable.delay = 0.0
+        await self.press.kill()
+        await self.shows("press-1", "total", None, BAD)
+        await self.press.start()
+        await self.shows("press-1", "total", 100)
+        await self.make_seen(3)
+
     async def births(self):
         """How often the edge node was asked for a birth."""
         await self.cell.tell()
@@ -326,7 +338,7 @@ class Devices:
     # ------------------------------------------------------------------------------------ the account
 
     def check(self, received):
-        with self.report.check("every value that the OPC UA server had came upstream once, in order: over the cut and the kill"):
+        with self.report.check("every value that the OPC UA server had came upstream once, in order: over the cut and both kills"):
             for name in ("Total", "Reject", "Pressure"):
                 # The same again is no change, which is what was subscribed to.
                 given = [next(same) for _, same in groupby(self.press.of(name), lambda each: each[1:])]
@@ -335,6 +347,7 @@ class Devices:
                 missing = [each[:2] for each in given if each[2] == "Good" and each[:2] not in told]
                 assert not missing, f"{name}: {len(missing)} of {len(given)} never came: {missing[:3]}"
                 assert len(told) == len({at for at, _ in told}), f"{name}: an instant came twice"
+                assert told == sorted(told, key=lambda each: each[0]), f"{name}: out of order"
         with self.report.check("every value that the Sparkplug node told gemba came upstream once, at its own time, and no other"):
             for name in ("Total", "Pressure", "Offset", "Drift"):
                 points = received.of(f"factory.tag.{name.lower()}", "press-2")
