@@ -38,14 +38,20 @@ fn lose_one(wire: &Wire, also: impl Fn(&mut Answer) + Send + 'static) -> Arc<Ato
     lost
 }
 
-#[tokio::test]
-async fn a_lost_message_is_asked_for_and_comes_in_its_place() {
+/// A link that was up, and whose next message, which says that `Good` is 1, was lost; `also` is done to what follows.
+async fn having_lost_one(also: impl Fn(&mut Answer) + Send + 'static) -> (OpcuaServer, Wire, Supervised) {
     let (server, wire, config) = line().await;
     let mut link = Supervised::start(config);
     link.first_of_each(2).await;
-    let lost = lose_one(&wire, |_| {});
+    let lost = lose_one(&wire, also);
     server.set("Good", 1_i64, NOON);
     until("it is lost", || lost.load(Ordering::Relaxed) == 1).await;
+    (server, wire, link)
+}
+
+#[tokio::test]
+async fn a_lost_message_is_asked_for_and_comes_in_its_place() {
+    let (server, _wire, mut link) = having_lost_one(|_| {}).await;
     assert_eq!(link.waiting(), 0);
     server.set("Good", 2_i64, NOON + Duration::from_secs(1));
     let mut came: Vec<Reading> = Vec::new();
@@ -62,16 +68,12 @@ async fn a_lost_message_is_asked_for_and_comes_in_its_place() {
 
 #[tokio::test]
 async fn a_lost_message_that_the_server_does_not_have_any_more_is_one_loss() {
-    let (server, wire, config) = line().await;
-    let mut link = Supervised::start(config);
-    link.first_of_each(2).await;
-    let lost = lose_one(&wire, |answer| {
+    let (server, _wire, mut link) = having_lost_one(|answer| {
         if answer.is(ObjectId::RepublishResponse_Encoding_DefaultBinary) {
             answer.fail(StatusCode::BadMessageNotAvailable);
         }
-    });
-    server.set("Good", 1_i64, NOON);
-    until("it is lost", || lost.load(Ordering::Relaxed) == 1).await;
+    })
+    .await;
     server.set("Good", 2_i64, NOON + Duration::from_secs(1));
     let batch = link.batch().await;
     let [reading] = batch.readings.as_slice() else { panic!("one: {batch:?}") };
@@ -87,12 +89,7 @@ async fn a_lost_message_that_the_server_does_not_have_any_more_is_one_loss() {
 
 #[tokio::test]
 async fn a_keep_alive_shows_what_was_lost_last() {
-    let (server, wire, config) = line().await;
-    let mut link = Supervised::start(config);
-    link.first_of_each(2).await;
-    let lost = lose_one(&wire, |_| {});
-    server.set("Good", 1_i64, NOON);
-    until("it is lost", || lost.load(Ordering::Relaxed) == 1).await;
+    let (_server, _wire, mut link) = having_lost_one(|_| {}).await;
     // Nothing changes any more.
     let reading = link.next_of(TagId(0)).await;
     assert_eq!((reading.value, reading.source_time), (Value::Int(1), NOON));
