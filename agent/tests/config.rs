@@ -181,7 +181,7 @@ fn a_station_says_which_tags_tell_its_unit_and_how_many_spans_are_told() {
     assert_eq!((plain.trace_sample, &plain.stations[2].context), (0.01, &ContextSpec::default()));
     let context = "    context: { serial: { tag: state }, lot: { tag: zone1 } }\ntraces: { sample: 12.5% }\n";
     let config = load(&format!("{}{context}", include_str!("../../config/line.yaml")));
-    let expected = ContextSpec { serial: Some(TagId(8)), product: None, lot: Some(TagId(10)) };
+    let expected = ContextSpec { serial: Some(TagId(8)), lot: Some(TagId(10)), ..ContextSpec::default() };
     assert_eq!((config.trace_sample, &config.stations[2].context), (0.125, &expected));
     for wrong in ["101%", "-1%", "1 percent", "\"%\"", "nan%"] {
         let said = refused(&format!("{}traces: {{ sample: {wrong} }}\n", include_str!("../../config/line.yaml")));

@@ -29,7 +29,7 @@ use gemba_drivers::{AnyDriver, TagId, gpio, modbus, mqtt, opcua, treat};
 use self::error::Report;
 pub use self::error::{ConfigError, Finding};
 use self::section::Shape;
-use crate::model::{ContextSpec, OeeSpec, ShiftSpec};
+use crate::model::{ContextSpec, Knowledge, OeeSpec, ShiftSpec};
 use crate::spool::Signal;
 
 /// Everything gemba is told.
@@ -51,6 +51,8 @@ pub struct Config {
     pub trace_sample: f64,
     /// The shift plan; empty means each local day is one period named `day`.
     pub shifts: Vec<ShiftSpec>,
+    /// Reasons and products.
+    pub knowledge: Knowledge,
     /// In the order written.
     pub stations: Vec<Station>,
     /// Every tag of every station, by [`TagId`].

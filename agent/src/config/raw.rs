@@ -325,6 +325,8 @@ section! {
         product: ContextTag => optional;
         /// Which lot it belongs to.
         lot: ContextTag => optional;
+        /// Which order the lot is for.
+        order: ContextTag => optional;
     }
 }
 

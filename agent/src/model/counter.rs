@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     fn spec(modulus: Option<f64>, max_rate: Option<f64>) -> CounterSpec {
-        CounterSpec { tag: TagId(0), modulus, max_rate }
+        CounterSpec { modulus, max_rate, ..CounterSpec::of(TagId(0)) }
     }
 
     fn seconds(s: i64) -> Time {

@@ -34,7 +34,7 @@ impl Watched {
         let mut config = config(oee(1.0), shifts);
         config.stations[0].tags = 0..TAGS;
         config.stations[0].context =
-            ContextSpec { serial: Some(TagId(SERIAL)), product: Some(TagId(PRODUCT)), lot: None };
+            ContextSpec { serial: Some(TagId(SERIAL)), product: Some(TagId(PRODUCT)), ..ContextSpec::default() };
         for (tag, name) in [(SERIAL, "serial"), (PRODUCT, "product")] {
             config.tags.push(Tag { id: TagId(tag), name: name.into(), ..config.tags[0].clone() });
         }

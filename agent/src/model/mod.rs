@@ -11,6 +11,7 @@ mod histogram;
 mod history;
 mod ledger;
 mod line;
+mod losses;
 mod period;
 mod spec;
 mod state;
@@ -22,8 +23,11 @@ mod visit;
 pub use calendar::WHOLE_DAY;
 pub use checkpoint::CheckpointError;
 pub use line::{Derived, Line, PeriodOf};
+pub use losses::{Bucket, Preset};
 pub use period::Period;
-pub use spec::{CounterSpec, OeeSpec, ShiftSpec, StateSpec};
+pub use spec::{
+    ByCount, CounterSpec, Knowledge, MicroStops, OeeSpec, Product, Reason, ReasonSpec, ShiftSpec, StateSpec,
+};
 pub use state::State;
 pub use station::{KPI_EVERY, LATENESS};
 pub use visit::ContextSpec;

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gemba_drivers::TagId;
+use gemba_drivers::{TagId, Time};
 use jiff::civil;
 
 use crate::model::State;
+use crate::model::losses::{Bucket, Preset};
 
 /// A shift, in wall-clock time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,8 +24,52 @@ pub struct ShiftSpec {
     pub breaks: Vec<(civil::Time, civil::Time)>,
 }
 
+/// What the whole line knows, whatever the station.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Knowledge {
+    /// Why a machine may stand, in the order written: a parent stands before its children.
+    pub reasons: Vec<Reason>,
+    /// What may be made.
+    pub products: Vec<Product>,
+}
+
+/// Why a machine stands. What a parent says holds for its children, unless they say otherwise; here it is filled in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reason {
+    /// Its code, unique in the line (`factory.reason`).
+    pub code: Arc<str>,
+    /// For people; the code where nothing is said.
+    pub name: Arc<str>,
+    /// Index of the reason above it.
+    pub parent: Option<usize>,
+    /// Where its time belongs, whatever the preset says of the state.
+    pub bucket: Option<Bucket>,
+    /// Somebody wanted it so (`factory.planned`).
+    pub planned: bool,
+    /// It counts for MTBF and MTTR. Without a word: down is a failure, other states are not.
+    pub is_failure: Option<bool>,
+}
+
+/// What a station may make.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Product {
+    /// As its context tag tells it.
+    pub name: Arc<str>,
+    /// The time a part takes at best, each valid from an instant on, in order of time; the first from ever
+    /// ([`Time::MIN`]). Empty: that of the station.
+    pub ideal_cycle_time: Vec<(Time, Duration)>,
+    /// The time between two parts that are asked for, for target against actual. Without it the ideal cycle time counts.
+    pub takt: Option<Duration>,
+    /// How many parts a cycle makes, such as the cavities of a mould; a counter that counts cycles is multiplied by it.
+    pub parts_per_cycle: Option<f64>,
+    /// Opportunities for a defect in one part (DPMO).
+    pub opportunities: Option<f64>,
+    /// What the material of one part costs, in the line's currency.
+    pub material_cost: Option<f64>,
+}
+
 /// What is computed for a station.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct OeeSpec {
     /// The time a part takes at best; without it performance and OEE cannot be known.
     pub ideal_cycle_time: Option<Duration>,
@@ -36,6 +81,16 @@ pub struct OeeSpec {
     pub good: Option<CounterSpec>,
     /// Counts rejected parts.
     pub reject: Option<CounterSpec>,
+    /// Counts reworked parts: good after all, and not at the first pass.
+    pub rework: Option<CounterSpec>,
+    /// Where time belongs.
+    pub losses: Preset,
+    /// Stops so short that they are slow running.
+    pub micro_stops: Option<MicroStops>,
+    /// Which tags tell why it stands.
+    pub reason: Option<ReasonSpec>,
+    /// Without a tag for it, the state follows from the parts.
+    pub by_count: Option<ByCount>,
     /// Below this coverage (0 to 1) oee, availability and performance are withheld.
     pub min_coverage: f64,
 }
@@ -49,6 +104,35 @@ pub struct StateSpec {
     pub map: Vec<(String, State)>,
 }
 
+/// Stops that count as performance loss instead of availability loss.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MicroStops {
+    /// A stop shorter than this is one, whatever shifts it touches; while it lasts, as long as it has been shorter.
+    pub limit: Duration,
+    /// In which states.
+    pub states: Vec<State>,
+}
+
+/// Which tags tell why a machine stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReasonSpec {
+    /// Each with what its values mean: the value as text (`17`, `true`, `E-STOP`), and the index of the reason. A value that
+    /// is not listed is no reason.
+    pub tags: Vec<(TagId, Vec<(String, usize)>)>,
+    /// The first that was told within so long before or after the beginning of the stop is its reason; those that follow
+    /// from it are not.
+    pub first_out: Duration,
+}
+
+/// How the state follows from parts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ByCount {
+    /// The machine stands when no part came for so many ideal cycle times.
+    pub stopped_after: f64,
+    /// What it is then, from the end of its last cycle on.
+    pub state: State,
+}
+
 /// A tag that counts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CounterSpec {
@@ -58,4 +142,16 @@ pub struct CounterSpec {
     pub modulus: Option<f64>,
     /// Parts a second; a jump above it is quarantined to the loss ledger.
     pub max_rate: Option<f64>,
+    /// Parts that one count stands for; `None` is one.
+    pub parts_per_count: Option<f64>,
+    /// It counts cycles: what a count stands for is the product's `parts_per_cycle`, too.
+    pub cycles: bool,
+}
+
+impl CounterSpec {
+    /// A counter as most are: each count is a part, a fall is a reset, any jump is believed.
+    #[must_use]
+    pub fn of(tag: TagId) -> Self {
+        Self { tag, modulus: None, max_rate: None, parts_per_count: None, cycles: false }
+    }
 }

@@ -7,7 +7,7 @@ use gemba_drivers::{OwnStatus, Reading, Status, TagId, Time, Value};
 use serde_json::Value as Json;
 
 use crate::config::{Config, Http, Spool, Station, Tag};
-use crate::model::{ContextSpec, CounterSpec, Derived, Line, OeeSpec, ShiftSpec, State, StateSpec};
+use crate::model::{ContextSpec, CounterSpec, Derived, Knowledge, Line, OeeSpec, ShiftSpec, State, StateSpec};
 use crate::record::{KpiPoint, Record};
 use crate::snapshot::StationView;
 
@@ -24,7 +24,7 @@ pub(super) fn t(seconds: f64) -> Time {
 }
 
 fn counter(tag: TagId) -> CounterSpec {
-    CounterSpec { tag, modulus: None, max_rate: None }
+    CounterSpec::of(tag)
 }
 
 pub(super) fn oee(ideal_seconds: f64) -> OeeSpec {
@@ -36,6 +36,7 @@ pub(super) fn oee(ideal_seconds: f64) -> OeeSpec {
         good: None,
         reject: Some(counter(REJECT)),
         min_coverage: 0.5,
+        ..OeeSpec::default()
     }
 }
 
@@ -62,6 +63,7 @@ pub(super) fn config(oee: OeeSpec, shifts: Vec<ShiftSpec>) -> Config {
         spool: Spool { path: "unused".into(), max_size: 0, keep_free: 0, sync: Duration::ZERO, keep: Duration::ZERO },
         trace_sample: 0.0,
         shifts,
+        knowledge: Knowledge::default(),
         stations: vec![Station {
             name: "printer-1".into(),
             tags: 0..3,

@@ -29,6 +29,8 @@ pub struct ContextSpec {
     pub product: Option<TagId>,
     /// Which lot it belongs to.
     pub lot: Option<TagId>,
+    /// Which order the lot is for.
+    pub order: Option<TagId>,
 }
 
 /// What a tag tells of it.

@@ -31,5 +31,6 @@ pub(super) fn resolve(context: Option<&At<raw::Context>>, tags: &[TagFacts], rep
         serial: tag("serial", &context.serial),
         product: tag("product", &context.product),
         lot: tag("lot", &context.lot),
+        order: tag("order", &context.order),
     }
 }

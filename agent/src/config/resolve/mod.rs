@@ -24,7 +24,7 @@ use super::section::{At, Shape};
 use super::tree::Node;
 use super::words::{Name, OneOf, is_metric_name};
 use super::{Config, Http, Protocol, Secret, Spool, Stage, Station, Tag, Upstream};
-use crate::model::ContextSpec;
+use crate::model::{ContextSpec, Knowledge};
 use crate::spool::Signal;
 
 /// The configuration that `document` means; `None` when anything in it is wrong, which is then reported.
@@ -62,6 +62,7 @@ pub(super) fn resolve(mut document: Node, stage: Stage, report: &mut Report) -> 
         spool: spool?,
         trace_sample: trace_sample?,
         shifts,
+        knowledge: Knowledge::default(),
         stations: plant.stations,
         tags: plant.tags,
         links,

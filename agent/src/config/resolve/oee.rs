@@ -56,6 +56,7 @@ pub(super) fn resolve(oee: Option<&At<raw::Oee>>, tags: &[TagFacts], report: &mu
         good,
         reject,
         min_coverage: min_coverage.0,
+        ..OeeSpec::default()
     });
     Resolved { spec, text_tag }
 }
@@ -139,10 +140,10 @@ impl<'a> Roles<'a> {
             );
         }
         Some(CounterSpec {
-            tag: tag.id,
             #[expect(clippy::cast_precision_loss, reason = "at most 2^53, exact")]
             modulus: raw.modulus.as_ref().map(|modulus| modulus.0 as f64),
             max_rate: raw.max_rate.as_ref().map(|rate| rate.0),
+            ..CounterSpec::of(tag.id)
         })
     }
 }

@@ -26,13 +26,13 @@ pub(super) struct Uses<'a> {
 impl Uses<'_> {
     /// Why every reading of `tag` counts, if so.
     fn of(&self, tag: &TagFacts) -> Option<&'static str> {
-        let ContextSpec { serial, product, lot } = *self.context;
+        let ContextSpec { serial, product, lot, order } = *self.context;
         if self.oee.counts(tag.id) {
             Some("counts parts")
         } else if self.oee.tells_state(tag.id) {
             Some("tells the state")
         } else {
-            [serial, product, lot].contains(&Some(tag.id)).then_some("tells what the station works on")
+            [serial, product, lot, order].contains(&Some(tag.id)).then_some("tells what the station works on")
         }
     }
 }
