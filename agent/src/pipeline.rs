@@ -477,6 +477,7 @@ stations:
         let folder = tempfile::tempdir().expect("a folder");
         let (mut pipeline, mut snapshot) = pipeline(folder.path());
         pipeline.take(said(0, "running", 0));
+        pipeline.tick(Time::from_millis(1_772_431_200_000 + 3_000));
         pipeline.commit();
         assert_eq!(pipeline.failing, None);
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use gemba_drivers::treat::clock::ClockState;
 use gemba_drivers::{Loss, Time, Validity, Value};
 
-use crate::model::State;
+use crate::model::{Preset, State};
 use crate::record::{Figures, Sums};
 use crate::telemetry::metric::Metric;
 
@@ -71,6 +71,8 @@ pub struct StationView {
 pub struct KpiView {
     /// The shift's start, or the station's first observation if that is later.
     pub since: Time,
+    /// By which loss accounting.
+    pub losses: Preset,
     /// The ratios.
     pub figures: Figures,
     /// OEE if all unknown time was down, and if it was all run at ideal speed.
@@ -83,6 +85,8 @@ pub struct KpiView {
     pub good: Option<f64>,
     /// Rejected ones.
     pub reject: Option<f64>,
+    /// Reworked ones; `None` where no counter tells.
+    pub rework: Option<f64>,
     /// Parts counted across unknown time.
     pub unattributed: f64,
     /// All parts were taken as good since nothing counts good or reject.
@@ -91,7 +95,7 @@ pub struct KpiView {
     pub scheduled: Option<bool>,
     /// Nanoseconds of planned time that are known, of them run, and of planned time that are unknown.
     pub planned_ns: i64,
-    /// Run time.
+    /// What performance is measured against: run time, and stops that the loss accounting takes for slow running.
     pub run_ns: i64,
     /// Unknown time within planned time.
     pub unknown_ns: i64,

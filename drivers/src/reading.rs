@@ -315,7 +315,7 @@ impl fmt::Display for Status {
 }
 
 /// One value of one tag, with both times and its validity.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reading {
     /// Which tag.
     pub tag: TagId,

@@ -119,6 +119,7 @@ mod json {
     use serde::Serialize;
 
     use crate::http::Kpi;
+    use crate::model::UNASSIGNED;
     use crate::replay::Report;
 
     #[derive(Serialize)]
@@ -138,7 +139,7 @@ mod json {
         kpi: Kpi,
         /// Seconds in each state.
         states: BTreeMap<&'static str, f64>,
-        /// Seconds by reason; nobody assigns reasons yet.
+        /// Seconds by reason, where one is known.
         reasons: BTreeMap<String, f64>,
         /// Defects by code; no tag tells codes yet.
         defects: BTreeMap<String, f64>,
@@ -149,6 +150,11 @@ mod json {
             let period = &reported.period;
             #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a shift stay far below 2^53")]
             let states = period.states().map(|(state, spent)| (state.word(), spent as f64 / 1e9)).collect();
+            let mut reasons = BTreeMap::new();
+            #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a shift stay far below 2^53")]
+            for (reason, _, spent) in period.tally.reasons().iter().filter(|(reason, ..)| &**reason != UNASSIGNED) {
+                *reasons.entry(reason.to_string()).or_default() += *spent as f64 / 1e9;
+            }
             PeriodJson {
                 station: &reported.station,
                 shift: &period.shift,
@@ -158,7 +164,7 @@ mod json {
                 revision: period.revision,
                 kpi: Kpi::from(&period.view(&reported.spec)),
                 states,
-                reasons: BTreeMap::new(),
+                reasons,
                 defects: BTreeMap::new(),
             }
         });

@@ -7,7 +7,7 @@ use gemba_drivers::treat::clock::ClockState;
 use gemba_drivers::{LinkPhase, LinkState, Loss, OwnStatus, Status, Time, Validity, Value};
 
 use super::{Identity, Pipeline, View};
-use crate::model::State;
+use crate::model::{Preset, State};
 use crate::record::{CycleHistogram, Figures, Sums};
 use crate::snapshot::{
     GatewayView, Intake, KpiView, Snapshot, SpoolView, StationView, TagView, UpstreamStatus, UpstreamView,
@@ -115,6 +115,7 @@ fn printer() -> StationView {
         shift: Some("early".into()),
         kpi: Some(KpiView {
             since: at("2026-11-02T05:00:00Z"),
+            losses: Preset::Vorne,
             figures: Figures {
                 oee: Some(0.1 + 0.2),
                 availability: Some(0.75),
@@ -129,6 +130,7 @@ fn printer() -> StationView {
             total: Some(19271.0),
             good: Some(18848.0),
             reject: Some(423.0),
+            rework: None,
             unattributed: 12.0,
             quality_assumed: false,
             scheduled: Some(true),
@@ -164,12 +166,14 @@ fn aoi() -> StationView {
         shift: Some("early".into()),
         kpi: Some(KpiView {
             since: at("2026-11-02T10:30:00Z"),
+            losses: Preset::Vorne,
             figures: Figures { quality: Some(1.0), coverage: Some(0.25), ..Figures::default() },
             oee_bounds: None,
             target: None,
             total: Some(0.5),
             good: Some(0.5),
             reject: None,
+            rework: None,
             unattributed: 0.0,
             quality_assumed: true,
             scheduled: Some(true),

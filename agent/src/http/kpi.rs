@@ -19,6 +19,10 @@ pub struct Kpi {
     total: Option<Count>,
     good: Option<Count>,
     reject: Option<Count>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rework: Option<Count>,
+    /// By which loss accounting.
+    losses: Option<&'static str>,
     oee_bounds: Option<Bounds>,
     target: Option<f64>,
     unattributed: Option<Count>,
@@ -65,6 +69,8 @@ impl From<&KpiView> for Kpi {
             total: kpi.total.map(Count),
             good: kpi.good.map(Count),
             reject: kpi.reject.map(Count),
+            rework: kpi.rework.map(Count),
+            losses: Some(kpi.losses.word()),
             oee_bounds: kpi.oee_bounds.map(|(low, high)| Bounds { low, high }),
             target: kpi.target,
             unattributed: Some(Count(kpi.unattributed)),

@@ -2,20 +2,16 @@
 
 use std::sync::Arc;
 
-use gemba_drivers::{Time, Validity, Value};
+use gemba_drivers::{Reading, TagId, Time, Validity, Value};
 use serde::{Deserialize, Serialize};
 
 use crate::model::ledger::Ledger;
 use crate::model::line::{Line, NOTHING_YET};
-use crate::model::station::{Catching, Station};
+use crate::model::station::Station;
 use crate::model::visit::Visits;
 
-/// The layout below. Another number is another layout.
-const VERSION: u8 = 4;
-/// The same without watermarks and what history is coming in.
-const WITHOUT_HISTORY: u8 = 3;
-/// The same without visits.
-const WITHOUT_VISITS: u8 = 2;
+/// The layout below. Another number is another layout; those of before gemba's first release are not read.
+const VERSION: u8 = 6;
 
 /// By name, since the configuration may have changed meanwhile: what is gone is forgotten, what is new
 /// starts with nothing.
@@ -32,9 +28,9 @@ struct Checkpoint<'a> {
     /// By station and tag: the source time of the last value told, where history can be asked for the rest.
     #[serde(borrow)]
     told: Vec<(&'a str, Vec<(&'a str, Time)>)>,
-    /// Stations whose history is coming in.
+    /// By station and tag: what is not settled yet.
     #[serde(borrow)]
-    catching: Vec<(&'a str, Catching)>,
+    pending: Vec<(&'a str, &'a str, Reading)>,
 }
 
 /// A tag that is not simply good and a number: most are, and need no room.
@@ -76,7 +72,12 @@ impl Line {
             ledger: self.ledger.clone(),
             visits: visiting.map(|of| (&*of.name, of.visits.clone())).collect(),
             told: self.told_by_station(),
-            catching: self.stations.iter().filter_map(|of| Some((&*of.name, of.station.catching?))).collect(),
+            pending: self
+                .stations
+                .iter()
+                .flat_map(|of| of.pending.iter().map(|reading| (&*of.name, reading)))
+                .map(|(station, reading)| (station, &*self.tags[reading.tag.index()].name, reading.clone()))
+                .collect(),
         };
         postcard::to_extend(&checkpoint, vec![VERSION]).expect("memory and plain data do not fail to serialize")
     }
@@ -96,17 +97,9 @@ impl Line {
     /// If it is not one; the line is as it was.
     pub fn restore(&mut self, bytes: &[u8]) -> Result<(), CheckpointError> {
         let (&version, rest) = bytes.split_first().unwrap_or((&0, &[]));
-        let mut earlier = Vec::new();
-        let rest = match version {
-            VERSION => rest,
-            WITHOUT_VISITS | WITHOUT_HISTORY => {
-                earlier.extend_from_slice(rest);
-                // Lists of which there were none.
-                earlier.extend_from_slice(if version == WITHOUT_VISITS { &[0; 3] } else { &[0; 2] });
-                &earlier
-            }
-            other => return Err(CheckpointError::Version(other)),
-        };
+        if version != VERSION {
+            return Err(CheckpointError::Version(version));
+        }
         let checkpoint: Checkpoint<'_> = postcard::from_bytes(rest)?;
         let mut known = std::collections::HashMap::new();
         for (name, station) in checkpoint.stations {
@@ -118,11 +111,6 @@ impl Line {
         for (name, visits) in checkpoint.visits {
             if let Some(of) = self.stations.iter_mut().find(|of| &*of.name == name) {
                 of.visits = visits;
-            }
-        }
-        for (name, catching) in checkpoint.catching {
-            if let Some(of) = self.stations.iter_mut().find(|of| &*of.name == name) {
-                of.station.catching = Some(catching);
             }
         }
         let told: std::collections::HashMap<_, _> = checkpoint
@@ -143,6 +131,13 @@ impl Line {
             tag.value = Value::Null;
             tag.told = told.get(&(station, &*tag.name)).copied();
             debug_assert!(tag.validity != NOTHING_YET || tag.text.is_none());
+        }
+        for (station, name, reading) in checkpoint.pending {
+            let Some(of) = self.stations.iter_mut().find(|of| &*of.name == station) else { continue };
+            let found = (of.tags.start..of.tags.end).find(|&tag| &*self.tags[tag as usize].name == name);
+            if let Some(tag) = found {
+                of.pending.take(Reading { tag: TagId(tag), ..reading });
+            }
         }
         self.ledger = checkpoint.ledger;
         Ok(())

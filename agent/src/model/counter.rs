@@ -105,6 +105,12 @@ impl Counter {
         self.bad.get_or_insert(at);
     }
 
+    /// From when on its last good reading counted.
+    #[must_use]
+    pub fn last_at(&self) -> Option<Time> {
+        self.last.map(|last| last.at)
+    }
+
     /// Since when it has been bad.
     #[must_use]
     pub fn bad_since(&self) -> Option<Time> {

@@ -174,7 +174,7 @@ proptest! {
             again.periods(end.max(back + 11.0))
         };
         prop_assert_eq!(&disturbed, &undisturbed_later);
-        prop_assert!(disturbed.values().all(|period| period.unattributed == 0.0));
+        prop_assert!(disturbed.values().all(|period| period.tally.unattributed == 0.0));
         prop_assert_eq!(undisturbed.keys().next(), disturbed.keys().next());
     }
 }
@@ -291,18 +291,6 @@ fn any_mark_of_ours_within_history_counts_from_where_it_had_come_to() {
     }
 }
 
-#[test]
-fn a_checkpoint_from_before_there_was_history_is_read() {
-    let mut watched = Watched::new();
-    watched.live(&(0.0, 0, 1));
-    let mut bytes = watched.line.checkpoint();
-    assert_eq!(bytes.split_off(bytes.len() - 2), [0, 0], "nothing told, nothing coming in");
-    bytes[0] = 3;
-    let mut after = Watched::new();
-    after.line.restore(&bytes).expect("the earlier layout");
-    assert_eq!(after.line.checkpoint(), watched.line.checkpoint());
-}
-
 /// Killed in the middle of it: what comes next counts from where history had come to.
 #[test]
 fn history_that_a_restart_cuts_short_is_known_as_far_as_it_came() {
@@ -337,7 +325,7 @@ fn shifts_that_closed_in_the_gap_are_revised_once_a_batch() {
     let counted = |shift: &str| last[shift].view(&oee(1.0)).total;
     assert_eq!((counted("a"), counted("b")), (Some(8.0), Some(3.0)));
     assert_eq!((last["a"].revision, last["b"].revision), (1, 1), "for all that came together");
-    assert!(last.values().all(|period| period.unattributed == 0.0));
+    assert!(last.values().all(|period| period.tally.unattributed == 0.0));
 }
 
 /// The page says what is: history of a time before what it shows changes neither value nor validity there, whatever gemba

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use gemba_drivers::{Loss, OwnStatus, Reading, Status, TagId, Time, Validity, Value};
 
 use crate::config::{Config, Source};
-use crate::model::OeeSpec;
 use crate::model::calendar::Calendar;
 use crate::model::ledger::Ledger;
+use crate::model::pending::Pending;
 use crate::model::period::{Count, Period};
-use crate::model::station::{Role, Setting, Station};
+use crate::model::station::{LATENESS, Look, Role, Setting, Station};
 use crate::model::visit::{About, Visits};
+use crate::model::{Knowledge, OeeSpec};
 use crate::record::{Record, Sums};
 use crate::snapshot::{Snapshot, SpoolView, StationView, TagView};
 
@@ -29,10 +30,11 @@ pub struct Derived {
 #[derive(Debug)]
 pub struct Line {
     calendar: Calendar,
+    knowledge: Knowledge,
     pub(super) stations: Vec<StationOf>,
     pub(super) tags: Vec<TagOf>,
     pub(super) ledger: Ledger,
-    /// Reused from batch to batch: which of its readings are computed with.
+    /// Reused from batch to batch: which stations it tells something of that is computed with.
     due: Vec<usize>,
     /// Likewise: which of its readings tell of serial, product or lot, by station.
     context: Vec<(usize, About, usize)>,
@@ -43,9 +45,11 @@ pub struct Line {
 pub(super) struct StationOf {
     pub(super) name: Arc<str>,
     link: usize,
-    tags: std::ops::Range<u32>,
-    spec: Option<OeeSpec>,
+    pub(super) tags: std::ops::Range<u32>,
+    pub(super) spec: Option<OeeSpec>,
     pub(super) station: Station,
+    /// What is computed with, and is not settled yet.
+    pub(super) pending: Pending,
     pub(super) visits: Visits,
     /// What the page was last told of the sums: a scrape, too, must never see one fall.
     shown: Sums,
@@ -97,6 +101,7 @@ impl Line {
             tags: station.tags.clone(),
             spec: station.oee.clone(),
             station: Station::default(),
+            pending: Pending::default(),
             visits: Visits::default(),
             shown: Sums::default(),
         });
@@ -104,7 +109,7 @@ impl Line {
             name: tag.name.clone(),
             unit: tag.unit.clone(),
             station: tag.station,
-            role: config.stations[tag.station].oee.as_ref().map_or(Role::Other, |oee| role(oee, tag.id)),
+            role: role(&config.stations[tag.station], tag.id),
             about: config.stations[tag.station].context.about(tag.id),
             value: Value::Null,
             validity: NOTHING_YET,
@@ -116,6 +121,7 @@ impl Line {
         });
         Self {
             calendar: Calendar::new(config.timezone.clone(), config.shifts.clone()),
+            knowledge: config.knowledge.clone(),
             stations: stations.collect(),
             tags: tags.collect(),
             ledger: Ledger::default(),
@@ -124,32 +130,27 @@ impl Line {
         }
     }
 
-    /// Applies readings that arrived together, in order of their source times; those of one instant in
-    /// the order they came.
+    /// Applies readings that arrived together. What is computed with waits for what may come before it, and is settled in
+    /// order of source times, those of one instant in the order they came ([`Pending`]).
     pub fn apply(&mut self, readings: &[Reading], out: &mut Derived) {
         self.due.clear();
         self.context.clear();
         for (place, reading) in readings.iter().enumerate() {
             let Some(tag) = self.tags.get_mut(reading.tag.index()) else { continue };
-            let station = &self.stations[tag.station];
+            let station = &mut self.stations[tag.station];
             if tag.note(&station.name, reading, out) && station.spec.is_some() {
-                self.due.push(place);
+                station.pending.take(reading.clone());
+                if self.due.last() != Some(&tag.station) {
+                    self.due.push(tag.station);
+                }
             }
             if let Some(about) = tag.about {
                 self.context.push((tag.station, about, place));
             }
         }
-        self.due.sort_by_key(|&place| readings[place].source_time);
-        for &place in &self.due {
-            let tag = &self.tags[readings[place].tag.index()];
-            let StationOf { name, spec: Some(spec), station, .. } = &mut self.stations[tag.station] else { continue };
-            let setting = Setting { name, spec, calendar: &self.calendar };
-            station.apply(setting, tag.role, &readings[place], out);
-        }
-        for &place in &self.due {
-            let tag = &self.tags[readings[place].tag.index()];
-            let StationOf { name, spec: Some(spec), station, .. } = &mut self.stations[tag.station] else { continue };
-            station.settle(Setting { name, spec, calendar: &self.calendar }, out);
+        let Self { calendar, knowledge, stations, tags, due, .. } = self;
+        if let Some(now) = readings.iter().map(|reading| reading.received_time).max() {
+            due.iter().for_each(|&station| stations[station].settle(calendar, knowledge, tags, now - LATENESS, out));
         }
         // In order of station and then of arrival: the sort is stable. What history tells of one instant came together then.
         let together = |&(station, _, place): &(usize, About, usize)| {
@@ -164,23 +165,22 @@ impl Line {
         self.enter_losses(out);
     }
 
-    /// Time has come to `now`: figures that are due are told, shifts that ended are closed.
+    /// Time has come to `now`: what is settled by then is applied, figures that are due are told, shifts that ended are closed.
     pub fn advance(&mut self, now: Time, out: &mut Derived) {
-        for StationOf { name, spec, station, .. } in &mut self.stations {
-            if let Some(spec) = spec {
-                station.advance(Setting { name, spec, calendar: &self.calendar }, now, out);
-            }
-        }
+        let Self { calendar, knowledge, stations, tags, .. } = self;
+        stations.iter_mut().for_each(|of| of.settle(calendar, knowledge, tags, now - LATENESS, out));
         self.enter_losses(out);
     }
 
-    /// Tells every station's figures at `now`, due or not: the agent stops.
+    /// Settles all that waits, and tells every station's figures at `now`, due or not: the agent stops.
     pub fn tell_last(&mut self, now: Time, out: &mut Derived) {
-        for StationOf { name, spec, station, .. } in &mut self.stations {
-            if let Some(spec) = spec {
-                station.tell_last(Setting { name, spec, calendar: &self.calendar }, now, out);
-            }
+        let Self { calendar, knowledge, stations, tags, .. } = self;
+        for of in stations {
+            of.settle(calendar, knowledge, tags, now, out);
+            let StationOf { name, spec: Some(spec), station, .. } = of else { continue };
+            station.tell_last(Setting { name, spec, plan: calendar, knowledge }, now, out);
         }
+        self.enter_losses(out);
     }
 
     /// Enters what was lost outside the model.
@@ -199,10 +199,10 @@ impl Line {
     /// changes nothing of what upstream is told.
     #[must_use]
     pub fn snapshot(&mut self, now: Time, spool: SpoolView) -> Snapshot {
-        let Self { calendar, stations, tags, .. } = self;
+        let Self { calendar, knowledge, stations, tags, .. } = self;
         Snapshot {
             time: now,
-            stations: stations.iter_mut().map(|station| station.view(calendar, tags, now)).collect(),
+            stations: stations.iter_mut().map(|station| station.view(calendar, knowledge, tags, now)).collect(),
             losses: self.ledger.newest().cloned().collect(),
             loss_totals: self.ledger.totals().collect(),
             spool,
@@ -214,11 +214,10 @@ impl Line {
     #[must_use]
     pub fn periods(&self, now: Time) -> Vec<PeriodOf> {
         let mut all = Vec::new();
-        for (index, StationOf { name, spec, station, .. }) in self.stations.iter().enumerate() {
-            let Some(spec) = spec else { continue };
-            let setting = Setting { name, spec, calendar: &self.calendar };
-            let periods = station.periods(setting, now);
-            all.extend(periods.into_iter().map(|period| PeriodOf { station: index, name: name.clone(), period }));
+        for (index, of) in self.stations.iter().enumerate() {
+            let Some((look, setting)) = of.look(&self.calendar, &self.knowledge, &self.tags, now) else { continue };
+            let periods = look.periods(setting);
+            all.extend(periods.map(|period| PeriodOf { station: index, name: of.name.clone(), period }));
         }
         all
     }
@@ -259,24 +258,57 @@ impl Line {
 }
 
 impl StationOf {
-    fn view(&mut self, calendar: &Calendar, tags: &[TagOf], now: Time) -> StationView {
-        let setting = self.spec.as_ref().map(|spec| Setting { name: &self.name, spec, calendar });
-        let (shift, kpi) = setting.map_or((None, None), |setting| self.station.view(setting, now));
-        let state = setting.and_then(|_| self.station.state());
-        let sums = setting.and_then(|setting| self.station.sums(setting, now)).map(|(since, sums)| {
+    /// Settles what has waited long enough, turn by turn.
+    fn settle(&mut self, plan: &Calendar, knowledge: &Knowledge, tags: &[TagOf], settled: Time, out: &mut Derived) {
+        let Self { name, spec: Some(spec), station, pending, .. } = self else { return };
+        let setting = Setting { name, spec, plan, knowledge };
+        while let Some(turn) = pending.turn(settled) {
+            station.settle(setting, turn, out);
+            for reading in pending.settle(turn) {
+                station.apply(setting, tags[reading.tag.index()].role, &reading, out);
+            }
+            station.revise(setting, out);
+        }
+        station.settle(setting, settled, out);
+    }
+
+    /// The station as it stands at `now`; nothing without `oee:`.
+    fn look<'a>(
+        &'a self,
+        plan: &'a Calendar,
+        knowledge: &'a Knowledge,
+        tags: &[TagOf],
+        now: Time,
+    ) -> Option<(Look<'a>, Setting<'a>)> {
+        let setting = Setting { name: &self.name, spec: self.spec.as_ref()?, plan, knowledge };
+        let waiting = self.pending.iter().map(|reading| (tags[reading.tag.index()].role, reading));
+        Some((self.station.look(setting, waiting, now), setting))
+    }
+
+    fn view(&mut self, plan: &Calendar, knowledge: &Knowledge, tags: &[TagOf], now: Time) -> StationView {
+        let mut view = StationView {
+            name: self.name.clone(),
+            link: self.link,
+            state: None,
+            state_since: None,
+            shift: None,
+            kpi: None,
+            sums: None,
+            tags: tags[self.tags.start as usize..self.tags.end as usize].iter().map(TagOf::view).collect(),
+        };
+        let mut shown = None;
+        if let Some((look, setting)) = self.look(plan, knowledge, tags, now) {
+            let state = look.state();
+            view.state = Some(state.map_or(crate::model::State::Unknown, |(state, _)| state));
+            view.state_since = state.map(|(_, since)| since);
+            (view.shift, view.kpi) = look.shift(setting);
+            shown = look.since().map(|since| (since, look.told_sums(setting)));
+        }
+        view.sums = shown.map(|(since, sums)| {
             self.shown.raise(sums);
             (since, self.shown.clone())
         });
-        StationView {
-            name: self.name.clone(),
-            link: self.link,
-            state: setting.map(|_| state.map_or(crate::model::State::Unknown, |(state, _)| state)),
-            state_since: state.map(|(_, since)| since),
-            shift,
-            kpi,
-            sums,
-            tags: tags[self.tags.start as usize..self.tags.end as usize].iter().map(TagOf::view).collect(),
-        }
+        view
     }
 }
 
@@ -360,7 +392,8 @@ fn historic(config: &Config, station: usize) -> bool {
     link.is_some_and(|link| matches!(link.source, Source::Opcua(_)))
 }
 
-fn role(oee: &OeeSpec, tag: TagId) -> Role {
+fn role(station: &crate::config::Station, tag: TagId) -> Role {
+    let Some(oee) = &station.oee else { return Role::Other };
     let counts = |counter: &Option<crate::model::CounterSpec>| counter.as_ref().is_some_and(|spec| spec.tag == tag);
     if oee.state.as_ref().is_some_and(|state| state.tag == tag) {
         Role::State
@@ -370,7 +403,12 @@ fn role(oee: &OeeSpec, tag: TagId) -> Role {
         Role::Counter(Count::Good)
     } else if counts(&oee.reject) {
         Role::Counter(Count::Reject)
+    } else if counts(&oee.rework) {
+        Role::Counter(Count::Rework)
     } else {
-        Role::Other
+        match station.context.about(tag) {
+            Some(about @ (About::Product | About::Lot | About::Order)) => Role::Work(about),
+            Some(About::Serial) | None => Role::Other,
+        }
     }
 }

@@ -1,8 +1,13 @@
 //! Where time belongs: the loss accounting that stands beside every number.
 
 use std::fmt;
+use std::sync::Arc;
 
+use gemba_drivers::Time;
 use serde::{Deserialize, Serialize};
+
+use crate::model::timeline::Facts;
+use crate::model::{OeeSpec, State};
 
 /// A named way to tell losses apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -65,6 +70,111 @@ impl Bucket {
             Self::Performance => "performance",
             Self::Availability => "availability",
             Self::NotPlanned => "not_planned",
+        }
+    }
+}
+
+impl Preset {
+    /// Where the time of a known state belongs if nothing else is said.
+    ///
+    /// - `vorne`: planned production time less stop time is run time (<https://www.vorne.com/learn/oee-calculation>).
+    /// - `umh`: by the loss states that United Manufacturing Hub's factoryinsight comes with: faults and maintenance cost
+    ///   availability; waiting for material or room, change-over and setup cost performance; no order is no planned time.
+    /// - `iso22400`: availability is actual production time over planned busy time (ISO 22400-2, 8.9); what was planned
+    ///   otherwise, maintenance and trials, is no busy time, and setup and delay are.
+    /// - `semi_e79`: availability efficiency is uptime over total time, operational efficiency production time over uptime
+    ///   (SEMI E79, with the states of [`State::e10`]): standby and engineering are uptime that is lost, and non-scheduled
+    ///   time counts as well.
+    #[must_use]
+    pub fn bucket(self, state: State) -> Bucket {
+        use State::{Blocked, Break, Down, Engineering, Idle, Maintenance, NoShift, Producing, Setup, Slow, Starved};
+        match (self, state) {
+            (_, Producing | Slow) => Bucket::Run,
+            (Self::SemiE79, Starved | Blocked | Idle | Engineering) => Bucket::Performance,
+            (Self::SemiE79, _) => Bucket::Availability,
+            (_, Break | NoShift) => Bucket::NotPlanned,
+            (Self::Umh, Starved | Blocked | Setup) => Bucket::Performance,
+            (Self::Umh, Idle) | (Self::Iso22400, Maintenance | Engineering) => Bucket::NotPlanned,
+            (_, Down | Idle | Starved | Blocked | Setup | Maintenance | Engineering | State::Unknown) => {
+                Bucket::Availability
+            }
+        }
+    }
+}
+
+/// The stops of a station, looked at state by state in order of time.
+#[derive(Debug)]
+pub struct Stops<'a> {
+    facts: Facts<'a>,
+    spec: &'a OeeSpec,
+    now: Time,
+    /// The one looked at last, as places of states, and how long it lasted, in nanoseconds.
+    held: Option<(std::ops::Range<usize>, i64)>,
+}
+
+/// The reason of downtime that nobody has given one.
+pub const UNASSIGNED: &str = "unassigned";
+
+impl<'a> Stops<'a> {
+    /// The stops that `facts` tell of; the last may go on at `now`.
+    pub fn new(facts: Facts<'a>, spec: &'a OeeSpec, now: Time) -> Self {
+        Self { facts, spec, now, held: None }
+    }
+
+    /// Where the time of the state at `place` belongs that the plan makes `state` of, and the downtime's reason and whether
+    /// it was planned.
+    pub fn bucket(&mut self, place: usize, state: State) -> (Bucket, Option<(Arc<str>, bool)>) {
+        let bucket = self.spec.losses.bucket(state);
+        if !is_stop(state) {
+            return (bucket, None);
+        }
+        let blame = (state == State::Down).then(|| (UNASSIGNED.into(), false));
+        let short = bucket == Bucket::Availability
+            && self.spec.micro_stops.as_ref().is_some_and(|micro| {
+                micro.states.contains(&state)
+                    && u128::try_from(self.length(place)).is_ok_and(|ns| ns < micro.limit.as_nanos())
+            });
+        (if short { Bucket::Performance } else { bucket }, blame)
+    }
+
+    /// How long the stop lasts, or has lasted, that the state at `place` is part of, in nanoseconds: until the machine runs
+    /// again, whatever states it goes through.
+    fn length(&mut self, place: usize) -> i64 {
+        if let Some((places, length)) = &self.held
+            && places.contains(&place)
+        {
+            return *length;
+        }
+        let stands = |place: &usize| self.facts.span(*place).is_some_and(|span| is_stop(span.state));
+        let first = (0..place).rev().take_while(stands).last().unwrap_or(place);
+        let last = (place + 1..).take_while(stands).last().unwrap_or(place);
+        let from = self.facts.span(first).map_or(self.now, |span| span.from);
+        let length = self.facts.end(last, self.now).0 - from.0;
+        self.held = Some((first..last + 1, length));
+        length
+    }
+}
+
+/// Whether the machine is to run and does not.
+pub fn is_stop(state: State) -> bool {
+    !state.is_run() && !state.is_unplanned() && state != State::Unknown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::E10;
+
+    /// SEMI E79 builds on the states of E10, and so does the preset.
+    #[test]
+    fn e79_counts_uptime_by_the_states_of_e10() {
+        for state in State::ALL.into_iter().filter(|&state| state != State::Unknown) {
+            let expected = match state.e10().expect("a known state") {
+                E10::Productive => Bucket::Run,
+                E10::Standby | E10::Engineering => Bucket::Performance,
+                E10::ScheduledDowntime | E10::UnscheduledDowntime | E10::NonScheduledTime => Bucket::Availability,
+            };
+            assert_eq!(Preset::SemiE79.bucket(state), expected, "{state}");
         }
     }
 }

@@ -12,22 +12,25 @@ mod history;
 mod ledger;
 mod line;
 mod losses;
+mod pending;
 mod period;
 mod spec;
 mod state;
 mod station;
+mod tally;
 #[cfg(test)]
 mod tests;
+mod timeline;
 mod visit;
 
 pub use calendar::WHOLE_DAY;
 pub use checkpoint::CheckpointError;
 pub use line::{Derived, Line, PeriodOf};
-pub use losses::{Bucket, Preset};
+pub use losses::{Bucket, Preset, UNASSIGNED};
 pub use period::Period;
 pub use spec::{
     ByCount, CounterSpec, Knowledge, MicroStops, OeeSpec, Product, Reason, ReasonSpec, ShiftSpec, StateSpec,
 };
-pub use state::State;
+pub use state::{E10, State};
 pub use station::{KPI_EVERY, LATENESS};
 pub use visit::ContextSpec;

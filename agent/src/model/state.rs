@@ -77,6 +77,21 @@ impl State {
         matches!(self, Self::Producing | Self::Slow)
     }
 
+    /// Its class by SEMI E10 (equipment states for reliability, availability and maintainability): waiting for parts or room
+    /// is standby, setup is scheduled downtime. None for unknown.
+    #[must_use]
+    pub fn e10(self) -> Option<E10> {
+        Some(match self {
+            Self::Producing | Self::Slow => E10::Productive,
+            Self::Starved | Self::Blocked | Self::Idle => E10::Standby,
+            Self::Engineering => E10::Engineering,
+            Self::Setup | Self::Maintenance => E10::ScheduledDowntime,
+            Self::Down => E10::UnscheduledDowntime,
+            Self::Break | Self::NoShift => E10::NonScheduledTime,
+            Self::Unknown => return None,
+        })
+    }
+
     /// Whether it leaves planned production time.
     #[must_use]
     pub fn is_unplanned(self) -> bool {
@@ -95,5 +110,37 @@ impl FromStr for State {
 
     fn from_str(text: &str) -> Result<Self, String> {
         Self::ALL.into_iter().find(|state| state.word() == text).ok_or_else(|| format!("`{text}` is no state"))
+    }
+}
+
+/// The six basic states of SEMI E10.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum E10 {
+    /// Doing what it is there for.
+    Productive,
+    /// Able, and not used: no operator, no parts, no room.
+    Standby,
+    /// Used for trials.
+    Engineering,
+    /// Not available, as planned: maintenance, setup.
+    ScheduledDowntime,
+    /// Not available, and nobody wanted it so.
+    UnscheduledDowntime,
+    /// Not to be used: between shifts, holidays.
+    NonScheduledTime,
+}
+
+impl E10 {
+    /// The word used on the page and in JSON.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Productive => "productive",
+            Self::Standby => "standby",
+            Self::Engineering => "engineering",
+            Self::ScheduledDowntime => "scheduled_downtime",
+            Self::UnscheduledDowntime => "unscheduled_downtime",
+            Self::NonScheduledTime => "non_scheduled_time",
+        }
     }
 }

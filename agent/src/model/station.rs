@@ -1,4 +1,4 @@
-//! One station: its state, its counters, its shifts.
+//! One station: from settled readings to facts, and from facts to shifts and figures.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,14 +7,17 @@ use std::time::Duration;
 use gemba_drivers::{Loss, Reading, Time, Value};
 use serde::{Deserialize, Serialize};
 
-use crate::model::calendar::{Calendar, Slot};
+use crate::model::calendar::Calendar;
 use crate::model::counter::{Counter, Step, Told};
-use crate::model::period::{Count, Counts, Period};
-use crate::model::{Derived, OeeSpec, State, StateSpec};
-use crate::record::{KpiPoint, Record, Sums};
+use crate::model::period::{Count, Period};
+use crate::model::tally::Tally;
+use crate::model::timeline::{Facts, Made, Timeline, Work};
+use crate::model::visit::{self, About};
+use crate::model::{Derived, Knowledge, OeeSpec, Product, State, StateSpec};
+use crate::record::{CycleHistogram, KpiPoint, Record, Sums};
 use crate::snapshot::KpiView;
 
-/// How long a period stays open for readings that are still on their way.
+/// How long readings wait for those that are still on their way, and a period stays open for them.
 pub const LATENESS: Duration = Duration::from_secs(2);
 
 /// How often figures are told upstream, on the wall clock's multiples of it.
@@ -28,8 +31,14 @@ pub(super) const HELD: Duration = Duration::from_secs(10);
 /// for so long, or something live.
 const CATCH_UP: Duration = Duration::from_secs(10);
 
-/// How many closed periods are held at most for history that may change them: a week of three shifts a day.
+/// How long facts and closed periods are held for what may still change them.
+const KEEP: Duration = Duration::from_secs(26 * 3600);
+
+/// How many closed periods are held at most while a gap is open that history may fill: a week of three shifts a day.
 const MOST_CLOSED: usize = 22;
+
+/// How long facts are held at the longest.
+const LONGEST: Duration = Duration::from_secs(9 * 24 * 3600);
 
 /// What a reading means to its station.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,59 +47,61 @@ pub enum Role {
     State,
     /// One of the counters.
     Counter(Count),
+    /// What is worked on.
+    Work(About),
     /// Nothing that is computed with.
     Other,
 }
 
-/// A station, as far as readings have told. All of it goes into the checkpoint.
+/// A station, as far as settled readings have told. All of it goes into the checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Station {
+    /// What it keeps beside facts: what the next reading is looked at against.
+    core: Core,
+    /// What is known.
+    facts: Timeline,
+    /// Closed periods, oldest first, held for late data.
+    closed: VecDeque<Period>,
+    /// Every shift that ended by then is closed.
+    closed_to: Time,
+    /// What the facts came to that are no longer held.
+    before: Tally,
+    /// What upstream was told. Sums never fall: a late reject holds `good` until the true value passes it.
+    told_sums: Sums,
+    /// The next instant at which figures are told.
+    next_kpi: Time,
+}
+
+/// What a reading is looked at against.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Core {
     /// The first observation ever.
     first: Option<Time>,
-    /// What the machine says.
-    state: State,
-    /// Since when.
-    since: Time,
+    /// The latest time that something counted from.
+    latest: Time,
     /// The source time of the last good state reading.
     told: Option<Time>,
     /// What it said, if the map lacks it: polled again it is no news.
     strange: Option<Value>,
     /// Since when nobody knows the state, because a bad reading said so.
     lost: Option<Time>,
-    /// The last stretch of unknown state that has ended.
-    unknown: Option<(Time, Time)>,
-    /// Up to where time is accounted for.
-    accounted: Time,
-    /// The counters: total, good, reject.
-    counters: [Counter; 3],
-    /// The running period, last; before it the one that ended before, for late data.
-    periods: VecDeque<Period>,
-    /// What was ever counted.
-    counts: Counts,
-    /// Nanoseconds in each state, ever.
-    states: [i64; State::ALL.len()],
-    /// Run time, ever, breaks included: the clock of cycle times.
-    run_ns: i64,
-    /// Where that clock stood at the last part; none when the next cycle cannot be told.
-    last_part_ns: Option<i64>,
-    /// What upstream was told. Sums never fall: a late reject holds `good` until the true value passes it.
-    told_sums: Sums,
-    /// The next instant at which figures are told.
-    next_kpi: Time,
-    /// History is coming in. (In the checkpoint beside the station, for the sake of its layout.)
-    #[serde(skip)]
-    pub(super) catching: Option<Catching>,
+    /// The counters: total, good, reject, rework.
+    counters: [Counter; 4],
+    /// When the last part was counted; none when the next cycle cannot be told.
+    last_part: Option<Time>,
+    /// Cycle times, ever.
+    cycle: CycleHistogram,
+    /// History is coming in.
+    catching: Option<Catching>,
     /// The latest time that something live counted from.
-    #[serde(skip)]
     live: Option<Time>,
-    /// The plan around `accounted`, so that it is looked up once a slot.
-    #[serde(skip)]
-    slot: Option<Slot>,
+    /// The earliest time that has changed since closed periods were last looked at.
+    edited: Option<Time>,
 }
 
 /// How far history has come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Catching {
+struct Catching {
     /// The latest source time that it told.
     through: Time,
     /// When it last told something.
@@ -112,13 +123,247 @@ pub struct Setting<'a> {
     /// What is computed.
     pub spec: &'a OeeSpec,
     /// When it is planned to run.
-    pub calendar: &'a Calendar,
+    pub plan: &'a Calendar,
+    /// What the whole line knows.
+    pub knowledge: &'a Knowledge,
+}
+
+impl<'a> Setting<'a> {
+    /// The product that is worked on, if it is known.
+    pub fn product(self, work: Option<&Work>) -> Option<&'a Product> {
+        let name = work?.product.as_deref()?;
+        self.knowledge.products.iter().find(|product| &*product.name == name)
+    }
+}
+
+/// A station as it stands at an instant, with all that waits to be settled.
+#[derive(Debug)]
+pub struct Look<'a> {
+    station: &'a Station,
+    core: Core,
+    end: Timeline,
+    state: Option<(State, Time)>,
+    now: Time,
 }
 
 impl Station {
-    /// Applies one reading. Readings of one batch come in order of source time.
+    /// Applies one settled reading.
     pub fn apply(&mut self, setting: Setting<'_>, role: Role, reading: &Reading, out: &mut Derived) {
-        let first = self.observe(reading, setting);
+        if self.core.first.is_none() {
+            let first = first(reading);
+            self.closed_to = first;
+            self.next_kpi = boundary_from(Time(first.0 + 1));
+        }
+        self.core.apply(&mut self.facts, setting, role, reading, out);
+    }
+
+    /// Everything up to `to` is settled: figures that are due are told, periods that ended are closed.
+    pub fn settle(&mut self, setting: Setting<'_>, to: Time, out: &mut Derived) {
+        if self.core.first.is_none() {
+            return;
+        }
+        self.tell_due(setting, to, out);
+        // Nobody knows yet how a shift ended whose history is coming in.
+        if Catching::edge(self.core.catching, to + LATENESS).is_none_or(|edge| edge >= to) {
+            self.close(setting, to, out);
+        }
+    }
+
+    /// What came together is applied: closed periods that it changed are told again.
+    pub fn revise(&mut self, setting: Setting<'_>, out: &mut Derived) {
+        let Some(edited) = self.core.edited.take() else { return };
+        for period in self.closed.iter_mut().filter(|period| period.to > edited) {
+            let tally = Tally::of(self.facts.facts(), setting, period.from, period.to);
+            if tally != period.tally {
+                period.tally = tally;
+                period.revision += 1;
+                out.closed.push((setting.name.clone(), period.clone()));
+            }
+        }
+    }
+
+    /// Tells the figures at `now`, due or not: the agent stops, and nothing waits any more.
+    pub fn tell_last(&mut self, setting: Setting<'_>, now: Time, out: &mut Derived) {
+        if self.core.first.is_none() {
+            return;
+        }
+        let now = now.max(self.core.latest);
+        // What was due before goes first, and no instant is told twice: receivers refuse points out of order.
+        self.tell_due(setting, now, out);
+        self.tell(setting, now, out);
+        self.next_kpi = boundary_from(Time(now.0 + 1));
+    }
+
+    /// The station as it stands at `now` with all that is `waiting`, if nothing more is said.
+    pub fn look<'a>(
+        &self,
+        setting: Setting<'_>,
+        waiting: impl Iterator<Item = (Role, &'a Reading)> + Clone,
+        now: Time,
+    ) -> Look<'_> {
+        let mut core = self.core.clone();
+        // As far back as anything may look.
+        let times = waiting.clone().map(|(_, reading)| reading.source_time);
+        let counted = core.counters.iter().filter_map(Counter::last_at);
+        let since = times.chain(counted).chain(core.last_part).min().unwrap_or(now);
+        let mut end = self.facts.end(since);
+        let mut unsaid = Derived::default();
+        for (role, reading) in waiting {
+            core.apply(&mut end, setting, role, reading, &mut unsaid);
+        }
+        let state = end.state().map(|span| (span.state, span.from));
+        if let Some(edge) = Catching::edge(core.catching, now).filter(|&edge| edge < now) {
+            end.say(edge, State::Unknown);
+        }
+        Look { station: self, core, end, state, now }
+    }
+
+    /// Closes the periods that ended by `settled`, and tells their last figures.
+    fn close(&mut self, setting: Setting<'_>, settled: Time, out: &mut Derived) {
+        for (shift, from, to) in shifts(setting, self.closed_to, settled, self.core.latest) {
+            if to > settled {
+                break;
+            }
+            let tally = Tally::of(self.facts.facts(), setting, from, to);
+            let period = Period { shift, from, to, tally, closed: true, revision: 0 };
+            out.records.push(Record::Kpi(Box::new(KpiPoint {
+                station: setting.name.clone(),
+                shift: Some(period.shift.clone()),
+                time: to,
+                figures: Some(period.view(setting.spec).figures),
+                since: self.core.first.unwrap_or(to),
+                sums: Sums::default(),
+            })));
+            out.closed.push((setting.name.clone(), period.clone()));
+            self.closed.push_back(period);
+            self.closed_to = to;
+        }
+        self.forget(setting, settled);
+    }
+
+    /// Lets go of what is older than anything that may still change, or than there is room for.
+    fn forget(&mut self, setting: Setting<'_>, settled: Time) {
+        let gap = self.core.lost.into_iter().chain(self.core.counters.iter().filter_map(Counter::bad_since)).min();
+        let needed = gap.map_or(settled - KEEP, |gap| gap.min(settled - KEEP));
+        let old = |period: &Period| period.to <= needed;
+        let mut forgotten = None;
+        while self.closed.len() > MOST_CLOSED || self.closed.len() > 1 && self.closed.front().is_some_and(old) {
+            forgotten = self.closed.pop_front();
+        }
+        // Where no shift is planned, none closes.
+        let until = forgotten.map_or(settled - LONGEST, |period| period.to.max(settled - LONGEST));
+        if let Some(begin) = self.facts.facts().begin().filter(|&begin| begin < until) {
+            self.before.add(&Tally::of(self.facts.facts(), setting, begin, until));
+            self.facts.forget(until);
+        }
+    }
+
+    /// Tells the figures at the last due instant before `at`, with all that happened up to that instant and
+    /// before anything later changes them.
+    fn tell_due(&mut self, setting: Setting<'_>, at: Time, out: &mut Derived) {
+        if at <= self.next_kpi {
+            return;
+        }
+        self.next_kpi = boundary_from(at);
+        self.tell(setting, self.next_kpi - KPI_EVERY, out);
+    }
+
+    fn tell(&mut self, setting: Setting<'_>, at: Time, out: &mut Derived) {
+        let look = self.look(setting, std::iter::empty(), at);
+        let (shift, kpi) = look.shift(setting);
+        let sums = look.sums(setting);
+        self.told_sums.raise(sums);
+        out.records.push(Record::Kpi(Box::new(KpiPoint {
+            station: setting.name.clone(),
+            shift,
+            time: at,
+            figures: kpi.map(|kpi| kpi.figures),
+            since: self.core.first.unwrap_or(at),
+            sums: self.told_sums.clone(),
+        })));
+    }
+}
+
+impl Look<'_> {
+    /// What the machine says, and since when; nothing before the first observation.
+    #[must_use]
+    pub fn state(&self) -> Option<(State, Time)> {
+        self.state
+    }
+
+    /// The shift that runs, and its figures so far.
+    #[must_use]
+    pub fn shift(&self, setting: Setting<'_>) -> (Option<Arc<str>>, Option<KpiView>) {
+        let running = setting.plan.slot(self.now).shift;
+        let name = running.as_ref().map(|shift| shift.name.clone());
+        let from = running.map(|shift| shift.from.max(self.closed_to())).filter(|_| self.core.first.is_some());
+        let kpi = from.map(|from| Tally::so_far(self.facts(), setting, from, self.now).view(setting.spec, from));
+        (name, kpi)
+    }
+
+    /// Since when the sums count.
+    #[must_use]
+    pub fn since(&self) -> Option<Time> {
+        self.core.first
+    }
+
+    /// What the sums hold by now; upstream may have been told more of one ([`Sums::raise`]).
+    #[must_use]
+    pub fn sums(&self, setting: Setting<'_>) -> Sums {
+        let mut all = self.station.before.clone();
+        if let Some(begin) = self.facts().begin() {
+            all.add(&Tally::so_far(self.facts(), setting, begin, self.now));
+        }
+        Sums {
+            good: all.counts.good(setting.spec),
+            reject: all.counts.reject(setting.spec),
+            state_time: all.states().collect(),
+            downtime: all.reasons().to_vec(),
+            cycle: self.core.cycle.clone(),
+        }
+    }
+
+    /// The same, and never less than upstream was told.
+    #[must_use]
+    pub fn told_sums(&self, setting: Setting<'_>) -> Sums {
+        let mut sums = self.station.told_sums.clone();
+        sums.raise(self.sums(setting));
+        sums
+    }
+
+    /// Every period still held; closed ones first, the last may still run.
+    pub fn periods(&self, setting: Setting<'_>) -> impl Iterator<Item = Period> {
+        let open = self.core.first.into_iter().flat_map(move |_| {
+            shifts(setting, self.closed_to(), self.now, self.core.latest).map(move |(shift, from, to)| {
+                let tally = if to > self.now {
+                    Tally::so_far(self.facts(), setting, from, self.now)
+                } else {
+                    Tally::of(self.facts(), setting, from, to)
+                };
+                Period { shift, from, to, tally, closed: false, revision: 0 }
+            })
+        });
+        self.station.closed.iter().cloned().chain(open)
+    }
+
+    fn facts(&self) -> Facts<'_> {
+        self.station.facts.before(&self.end)
+    }
+
+    /// Where open periods begin.
+    fn closed_to(&self) -> Time {
+        if self.station.core.first.is_some() { self.station.closed_to } else { self.core.first.unwrap_or_default() }
+    }
+}
+
+impl Core {
+    fn apply(&mut self, facts: &mut Timeline, setting: Setting<'_>, role: Role, reading: &Reading, out: &mut Derived) {
+        // The first observation ever is made here; a device that held its value all along was not observed.
+        let first = *self.first.get_or_insert_with(|| {
+            let first = first(reading);
+            facts.begin(first);
+            first
+        });
         let source_time = self.known_till(reading);
         let value = (!reading.validity.is_bad()).then_some(&reading.value);
         // What held before the gap says nothing about the gap, unless history says that it did so till something changed.
@@ -129,14 +374,13 @@ impl Station {
                 let Some(value) = value else {
                     let at = source_time.max(first);
                     self.lost.get_or_insert(at);
-                    self.enter(setting, State::Unknown, at, out);
+                    self.enter(facts, setting, State::Unknown, at, out);
                     return;
                 };
+                let late = self.lost.is_none() && self.told.is_some_and(|told| source_time < told);
                 let at = match self.lost {
                     Some(lost) if source_time <= lost => held_from(lost),
-                    Some(_) => source_time,
-                    None if self.told.is_some_and(|told| source_time < told) => return,
-                    None => source_time,
+                    _ => source_time,
                 }
                 .max(first);
                 let spec = setting.spec.state.as_ref();
@@ -153,25 +397,40 @@ impl Station {
                         reason: format!("state value `{said}` is not in oee.state.map").into(),
                     });
                 }
+                let state = state.unwrap_or_default();
+                if late {
+                    self.enter_late(facts, setting, state, at, out);
+                    return;
+                }
                 self.strange = strange;
                 self.told = Some(source_time);
                 self.lost = None;
-                self.enter(setting, state.unwrap_or_default(), at, out);
+                self.enter(facts, setting, state, at, out);
+            }
+            Role::Work(about) => {
+                let Some(value) = value else { return };
+                let at = source_time.max(first);
+                let word = visit::word(value);
+                let news = facts.work(at, |work| match about {
+                    About::Serial => {}
+                    About::Product => work.product = word,
+                    About::Lot => work.lot = word,
+                    About::Order => work.order = word,
+                });
+                if news {
+                    self.touch(at);
+                }
             }
             Role::Counter(count) => match value.and_then(Value::as_f64) {
                 Some(value) => {
                     let lost = self.counter(count).bad_since().filter(|&bad| source_time <= bad);
                     let at = lost.map_or(source_time, held_from).max(first);
-                    self.count(setting, count, value, Told { source_time, at, backfilled: reading.backfilled }, out);
+                    let told = Told { source_time, at, backfilled: reading.backfilled };
+                    self.count(facts, setting, count, value, told, out);
                 }
                 None => self.counter(count).lose(source_time.max(first)),
             },
         }
-    }
-
-    /// The batch is applied: closed periods that it changed are told again.
-    pub fn settle(&mut self, setting: Setting<'_>, out: &mut Derived) {
-        self.periods.iter_mut().for_each(|period| period.revise(setting.name, out));
     }
 
     /// When a reading counts, at the latest when it came. A mark of gemba's own that falls into history (the link was lost
@@ -197,120 +456,83 @@ impl Station {
         at
     }
 
-    /// Time has come to `now`: periods that ended are closed, figures that are due are told.
-    pub fn advance(&mut self, setting: Setting<'_>, now: Time, out: &mut Derived) {
-        if self.first.is_none() {
-            return;
-        }
-        let settled = now - LATENESS;
-        self.tell_due(setting, settled, out);
-        // Nobody knows yet how a shift ended whose history is coming in.
-        if Catching::edge(self.catching, now).is_none_or(|edge| edge >= settled) {
-            self.close(setting, settled, out);
-        }
-    }
-
-    /// Tells the figures at `now`, due or not: the agent stops.
-    pub fn tell_last(&mut self, setting: Setting<'_>, now: Time, out: &mut Derived) {
-        if self.first.is_none() {
-            return;
-        }
-        let now = now.max(self.accounted);
-        // What was due before goes first, and no instant is told twice: receivers refuse points out of order.
-        self.tell_due(setting, now, out);
-        self.tell(setting, now, out);
-        self.next_kpi = boundary_from(Time(now.0 + 1));
-    }
-
-    /// What the machine says, and since when; nothing before the first observation.
-    #[must_use]
-    pub fn state(&self) -> Option<(State, Time)> {
-        self.first.map(|_| (self.state, self.since))
-    }
-
-    /// The shift that `now` lies in, and its figures so far.
-    #[must_use]
-    pub fn view(&self, setting: Setting<'_>, now: Time) -> (Option<Arc<str>>, Option<KpiView>) {
-        let running = setting.calendar.slot(now).shift;
-        let name = running.as_ref().map(|shift| shift.name.clone());
-        if self.first.is_none() {
-            return (name, None);
-        }
-        let then = self.projected(setting, now);
-        let period = running.and_then(|shift| then.periods.iter().find(|period| period.to == shift.to));
-        (name, period.map(|period| period.view(setting.spec)))
-    }
-
-    /// Since when the sums count, and what they hold at `now`.
-    #[must_use]
-    pub fn sums(&self, setting: Setting<'_>, now: Time) -> Option<(Time, Sums)> {
-        let first = self.first?;
-        let mut then = self.projected(setting, now);
-        then.raise_sums(setting.spec);
-        Some((first, then.told_sums))
-    }
-
-    /// Every period still held, as it stands at `now`; closed ones first.
-    pub fn periods(&self, setting: Setting<'_>, now: Time) -> VecDeque<Period> {
-        self.projected(setting, now).periods
-    }
-
     fn counter(&mut self, count: Count) -> &mut Counter {
         &mut self.counters[count as usize]
     }
 
-    /// The first observation ever is made here; a device that held its value all along was not observed.
-    fn observe(&mut self, reading: &Reading, setting: Setting<'_>) -> Time {
-        let source_time = reading.source_time.min(reading.received_time);
-        *self.first.get_or_insert_with(|| {
-            let held = reading.received_time.since(source_time) > HELD && !reading.validity.is_bad();
-            let first = if held { reading.received_time } else { source_time };
-            self.since = first;
-            self.accounted = first;
-            self.next_kpi = boundary_from(Time(first.0 + 1));
-            if let Some(shift) = setting.calendar.slot(first).shift {
-                self.periods.push_back(Period::new(shift.name, first, shift.to));
-            }
-            first
-        })
+    /// Something counts from `at` on.
+    fn touch(&mut self, at: Time) {
+        self.latest = self.latest.max(at);
+        self.edited = Some(self.edited.map_or(at, |edited| edited.min(at)));
     }
 
-    fn enter(&mut self, setting: Setting<'_>, state: State, at: Time, out: &mut Derived) {
+    fn enter(&mut self, facts: &mut Timeline, setting: Setting<'_>, state: State, at: Time, out: &mut Derived) {
         // What the source has told of till then stands: the state, and that it still was so.
-        let at = at.max(self.since).max(self.told.unwrap_or_default());
-        self.tell_due(setting, at, out);
-        self.account(setting, at);
-        self.period_at(setting, at);
-        if state == self.state {
+        let since = facts.state().map(|span| span.from).unwrap_or_default();
+        self.say(facts, setting, state, at.max(since).max(self.told.unwrap_or_default()), out);
+    }
+
+    /// What comes late changes the time up to what is known of later; but not what the machine has confirmed since.
+    fn enter_late(&mut self, facts: &mut Timeline, setting: Setting<'_>, state: State, at: Time, out: &mut Derived) {
+        if facts.state_at(at).is_some_and(|held| held.state != state && at < held.confirmed) {
+            out.losses.push(Loss {
+                source: setting.name.clone(),
+                from: at,
+                to: at,
+                count: 1,
+                reason: "a state came too late: later readings had confirmed another one".into(),
+            });
             return;
         }
-        self.correct(setting, state, at);
-        if self.state == State::Unknown && self.since < at {
-            self.unknown = Some((self.since, at));
-        }
-        out.records.push(Record::StateChanged { station: setting.name.clone(), time: at, from: self.state, to: state });
-        self.state = state;
-        self.since = at;
+        self.say(facts, setting, state, at, out);
     }
 
-    fn count(&mut self, setting: Setting<'_>, count: Count, value: f64, told: Told, out: &mut Derived) {
+    fn say(&mut self, facts: &mut Timeline, setting: Setting<'_>, to: State, at: Time, out: &mut Derived) {
+        self.latest = self.latest.max(at);
+        // How long a stop lasts says what all of it is.
+        let stop = setting.spec.micro_stops.as_ref().and_then(|_| facts.stop_before(at));
+        if let Some(from) = facts.say(at, to) {
+            self.touch(stop.unwrap_or(at));
+            out.records.push(Record::StateChanged { station: setting.name.clone(), time: at, from, to });
+        }
+    }
+
+    fn count(
+        &mut self,
+        facts: &mut Timeline,
+        setting: Setting<'_>,
+        count: Count,
+        value: f64,
+        told: Told,
+        out: &mut Derived,
+    ) {
         let spec = match count {
             Count::Total => setting.spec.total.as_ref(),
             Count::Good => setting.spec.good.as_ref(),
             Count::Reject => setting.spec.reject.as_ref(),
+            Count::Rework => setting.spec.rework.as_ref(),
         };
         let Some(spec) = spec else { return };
-        let at = told.at;
         match self.counter(count).observe(spec, value, told) {
             Step::Late => {}
-            Step::Baseline => {
-                self.tell_due(setting, at, out);
-                self.period_at(setting, at);
-            }
+            Step::Baseline => self.latest = self.latest.max(told.at),
             Step::Counted { difference, since, at, known } => {
-                self.tell_due(setting, at, out);
-                let known = known && !self.unknown_between(since, at);
-                self.add(setting, count, difference, at, known);
+                self.latest = self.latest.max(at);
+                let per_cycle = if spec.cycles {
+                    let product = setting.product(facts.working_on().map(|run| &run.work));
+                    product.and_then(|product| product.parts_per_cycle)
+                } else {
+                    None
+                };
+                let parts = difference * spec.parts_per_count.unwrap_or(1.0) * per_cycle.unwrap_or(1.0);
+                if parts > 0.0 {
+                    facts.count(Made { since, at, count, parts, gap: !known });
+                    self.touch(at);
+                    if count.is_part(setting.spec) {
+                        let known = known && facts.facts().seen(since, at);
+                        self.cycle(facts, parts, at, known);
+                    }
+                }
             }
             Step::Quarantined { difference, since, at } => out.losses.push(Loss {
                 source: setting.name.clone(),
@@ -322,229 +544,59 @@ impl Station {
         }
     }
 
-    fn add(&mut self, setting: Setting<'_>, count: Count, difference: f64, at: Time, known: bool) {
-        // What a part is: the total where it is counted, else good and reject together.
-        let is_part = match count {
-            Count::Total => true,
-            Count::Good => setting.spec.total.is_none(),
-            Count::Reject => setting.spec.total.is_none() && setting.spec.good.is_some(),
-        };
-        self.counts.add(count, difference);
-        let ideal_ns = setting.spec.ideal_cycle_time.map_or(0.0, nanoseconds);
-        let planned = setting.calendar_slot(&mut self.slot, at).planned && !self.state.is_unplanned();
-        if let Some(period) = self.period_at(setting, at) {
-            period.counts.add(count, difference);
-            if is_part && !known {
-                period.unattributed += difference;
-            } else if is_part && planned {
-                period.perform(difference, ideal_ns);
+    /// The run time since the last part, shared by the parts that came with this count. What comes from before the last part
+    /// has no place on that clock any more.
+    fn cycle(&mut self, facts: &Timeline, parts: f64, at: Time, known: bool) {
+        let last = match self.last_part {
+            Some(last) if at < last => {
+                self.last_part = None;
+                return;
             }
-            period.change();
-        }
-        if is_part && difference > 0.0 {
-            self.cycle(difference, at, known);
-        }
-    }
-
-    /// The run time since the last part, shared by the parts that came with this count. What comes after its time was
-    /// accounted for has no place on that clock any more.
-    fn cycle(&mut self, parts: f64, at: Time, known: bool) {
-        if at < self.accounted {
-            self.last_part_ns = None;
-            return;
-        }
-        let tail = if self.state.is_run() { at.0.saturating_sub(self.accounted.0).max(0) } else { 0 };
-        let clock = self.run_ns + tail;
-        let last = self.last_part_ns.replace(clock).filter(|_| known);
+            last => last.filter(|_| known),
+        };
+        self.last_part = Some(at);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be a small count")]
         let cycles = if (1.0..1e9).contains(&parts) { parts as u64 } else { 0 };
         if let Some(last) = last {
             #[expect(clippy::cast_precision_loss, reason = "a cycle is short")]
-            let seconds = (clock - last).max(0) as f64 / 1e9 / parts;
-            self.told_sums.cycle.observe(seconds, cycles);
+            let seconds = facts.run_time(last, at) as f64 / 1e9 / parts;
+            self.cycle.observe(seconds, cycles);
         }
-    }
-
-    /// Whether the state was unknown for any time, longer than zero, between the two.
-    fn unknown_between(&self, since: Time, at: Time) -> bool {
-        let now = self.state == State::Unknown && at > since.max(self.since);
-        now || self.unknown.is_some_and(|(from, until)| from < at && since < until)
-    }
-
-    /// Spends the time up to `to` in the present state, slot by slot of the plan.
-    fn account(&mut self, setting: Setting<'_>, to: Time) {
-        while self.accounted < to {
-            let slot = setting.calendar_slot(&mut self.slot, self.accounted);
-            let end = slot.until.min(to);
-            let (planned, in_shift) = (slot.planned, slot.shift.is_some());
-            let spent = end.0 - self.accounted.0;
-            let state = match (in_shift, planned) {
-                (true, true) => self.state,
-                (true, false) => State::Break,
-                (false, _) => State::NoShift,
-            };
-            self.states[state as usize] += spent;
-            if self.state.is_run() {
-                self.run_ns += spent;
-            }
-            if let Some(period) = self.period_at(setting, self.accounted) {
-                period.spend(state, spent);
-            }
-            self.accounted = end;
-        }
-    }
-
-    /// Moves the time since `at` that is accounted for already from the present state to `state`: the news comes after the
-    /// shift that it speaks of has closed, and makes a revision of it. Shifts that are no longer held stay as they are.
-    fn correct(&mut self, setting: Setting<'_>, state: State, at: Time) {
-        let was = self.state;
-        let oldest = self.periods.front().map_or(self.accounted, |period| period.from);
-        let from = at.max(oldest);
-        let mut place = from;
-        let mut moved = false;
-        while place < self.accounted {
-            let slot = setting.calendar_slot(&mut self.slot, place);
-            let (planned, end) = (slot.planned, slot.until.min(self.accounted));
-            let spent = end.0 - place.0;
-            self.run_ns += spent * (i64::from(state.is_run()) - i64::from(was.is_run()));
-            if planned {
-                moved = true;
-                self.states[was as usize] -= spent;
-                self.states[state as usize] += spent;
-                if let Some(period) = self.period_at(setting, place) {
-                    period.spend(was, -spent);
-                    period.spend(state, spent);
-                }
-            }
-            place = end;
-        }
-        let touched = |period: &&mut Period| period.from < place && from < period.to;
-        self.periods.iter_mut().filter(touched).filter(|_| moved).for_each(Period::change);
-    }
-
-    /// The period that `at` lies in, opened if need be; none outside shifts. What is older than every period
-    /// still held belongs to the oldest of them.
-    fn period_at(&mut self, setting: Setting<'_>, at: Time) -> Option<&mut Period> {
-        let newest = self.periods.back();
-        if newest.is_none_or(|period| at >= period.to) {
-            let shift = setting.calendar_slot(&mut self.slot, at).shift.clone()?;
-            let from = shift.from.max(self.first.unwrap_or(shift.from));
-            if let Some(ended) = self.periods.back_mut()
-                && ended.to > shift.from
-            {
-                ended.to = shift.from; // the plan changed since
-            }
-            self.periods.push_back(Period::new(shift.name, from, shift.to));
-        }
-        let found = self.periods.iter().rposition(|period| period.from <= at && at < period.to);
-        match found {
-            Some(place) => self.periods.get_mut(place),
-            None if self.periods.front().is_some_and(|oldest| at < oldest.from) => self.periods.front_mut(),
-            None => None, // between two shifts
-        }
-    }
-
-    /// Closes the periods that ended by `settled`, and tells their last figures.
-    fn close(&mut self, setting: Setting<'_>, settled: Time, out: &mut Derived) {
-        while let Some(place) = self.periods.iter().position(|period| !period.closed && period.to <= settled) {
-            let end = self.periods[place].to;
-            self.account(setting, end);
-            let period = &mut self.periods[place];
-            period.closed = true;
-            let figures = period.view(setting.spec).figures;
-            out.closed.push((setting.name.clone(), period.clone()));
-            out.records.push(Record::Kpi(Box::new(KpiPoint {
-                station: setting.name.clone(),
-                shift: Some(period.shift.clone()),
-                time: end,
-                figures: Some(figures),
-                since: self.first.unwrap_or(end),
-                sums: Sums::default(),
-            })));
-            // A station that says nothing more still is in the shifts that follow, each in its turn.
-            let mut next = end;
-            while next <= settled && self.period_at(setting, next).is_none() {
-                next = setting.calendar_slot(&mut self.slot, next).until;
-            }
-            // One for late data, and those that history may yet tell of.
-            let gap = self.lost.into_iter().chain(self.counters.iter().filter_map(Counter::bad_since)).min();
-            let mut closed = self.periods.iter().filter(|period| period.closed).count();
-            while closed > 1
-                && (closed > MOST_CLOSED
-                    || self.periods.front().is_some_and(|oldest| gap.is_none_or(|gap| oldest.to <= gap)))
-            {
-                self.periods.pop_front();
-                closed -= 1;
-            }
-        }
-        if self.periods.is_empty() {
-            self.period_at(setting, settled);
-        }
-    }
-
-    /// Tells the figures at the last due instant before `at`, with all that happened up to that instant and
-    /// before anything later changes them.
-    fn tell_due(&mut self, setting: Setting<'_>, at: Time, out: &mut Derived) {
-        if at <= self.next_kpi {
-            return;
-        }
-        self.next_kpi = boundary_from(at);
-        self.tell(setting, Time(self.next_kpi.0 - nanos_i64(KPI_EVERY)), out);
-    }
-
-    fn tell(&mut self, setting: Setting<'_>, at: Time, out: &mut Derived) {
-        let (shift, kpi) = self.view(setting, at);
-        let mut then = self.projected(setting, at);
-        then.raise_sums(setting.spec);
-        self.told_sums = then.told_sums;
-        out.records.push(Record::Kpi(Box::new(KpiPoint {
-            station: setting.name.clone(),
-            shift,
-            time: at,
-            figures: kpi.map(|kpi| kpi.figures),
-            since: self.first.unwrap_or(at),
-            sums: self.told_sums.clone(),
-        })));
-    }
-
-    /// This station as it will stand at `now` if nothing more is said.
-    fn projected(&self, setting: Setting<'_>, now: Time) -> Self {
-        let mut then = self.clone();
-        if self.first.is_some() {
-            if let Some(edge) = Catching::edge(self.catching, now).filter(|&edge| edge < now) {
-                then.account(setting, edge);
-                then.state = State::Unknown;
-            }
-            then.account(setting, now);
-        }
-        then
-    }
-
-    /// What was ever told, and what is true by now: whichever is more.
-    fn raise_sums(&mut self, spec: &OeeSpec) {
-        let states = State::ALL.map(|state| (state, self.states[state as usize]));
-        let down = self.states[State::Down as usize];
-        let now = Sums {
-            good: self.counts.good(spec),
-            reject: self.counts.reject(spec),
-            state_time: states.into_iter().filter(|&(_, spent)| spent > 0).collect(),
-            downtime: (down > 0).then(|| (UNASSIGNED.into(), false, down)).into_iter().collect(),
-            cycle: std::mem::take(&mut self.told_sums.cycle),
-        };
-        self.told_sums.raise(now);
     }
 }
 
-/// The reason of downtime that nobody has given one.
-const UNASSIGNED: &str = "unassigned";
+/// When the first observation is made; a device that held its value all along was not observed.
+fn first(reading: &Reading) -> Time {
+    let source_time = reading.source_time.min(reading.received_time);
+    let held = reading.received_time.since(source_time) > HELD && !reading.validity.is_bad();
+    if held { reading.received_time } else { source_time }
+}
 
-impl Setting<'_> {
-    fn calendar_slot<'slot>(&self, held: &'slot mut Option<Slot>, at: Time) -> &'slot Slot {
-        if !held.as_ref().is_some_and(|slot| slot.covers(at)) {
-            *held = None;
+/// The shifts that were touched from `since` to `until`, in order: name, from when on they count, end. A shift is touched when
+/// some of its time has passed, or something counted in it.
+fn shifts(
+    setting: Setting<'_>,
+    since: Time,
+    until: Time,
+    latest: Time,
+) -> impl Iterator<Item = (Arc<str>, Time, Time)> + use<'_> {
+    let mut at = since;
+    std::iter::from_fn(move || {
+        loop {
+            let from = at;
+            if from > until || from == until && from > latest {
+                return None;
+            }
+            let slot = setting.plan.slot(at);
+            match slot.shift {
+                Some(shift) => {
+                    at = shift.to;
+                    return Some((shift.name, from, shift.to));
+                }
+                None => at = slot.until,
+            }
         }
-        held.get_or_insert_with(|| self.calendar.slot(at))
-    }
+    })
 }
 
 impl Sums {
@@ -571,7 +623,6 @@ impl Sums {
 
 /// The state that a value stands for; none if the map lacks it.
 fn mapped(spec: &StateSpec, value: &Value) -> Option<State> {
-    use gemba_drivers::Value;
     let found = |text: &str| spec.map.iter().find(|(from, _)| from == text).map(|&(_, state)| state);
     match value {
         Value::Text(text) => found(text),
@@ -585,6 +636,7 @@ fn word(count: Count) -> &'static str {
         Count::Total => "total",
         Count::Good => "good",
         Count::Reject => "reject",
+        Count::Rework => "rework",
     }
 }
 

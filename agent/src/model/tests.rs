@@ -427,7 +427,7 @@ fn what_comes_after_a_shift_has_closed_is_a_revision_of_it() {
     let b = bench.kpi(3630.0);
     assert_eq!((b.unknown_ns, b.run_ns, b.planned_ns), (0, 0, ns(30)), "down since before it began");
     let a = bench.line.periods(t(3630.0)).remove(0).period;
-    assert_eq!((a.counts.total(&oee(1.0)), a.unattributed), (Some(7.0), 7.0));
+    assert_eq!((a.tally.counts.total(&oee(1.0)), a.tally.unattributed), (Some(7.0), 7.0));
 }
 
 proptest::proptest! {
@@ -555,7 +555,7 @@ fn a_damaged_checkpoint_is_refused() {
     }
     let mut line = Line::new(&config(oee(1.0), vec![]));
     let error = line.restore(&[99]).expect_err("another layout");
-    assert_eq!(error.to_string(), "the checkpoint has layout 99; this gemba reads layout 4");
+    assert_eq!(error.to_string(), "the checkpoint has layout 99; this gemba reads layout 6");
 }
 
 #[test]

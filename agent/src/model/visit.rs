@@ -42,6 +42,8 @@ pub enum About {
     Product,
     /// [`ContextSpec::lot`]
     Lot,
+    /// [`ContextSpec::order`]
+    Order,
 }
 
 impl ContextSpec {
@@ -53,8 +55,10 @@ impl ContextSpec {
             Some(About::Serial)
         } else if tells(self.product) {
             Some(About::Product)
+        } else if tells(self.lot) {
+            Some(About::Lot)
         } else {
-            tells(self.lot).then_some(About::Lot)
+            tells(self.order).then_some(About::Order)
         }
     }
 }
@@ -92,7 +96,7 @@ impl Visits {
     ) {
         for (about, reading) in told.clone().filter(|(_, reading)| !reading.validity.is_bad()) {
             match about {
-                About::Serial => {}
+                About::Serial | About::Order => {}
                 About::Product => self.product = word(&reading.value),
                 About::Lot => self.lot = word(&reading.value),
             }
@@ -152,7 +156,7 @@ impl Visits {
 }
 
 /// A name, unless the value stands for nobody and nothing.
-fn word(value: &Value) -> Option<Arc<str>> {
+pub(super) fn word(value: &Value) -> Option<Arc<str>> {
     match value {
         Value::Null | Value::Int(0) => None,
         Value::Text(text) => Some(text.trim()).filter(|text| !text.is_empty()).map(Arc::from),
@@ -355,19 +359,6 @@ stations:
             all.extend(told(&mut after, &batches[cut..]));
             assert_eq!(all, whole, "cut at {cut}");
         }
-    }
-
-    #[test]
-    fn a_checkpoint_from_before_visits_is_taken_up() {
-        let mut before = line();
-        let mut bytes = before.checkpoint();
-        assert_eq!(bytes.split_off(bytes.len() - 3), [0; 3], "no visits, and nothing that came later");
-        bytes[0] = 2;
-        let mut after = line();
-        after.restore(&bytes).expect("the earlier layout");
-        assert_eq!(after.checkpoint(), line().checkpoint());
-        told(&mut before, &shift()[..1]);
-        assert!(before.checkpoint().len() > bytes.len() + 10);
     }
 
     #[test]

@@ -1,0 +1,99 @@
+//! Readings that wait for those that may still come before them.
+//!
+//! Sources and paths differ: what happened first need not be heard first. A reading waits until nothing that counts before it
+//! can come any more, [`LATENESS`] after its source's time; then it is settled, in that order. So neither the order of
+//! arrival nor the size of batches matters to any figure. What comes later than that is settled as it comes.
+
+use gemba_drivers::{Reading, Time};
+
+use crate::model::station::LATENESS;
+
+/// Readings in the order in which they will be settled.
+#[derive(Clone, Debug, Default)]
+pub struct Pending(Vec<Waiting>);
+
+#[derive(Clone, Debug)]
+struct Waiting {
+    /// When its turn is. With the time by which those of one turn are ordered.
+    turn: (Time, Time),
+    reading: Reading,
+}
+
+impl Pending {
+    /// Takes a reading.
+    pub fn take(&mut self, reading: Reading) {
+        let at = reading.source_time.min(reading.received_time);
+        let mut turn = (at.max(reading.received_time - LATENESS), at);
+        let mut place = self.0.partition_point(|held| held.turn <= turn);
+        // A mark of gemba's own says that the tag was lost; what is told after it is news, however old the device says it is.
+        let mark = |held: &Waiting| held.reading.tag == reading.tag && held.reading.validity.is_mark();
+        if let Some(mark) = self.0[place..].iter().rposition(mark) {
+            turn = self.0[place + mark].turn;
+            place = self.0.partition_point(|held| held.turn <= turn);
+        }
+        self.0.insert(place, Waiting { turn, reading });
+    }
+
+    /// The next turn, if it has come by `settled`.
+    pub fn turn(&self, settled: Time) -> Option<Time> {
+        self.0.first().map(|held| held.turn.0).filter(|&turn| turn <= settled)
+    }
+
+    /// The readings whose turn has come by `turn`, in order.
+    pub fn settle(&mut self, turn: Time) -> impl Iterator<Item = Reading> + use<'_> {
+        let due = self.0.partition_point(|held| held.turn.0 <= turn);
+        self.0.drain(..due).map(|held| held.reading)
+    }
+
+    /// All that wait, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Reading> + Clone {
+        self.0.iter().map(|held| &held.reading)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gemba_drivers::{OwnStatus, Status, TagId, Value};
+
+    use super::*;
+
+    fn said(tag: u32, source: i64, received: i64) -> Reading {
+        Reading::good(TagId(tag), Value::Int(source), Time::from_millis(source), Time::from_millis(received))
+    }
+
+    fn order(readings: &[Reading]) -> Vec<(u32, i64)> {
+        let mut pending = Pending::default();
+        readings.iter().cloned().for_each(|reading| pending.take(reading));
+        pending.iter().map(|reading| (reading.tag.0, reading.source_time.0 / 1_000_000)).collect()
+    }
+
+    #[test]
+    fn readings_take_turns_by_their_source_times_and_then_as_they_came() {
+        let readings = [said(0, 900, 1000), said(1, 800, 1000), said(2, 900, 1000), said(3, 700, 1001)];
+        assert_eq!(order(&readings), [(3, 700), (1, 800), (0, 900), (2, 900)]);
+    }
+
+    #[test]
+    fn what_is_told_after_a_mark_never_stands_before_it() {
+        let lost = |tag| {
+            let lost = Status::Own(OwnStatus::LinkLost);
+            Reading::bad(TagId(tag), lost, Time::from_millis(9_500), Time::from_millis(10_000))
+        };
+        let readings = [said(0, 9_400, 9_400), lost(0), said(0, 50, 10_100), said(1, 50, 10_100), said(0, 60, 10_200)];
+        assert_eq!(order(&readings), [(1, 50), (0, 9_400), (0, 9_500), (0, 50), (0, 60)]);
+    }
+
+    #[test]
+    fn what_comes_too_late_is_settled_as_it_comes() {
+        let mut pending = Pending::default();
+        let now = Time::from_millis(10_000);
+        pending.take(said(0, 8_500, 10_000));
+        pending.take(said(0, 10, 10_000));
+        assert_eq!(pending.turn(now - LATENESS), Some(now - LATENESS));
+        assert_eq!(
+            pending.settle(now - LATENESS).map(|reading| reading.source_time.0).collect::<Vec<_>>(),
+            [10_000_000]
+        );
+        assert_eq!(pending.turn(now - LATENESS), None);
+    }
+}

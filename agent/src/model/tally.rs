@@ -1,0 +1,248 @@
+//! What a window of a station's facts adds up to.
+//!
+//! A pure function of facts, plan and window. Tallies of windows that touch add up to that of the whole.
+
+use std::sync::Arc;
+
+use gemba_drivers::Time;
+use serde::{Deserialize, Serialize};
+
+use crate::model::losses::{Bucket, Stops};
+use crate::model::period::{Count, Counts};
+use crate::model::station::{Setting, nanoseconds};
+use crate::model::timeline::{Facts, Made, Work};
+use crate::model::{OeeSpec, State};
+
+/// Sums over a window.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Nanoseconds in each state. Breaks of the plan are `break`, whatever the machine did.
+    states: [i64; State::ALL.len()],
+    /// Nanoseconds of known time in each bucket.
+    buckets: [i64; Bucket::ALL.len()],
+    /// What was counted.
+    pub counts: Counts,
+    /// The same, each part by its ideal time, in nanoseconds; where products mix quality is weighted by it.
+    weighted: Counts,
+    /// The ideal cycle times of what was made.
+    ideal: Ideal,
+    /// Ideal time of the parts that performance speaks of, in nanoseconds.
+    ideal_ns: f64,
+    /// Parts counted across unknown time: in totals and quality, not in performance.
+    pub unattributed: f64,
+    /// Planned time that is known, by the time that a part was to take.
+    paced: Vec<(f64, i64)>,
+    /// Nanoseconds of downtime by reason, and whether it was planned.
+    reasons: Vec<(Arc<str>, bool, i64)>,
+}
+
+/// The ideal cycle times of the parts of a window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+enum Ideal {
+    /// There were no parts.
+    #[default]
+    NoParts,
+    /// All had this one, in nanoseconds.
+    One(f64),
+    /// They had several.
+    Mixed,
+    /// Of some it is not known.
+    Unknown,
+}
+
+impl Ideal {
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Unknown, _) | (_, Self::Unknown) => Self::Unknown,
+            (Self::NoParts, only) | (only, Self::NoParts) => only,
+            (Self::One(one), Self::One(other)) if one.total_cmp(&other).is_eq() => self,
+            _ => Self::Mixed,
+        }
+    }
+}
+
+impl Tally {
+    /// What `facts` say of the time from `from` to before `to`. What holds at their end goes on to hold.
+    pub fn of(facts: Facts<'_>, setting: Setting<'_>, from: Time, to: Time) -> Self {
+        let mut tally = Self::default();
+        tally.time(facts, setting, from, to);
+        tally.parts(facts, setting, from, to);
+        tally
+    }
+
+    /// The same of a window that goes on: what was counted at `now` itself has happened.
+    pub fn so_far(facts: Facts<'_>, setting: Setting<'_>, from: Time, now: Time) -> Self {
+        let mut tally = Self::default();
+        tally.time(facts, setting, from, now);
+        tally.parts(facts, setting, from, Time(now.0 + 1));
+        tally
+    }
+
+    /// Adds what another window adds up to.
+    pub fn add(&mut self, other: &Self) {
+        self.states.iter_mut().zip(other.states).for_each(|(sum, more)| *sum += more);
+        self.buckets.iter_mut().zip(other.buckets).for_each(|(sum, more)| *sum += more);
+        self.counts.join(&other.counts);
+        self.weighted.join(&other.weighted);
+        self.ideal = self.ideal.and(other.ideal);
+        self.ideal_ns += other.ideal_ns;
+        self.unattributed += other.unattributed;
+        other.paced.iter().for_each(|&(pace, spent)| self.pace(pace, spent));
+        other.reasons.iter().for_each(|(reason, planned, spent)| self.blame(reason, *planned, *spent));
+    }
+
+    fn time(&mut self, facts: Facts<'_>, setting: Setting<'_>, from: Time, to: Time) {
+        let Some(begin) = facts.begin() else { return };
+        let first = from.max(begin);
+        let (mut at, mut place) = (first, facts.place(first));
+        let mut stops = Stops::new(facts, setting.spec, to);
+        let mut runs = facts.runs().map(|run| run.from).filter(|&run| run > first).peekable();
+        while at < to {
+            let Some(span) = facts.span(place) else { return };
+            let slot = setting.plan.slot(at);
+            let end = facts.end(place, to).min(to);
+            let until = runs.peek().map_or(end, |&run| run.min(end)).min(slot.until);
+            let spent = until.0 - at.0;
+            let state = match (&slot.shift, slot.planned) {
+                (Some(_), true) => span.state,
+                (Some(_), false) => State::Break,
+                (None, _) => State::NoShift,
+            };
+            self.states[state as usize] += spent;
+            if state != State::Unknown {
+                let (bucket, blame) = stops.bucket(place, state);
+                self.buckets[bucket as usize] += spent;
+                if let Some((reason, planned)) = blame {
+                    self.blame(&reason, planned, spent);
+                }
+                if bucket != Bucket::NotPlanned
+                    && let Some(pace) = pace(setting, facts.work(at), at)
+                {
+                    self.pace(pace, spent);
+                }
+            }
+            at = until;
+            if runs.peek() == Some(&at) {
+                runs.next();
+            }
+            if at >= facts.end(place, to) {
+                place += 1;
+            }
+        }
+    }
+
+    fn parts(&mut self, facts: Facts<'_>, setting: Setting<'_>, from: Time, to: Time) {
+        for made in facts.made(from, to) {
+            let &Made { since, at, count, parts, gap } = made;
+            let ideal = ideal(setting, facts.work(at), at);
+            self.counts.add(count, parts);
+            self.weighted.add(count, parts * ideal.unwrap_or(0.0));
+            if !count.is_part(setting.spec) {
+                continue;
+            }
+            self.ideal = self.ideal.and(ideal.map_or(Ideal::Unknown, Ideal::One));
+            let seen = facts.seen(since, at);
+            if gap || !seen {
+                self.unattributed += parts;
+            } else if setting.plan.slot(at).planned
+                && !facts.span(facts.place(at)).is_some_and(|of| of.state.is_unplanned())
+            {
+                self.ideal_ns += parts * ideal.unwrap_or(0.0);
+            }
+        }
+    }
+
+    fn pace(&mut self, pace: f64, spent: i64) {
+        match self.paced.iter_mut().find(|(held, _)| held.total_cmp(&pace).is_eq()) {
+            Some((_, held)) => *held += spent,
+            None => self.paced.push((pace, spent)),
+        }
+    }
+
+    fn blame(&mut self, reason: &Arc<str>, planned: bool, spent: i64) {
+        match self.reasons.iter_mut().find(|held| (&held.0, held.1) == (reason, planned)) {
+            Some((_, _, held)) => *held += spent,
+            None => self.reasons.push((reason.clone(), planned, spent)),
+        }
+    }
+
+    /// Nanoseconds in a state.
+    #[must_use]
+    pub fn state(&self, state: State) -> i64 {
+        self.states[state as usize]
+    }
+
+    /// Time in each state that was seen, in the order of [`State::ALL`].
+    pub fn states(&self) -> impl Iterator<Item = (State, i64)> {
+        State::ALL.into_iter().map(|state| (state, self.state(state))).filter(|&(_, spent)| spent > 0)
+    }
+
+    /// Nanoseconds of known time in a bucket.
+    #[must_use]
+    pub fn bucket(&self, bucket: Bucket) -> i64 {
+        self.buckets[bucket as usize]
+    }
+
+    /// Nanoseconds of downtime by reason, and whether it was planned.
+    #[must_use]
+    pub fn reasons(&self) -> &[(Arc<str>, bool, i64)] {
+        &self.reasons
+    }
+
+    /// Ideal time of the parts that performance speaks of, in nanoseconds; `None` if of some part it is not known.
+    #[must_use]
+    pub fn ideal_ns(&self, spec: &OeeSpec) -> Option<f64> {
+        let known = match self.ideal {
+            Ideal::Unknown => false,
+            Ideal::NoParts => spec.ideal_cycle_time.is_some() || !self.paced.is_empty(),
+            Ideal::One(_) | Ideal::Mixed => true,
+        };
+        known.then_some(self.ideal_ns)
+    }
+
+    /// Good parts over all parts, weighted by their ideal time where products mix (the sum of the ideal times of good parts
+    /// over that of all parts), so that the product of the three is good ideal time over planned time.
+    #[must_use]
+    pub fn quality(&self, spec: &OeeSpec) -> Option<f64> {
+        let counts = if self.ideal == Ideal::Mixed { &self.weighted } else { &self.counts };
+        Some(counts.good(spec)? / counts.total(spec).filter(|&total| total > 0.0)?)
+    }
+
+    /// How many parts the known planned time was to give.
+    #[must_use]
+    pub fn target(&self) -> Option<f64> {
+        let due = self.paced.iter().filter(|&&(pace, spent)| pace > 0.0 && spent > 0);
+        due.map(|&(pace, spent)| real(spent) / pace).reduce(|sum, more| sum + more)
+    }
+}
+
+/// The time that a part takes at best at `at`, in nanoseconds: of the product that is made then, else of the station.
+pub fn ideal(setting: Setting<'_>, work: Option<&Work>, at: Time) -> Option<f64> {
+    let of_product = setting.product(work).and_then(|product| {
+        let valid = product.ideal_cycle_time.iter().rev().find(|(from, _)| *from <= at);
+        valid.map(|&(_, ideal)| ideal)
+    });
+    of_product.or(setting.spec.ideal_cycle_time).map(nanoseconds)
+}
+
+/// The time that a part is to take at `at`, in nanoseconds: the product's takt, else its ideal cycle time.
+fn pace(setting: Setting<'_>, work: Option<&Work>, at: Time) -> Option<f64> {
+    let takt = setting.product(work).and_then(|product| product.takt);
+    takt.map(nanoseconds).or_else(|| ideal(setting, work, at))
+}
+
+impl Count {
+    /// Whether what it counts is parts of their own: the total where it is counted, else what gives it.
+    pub fn is_part(self, spec: &OeeSpec) -> bool {
+        match self {
+            Self::Total => true,
+            Self::Good => spec.total.is_none(),
+            Self::Reject | Self::Rework => spec.total.is_none() && spec.good.is_some(),
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "nanoseconds of a shift stay far below 2^53")]
+pub(super) fn real(nanoseconds: i64) -> f64 {
+    nanoseconds as f64
+}

@@ -1,0 +1,440 @@
+//! What is known of a station: facts, each with its time. Every figure is a function of them and of a window
+//! ([`crate::model::tally`]), so that what comes late changes all that it touches, and nothing else.
+
+use std::sync::Arc;
+
+use gemba_drivers::Time;
+use serde::{Deserialize, Serialize};
+
+use crate::model::State;
+use crate::model::losses::is_stop;
+use crate::model::period::Count;
+
+/// What was counted is kept to the minute: a lot that somebody moves by hand afterwards takes whole minutes with it.
+const GRAIN: i64 = 60_000_000_000;
+
+/// The facts of one station, from where they are kept on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Timeline {
+    spans: Vec<Span>,
+    made: Vec<Made>,
+    runs: Vec<Run>,
+}
+
+/// From when on a state held: until the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Span {
+    /// Its beginning.
+    pub from: Time,
+    /// What the machine did.
+    pub state: State,
+    /// The last time that the machine said so.
+    pub confirmed: Time,
+}
+
+/// What a counter added: of one minute, of one state.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Made {
+    /// The counter's reading before the first of these parts.
+    pub since: Time,
+    /// The reading that showed the first of them.
+    pub at: Time,
+    /// Which counter.
+    pub count: Count,
+    /// How many.
+    pub parts: f64,
+    /// The counter itself was bad between the two.
+    pub gap: bool,
+}
+
+/// From when on the station worked on something: until the next one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// Its beginning.
+    pub from: Time,
+    /// On what.
+    pub work: Work,
+}
+
+/// What a station works on; `None` is nothing, or nobody knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// The product.
+    pub product: Option<Arc<str>>,
+    /// The lot.
+    pub lot: Option<Arc<str>>,
+    /// The order.
+    pub order: Option<Arc<str>>,
+}
+
+impl Timeline {
+    /// Begins at `first`, with nothing known.
+    pub fn begin(&mut self, first: Time) {
+        debug_assert!(self.spans.is_empty(), "a station begins once");
+        self.spans.push(Span { from: first, state: State::Unknown, confirmed: first });
+    }
+
+    /// The state that holds at the end, and since when. Nothing before the beginning.
+    pub fn state(&self) -> Option<Span> {
+        self.spans.last().copied()
+    }
+
+    /// The state that held at `at`, and since when.
+    pub fn state_at(&self, at: Time) -> Option<Span> {
+        self.spans.get(self.span_at(at)).copied()
+    }
+
+    /// The machine was `state` from `at` on, until what is known of later. Returns what it was before, if that is news.
+    pub fn say(&mut self, at: Time, state: State) -> Option<State> {
+        let place = self.span_at(at);
+        let held = self.spans.get_mut(place)?;
+        let at = at.max(held.from);
+        if held.state == state {
+            held.confirmed = held.confirmed.max(at);
+            return None;
+        }
+        let before = held.state;
+        let next = self.spans.get(place + 1).filter(|next| next.state == state).copied();
+        let span = Span { from: at, state, confirmed: next.map_or(at, |next| next.confirmed) };
+        if self.spans[place].from == at {
+            self.spans[place] = span;
+            let merges = place.checked_sub(1).is_some_and(|left| self.spans[left].state == state);
+            if merges {
+                self.spans[place - 1].confirmed = span.confirmed;
+                self.spans.remove(place);
+            }
+            if next.is_some() {
+                self.spans.remove(place + usize::from(!merges));
+            }
+        } else if next.is_some() {
+            self.spans[place + 1] = span;
+        } else {
+            self.spans.insert(place + 1, span);
+        }
+        Some(before)
+    }
+
+    /// Parts were counted.
+    pub fn count(&mut self, new: Made) {
+        let place = self.made.partition_point(|made| made.at <= new.at);
+        // The counters of a station take turns: the one of before stands near.
+        let near = self.made[place.saturating_sub(8)..place].iter_mut().rev();
+        let minute = new.at.0.div_euclid(GRAIN);
+        let mut near = near.take_while(|made| made.at.0.div_euclid(GRAIN) == minute);
+        let held = near.find(|made| made.count == new.count && !made.gap);
+        if let Some(held) = held.filter(|_| !new.gap) {
+            let since = held.at;
+            let turned = |from: Option<Time>| from.is_some_and(|from| from > since);
+            let span = self.spans.partition_point(|span| span.from <= new.at).checked_sub(1);
+            let run = self.runs.partition_point(|run| run.from <= new.at).checked_sub(1);
+            if !turned(span.map(|span| self.spans[span].from)) && !turned(run.map(|run| self.runs[run].from)) {
+                held.parts += new.parts;
+                return;
+            }
+        }
+        self.made.insert(place, new);
+    }
+
+    /// The station works on something else from `at` on. Returns whether that is news.
+    pub fn work(&mut self, at: Time, change: impl FnOnce(&mut Work)) -> bool {
+        let place = self.runs.partition_point(|run| run.from <= at);
+        let mut work = place.checked_sub(1).map_or_else(Work::default, |before| self.runs[before].work.clone());
+        let before = work.clone();
+        change(&mut work);
+        if work == before {
+            return false;
+        }
+        // What is known of later goes on to hold, but for what it only had from before.
+        let mut later = self.runs[place..].iter_mut().map(|run| &mut run.work);
+        let (mut product, mut lot, mut order) = (true, true, true);
+        while let Some(later) = later.next().filter(|_| product || lot || order) {
+            product = product && pass_on(&mut later.product, &before.product, &work.product);
+            lot = lot && pass_on(&mut later.lot, &before.lot, &work.lot);
+            order = order && pass_on(&mut later.order, &before.order, &work.order);
+        }
+        match place.checked_sub(1).map(|before| &mut self.runs[before]).filter(|run| run.from == at) {
+            Some(run) => run.work = work,
+            None => self.runs.insert(place, Run { from: at, work }),
+        }
+        true
+    }
+
+    /// What it works on at the end.
+    pub fn working_on(&self) -> Option<&Run> {
+        self.runs.last()
+    }
+
+    /// When the stop began that lasts just before `at`.
+    pub fn stop_before(&self, at: Time) -> Option<Time> {
+        let before = self.spans[..self.spans.partition_point(|span| span.from < at)].iter().rev();
+        before.take_while(|span| is_stop(span.state)).last().map(|span| span.from)
+    }
+
+    /// Nanoseconds of run time after `since` and up to `until`.
+    pub fn run_time(&self, since: Time, until: Time) -> i64 {
+        let (mut spent, mut end) = (0, until);
+        for span in self.spans.iter().rev() {
+            if end <= since {
+                break;
+            }
+            if span.from < end {
+                spent += if span.state.is_run() { end.0 - span.from.max(since).0 } else { 0 };
+                end = span.from;
+            }
+        }
+        spent
+    }
+
+    /// Forgets what lies before `begin`. What held then goes on to hold.
+    pub fn forget(&mut self, begin: Time) {
+        let spans = self.span_at(begin);
+        self.spans.drain(..spans);
+        if let Some(first) = self.spans.first_mut() {
+            first.from = first.from.max(begin);
+        }
+        self.made.drain(..self.made.partition_point(|made| made.at < begin));
+        self.runs.drain(..self.runs.partition_point(|run| run.from <= begin).saturating_sub(1));
+    }
+
+    /// All of it.
+    pub fn facts(&self) -> Facts<'_> {
+        Facts { spans: (&self.spans, &[]), made: (&self.made, &[]), runs: (&self.runs, &[]) }
+    }
+
+    /// A copy of its end, for what is not settled yet: from the state that held at `at` on. [`Timeline::before`] is the rest.
+    pub fn end(&self, at: Time) -> Self {
+        let spans = self.span_at(at);
+        let from = self.spans.get(spans).map_or(at, |span| span.from);
+        let made = self.made.partition_point(|made| made.at < from);
+        let runs = self.runs.partition_point(|run| run.from < from).saturating_sub(1);
+        Self { spans: self.spans[spans..].into(), made: self.made[made..].into(), runs: self.runs[runs..].into() }
+    }
+
+    /// What stands in this one before `end` begins, and then `end`.
+    pub fn before<'a>(&'a self, end: &'a Self) -> Facts<'a> {
+        let Some(cut) = end.spans.first().map(|span| span.from) else { return self.facts() };
+        let spans = &self.spans[..self.spans.partition_point(|span| span.from < cut)];
+        let made = &self.made[..self.made.partition_point(|made| made.at < cut)];
+        let first = end.runs.first().map_or(cut, |run| run.from);
+        let runs = &self.runs[..self.runs.partition_point(|run| run.from < first)];
+        Facts { spans: (spans, &end.spans), made: (made, &end.made), runs: (runs, &end.runs) }
+    }
+
+    /// Where the span stands that covers `at`; the first, if it is older than all of them.
+    fn span_at(&self, at: Time) -> usize {
+        match self.spans.last() {
+            Some(last) if last.from <= at => self.spans.len() - 1,
+            _ => self.spans.partition_point(|span| span.from <= at).saturating_sub(1),
+        }
+    }
+}
+
+/// What only went on to hold is now something else. Returns whether it did.
+fn pass_on(later: &mut Option<Arc<str>>, before: &Option<Arc<str>>, now: &Option<Arc<str>>) -> bool {
+    let went_on = later == before;
+    if went_on {
+        later.clone_from(now);
+    }
+    went_on
+}
+
+/// Facts to be looked at: what is settled, and what may still change.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    spans: (&'a [Span], &'a [Span]),
+    made: (&'a [Made], &'a [Made]),
+    runs: (&'a [Run], &'a [Run]),
+}
+
+impl<'a> Facts<'a> {
+    /// Where they begin.
+    pub fn begin(self) -> Option<Time> {
+        self.span(0).map(|span| span.from)
+    }
+
+    /// How many states.
+    pub fn spans(self) -> usize {
+        self.spans.0.len() + self.spans.1.len()
+    }
+
+    /// The state at a place, in order of time.
+    pub fn span(self, place: usize) -> Option<Span> {
+        at(self.spans, place).copied()
+    }
+
+    /// Where the state ends that stands at a place; `now` if it goes on.
+    pub fn end(self, place: usize, now: Time) -> Time {
+        self.span(place + 1).map_or(now, |next| next.from)
+    }
+
+    /// The place of the state that covers `at`; the first, if it is older than all of them.
+    pub fn place(self, at: Time) -> usize {
+        partition_point(self.spans, |span| span.from <= at).saturating_sub(1)
+    }
+
+    /// Whether somebody knew the state all the time between the two.
+    pub fn seen(self, since: Time, until: Time) -> bool {
+        let mut place = self.place(until);
+        let mut end = until;
+        while let Some(span) = self.span(place) {
+            if span.state == State::Unknown && span.from.max(since) < end {
+                return false;
+            }
+            end = end.min(span.from);
+            if end <= since || place == 0 {
+                break;
+            }
+            place -= 1;
+        }
+        true
+    }
+
+    /// What was counted from `from` to before `to`, in order of time.
+    pub fn made(self, from: Time, to: Time) -> impl Iterator<Item = &'a Made> {
+        let first = partition_point(self.made, |made| made.at < from);
+        (first..).map_while(move |place| at(self.made, place)).take_while(move |made| made.at < to)
+    }
+
+    /// What it worked on at `at`.
+    pub fn work(self, when: Time) -> Option<&'a Work> {
+        let place = partition_point(self.runs, |run| run.from <= when).checked_sub(1)?;
+        at(self.runs, place).map(|run| &run.work)
+    }
+
+    /// What it worked on, in order of time.
+    pub fn runs(self) -> impl Iterator<Item = &'a Run> {
+        self.runs.0.iter().chain(self.runs.1)
+    }
+}
+
+fn at<'a, T>(parts: (&'a [T], &'a [T]), place: usize) -> Option<&'a T> {
+    parts.0.get(place).or_else(|| parts.1.get(place.checked_sub(parts.0.len())?))
+}
+
+fn partition_point<T>(parts: (&[T], &[T]), before: impl Fn(&T) -> bool) -> usize {
+    match parts.1.first() {
+        Some(first) if before(first) => parts.0.len() + parts.1.partition_point(before),
+        _ => parts.0.partition_point(before),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(said: &[(i64, State)]) -> Timeline {
+        let mut timeline = Timeline::default();
+        timeline.begin(Time(0));
+        for &(at, state) in said {
+            timeline.say(Time(at), state);
+        }
+        timeline
+    }
+
+    fn states(timeline: &Timeline) -> Vec<(i64, State)> {
+        timeline.spans.iter().map(|span| (span.from.0, span.state)).collect()
+    }
+
+    proptest::proptest! {
+        /// Whatever is said in whatever order: states follow each other, none twice in a row; what is said changes nothing
+        /// before its time, and nothing from the next change on.
+        #[test]
+        fn each_instant_has_one_state(said in proptest::collection::vec((0..40_i64, 0..4_usize), 0..30)) {
+            let mut timeline = told(&[]);
+            for (at, state) in said {
+                let (at, state) = (Time(at), State::ALL[state]);
+                let before = timeline.clone();
+                let until = before.spans.iter().map(|span| span.from).find(|&from| from > at).unwrap_or(Time(50));
+                let held = before.state_at(at).map(|span| span.state);
+                proptest::prop_assert_eq!(timeline.say(at, state), held.filter(|&held| held != state));
+                proptest::prop_assert!(timeline.spans.is_sorted_by(|one, next| one.from < next.from && one.state != next.state));
+                for instant in (0..50).map(Time) {
+                    let at_instant = |timeline: &Timeline| timeline.state_at(instant).map(|span| span.state);
+                    let expected = if at <= instant && instant < until { Some(state) } else { at_instant(&before) };
+                    proptest::prop_assert_eq!(at_instant(&timeline), expected, "{:?}", instant);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn late_news_holds_until_what_is_known_of_later() {
+        let timeline = told(&[(10, State::Producing), (30, State::Down), (20, State::Starved)]);
+        let expected = [(0, State::Unknown), (10, State::Producing), (20, State::Starved), (30, State::Down)];
+        assert_eq!(states(&timeline), expected);
+        let merged = told(&[(10, State::Producing), (30, State::Down), (20, State::Down)]);
+        assert_eq!(states(&merged), [(0, State::Unknown), (10, State::Producing), (20, State::Down)]);
+    }
+
+    #[test]
+    fn what_is_told_late_of_the_work_holds_until_it_is_told_again() {
+        let mut timeline = told(&[]);
+        let mut at = |at, change: fn(&mut Work)| timeline.work(Time(at), change);
+        at(0, |work| work.product = Some("A".into()));
+        at(20, |work| work.lot = Some("1".into()));
+        at(30, |work| work.product = Some("C".into()));
+        assert!(at(10, |work| work.product = Some("B".into())));
+        assert!(!at(15, |work| work.product = Some("B".into())), "no news");
+        let runs: Vec<_> = timeline.runs.iter().map(|run| (run.from.0, run.work.product.as_deref())).collect();
+        assert_eq!(runs, [(0, Some("A")), (10, Some("B")), (20, Some("B")), (30, Some("C"))]);
+    }
+
+    #[test]
+    fn a_copy_of_the_end_and_what_is_before_it_are_the_whole() {
+        let mut whole = told(&[(10, State::Producing), (30, State::Down), (50, State::Producing)]);
+        for at in [5, 15, 31, 32, 55] {
+            whole.count(Made { since: Time(at - 1), at: Time(at), count: Count::Total, parts: 1.0, gap: false });
+        }
+        whole.work(Time(12), |work| work.lot = Some("A".into()));
+        whole.work(Time(40), |work| work.lot = Some("B".into()));
+        for at in [0, 9, 10, 29, 30, 45, 50, 99] {
+            let mut end = whole.end(Time(at));
+            let same = |facts: Facts<'_>| {
+                let spans: Vec<Span> = (0..facts.spans()).filter_map(|place| facts.span(place)).collect();
+                let made: Vec<Made> = facts.made(Time(0), Time(100)).copied().collect();
+                (spans, made, facts.runs().cloned().collect::<Vec<_>>())
+            };
+            assert_eq!(same(whole.before(&end)), same(whole.facts()), "at {at}");
+            end.say(Time(99), State::Idle);
+            let mut longer = whole.clone();
+            longer.say(Time(99), State::Idle);
+            assert_eq!(same(whole.before(&end)), same(longer.facts()), "at {at}");
+        }
+    }
+
+    #[test]
+    fn what_was_counted_is_kept_by_minute_and_state() {
+        let mut timeline = told(&[(0, State::Producing)]);
+        let second = 1_000_000_000;
+        let mut count = |at: i64, which| {
+            let parts = 2.0;
+            timeline.count(Made {
+                since: Time((at - 1) * second),
+                at: Time(at * second),
+                count: which,
+                parts,
+                gap: false,
+            });
+        };
+        for at in 1..100 {
+            count(at, Count::Total);
+            if at % 10 == 0 {
+                count(at, Count::Reject);
+            }
+        }
+        let made: Vec<_> = timeline.made.iter().map(|made| (made.at.0 / second, made.count, made.parts)).collect();
+        assert_eq!(
+            made,
+            [(1, Count::Total, 118.0), (10, Count::Reject, 10.0), (60, Count::Total, 80.0), (60, Count::Reject, 8.0)]
+        );
+        timeline.say(Time(99 * second), State::Down);
+        timeline.count(Made {
+            since: Time(99 * second),
+            at: Time(100 * second),
+            count: Count::Total,
+            parts: 1.0,
+            gap: false,
+        });
+        assert_eq!(timeline.made.len(), 5, "another state");
+    }
+}
