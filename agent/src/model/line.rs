@@ -115,7 +115,7 @@ impl Line {
             told: None,
         });
         Self {
-            calendar: Calendar::new(config.timezone.clone(), config.shifts.clone()),
+            calendar: Calendar::new(config.timezone.clone(), config.shifts.clone(), config.exceptions.clone()),
             stations: stations.collect(),
             tags: tags.collect(),
             ledger: Ledger::default(),

@@ -13,6 +13,7 @@ mod ledger;
 mod line;
 mod losses;
 mod period;
+mod plan;
 mod spec;
 mod state;
 mod station;
@@ -20,13 +21,15 @@ mod station;
 mod tests;
 mod visit;
 
-pub use calendar::WHOLE_DAY;
+pub use calendar::{Calendar, Shift, Slot, WHOLE_DAY};
 pub use checkpoint::CheckpointError;
 pub use line::{Derived, Line, PeriodOf};
 pub use losses::{Bucket, Preset};
 pub use period::Period;
+pub use plan::Plan;
 pub use spec::{
-    ByCount, CounterSpec, Knowledge, MicroStops, OeeSpec, Product, Reason, ReasonSpec, ShiftSpec, StateSpec,
+    ByCount, CounterSpec, ExceptionalDay, Knowledge, MicroStops, OeeSpec, Product, Reason, ReasonSpec, ShiftSpec,
+    StateSpec,
 };
 pub use state::State;
 pub use station::{KPI_EVERY, LATENESS};
