@@ -11,7 +11,7 @@ use gemba_drivers::{Loss, OwnStatus, Reading, Status, TagId, Time, Validity, Val
 use serde::Deserialize;
 
 use crate::config::Config;
-use crate::model::{Derived, Line, OeeSpec, Period, PeriodOf};
+use crate::model::{Derived, LATENESS, Line, OeeSpec, Period, PeriodOf};
 use crate::record::Record;
 
 /// What a replay found.
@@ -124,8 +124,9 @@ pub fn replay(config: &Config, input: impl BufRead, until: Option<Time>) -> Resu
     let Some(end) = until.or_else(|| readings.iter().map(|reading| reading.received_time).max()) else {
         return Ok(Report { periods: Vec::new(), losses, strangers });
     };
+    // Nothing more comes: what waits for it is settled.
     let mut derived = Derived::default();
-    line.advance(end, &mut derived);
+    line.advance(end + LATENESS, &mut derived);
     collect(derived);
     Ok(Report { periods: periods(config, &line, closed, end), losses, strangers })
 }

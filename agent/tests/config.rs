@@ -183,6 +183,10 @@ fn a_station_says_which_tags_tell_its_unit_and_how_many_spans_are_told() {
     let config = load(&format!("{}{context}", include_str!("../../config/line.yaml")));
     let expected = ContextSpec { serial: Some(TagId(8)), lot: Some(TagId(10)), ..ContextSpec::default() };
     assert_eq!((config.trace_sample, &config.stations[2].context), (0.125, &expected));
+    let no_serial = "    context: { product: { tag: state }, order: { tag: zone1 } }\n";
+    let config = load(&format!("{}{no_serial}", include_str!("../../config/line.yaml")));
+    let expected = ContextSpec { product: Some(TagId(8)), order: Some(TagId(10)), ..ContextSpec::default() };
+    assert_eq!(config.stations[2].context, expected);
     for wrong in ["101%", "-1%", "1 percent", "\"%\"", "nan%"] {
         let said = refused(&format!("{}traces: {{ sample: {wrong} }}\n", include_str!("../../config/line.yaml")));
         assert!(said.contains("traces.sample"), "{wrong}: {said}");

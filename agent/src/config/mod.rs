@@ -29,7 +29,7 @@ use gemba_drivers::{AnyDriver, TagId, gpio, modbus, mqtt, opcua, treat};
 use self::error::Report;
 pub use self::error::{ConfigError, Finding};
 use self::section::Shape;
-use crate::model::{ContextSpec, Knowledge, OeeSpec, ShiftSpec};
+use crate::model::{ContextSpec, ExceptionalDay, Knowledge, OeeSpec, ShiftSpec};
 use crate::spool::Signal;
 
 /// Everything gemba is told.
@@ -51,6 +51,8 @@ pub struct Config {
     pub trace_sample: f64,
     /// The shift plan; empty means each local day is one period named `day`.
     pub shifts: Vec<ShiftSpec>,
+    /// Holidays and days with shifts of their own, in order of date.
+    pub exceptions: Vec<ExceptionalDay>,
     /// Reasons and products.
     pub knowledge: Knowledge,
     /// In the order written.

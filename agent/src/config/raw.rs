@@ -317,10 +317,10 @@ impl Shape for StateTag {
 }
 
 section! {
-    /// Which tags tell what the station works on. The stay of each serial becomes a span.
+    /// Which tags tell what the station works on, at least one. The stay of each serial becomes a span.
     Context {
-        /// The unit; empty text and the number 0 stand for nobody.
-        serial: ContextTag => required;
+        /// The unit; empty text and the number 0 stand for nobody. Without it there are no visits.
+        serial: ContextTag => optional;
         /// What it is.
         product: ContextTag => optional;
         /// Which lot it belongs to.

@@ -5,16 +5,21 @@ use std::sync::Arc;
 use gemba_drivers::Time;
 use jiff::{ToSpan, civil, tz::TimeZone};
 
-use crate::model::ShiftSpec;
+use crate::model::{ExceptionalDay, ShiftSpec};
 
 /// The name of the one period a day has when no shifts are planned.
 pub const WHOLE_DAY: &str = "day";
+
+/// How many days a gap between shifts is followed; a longer one is cut, which changes no figure.
+const LONGEST_GAP: usize = 400;
 
 /// Tells what is planned at any instant.
 #[derive(Clone, Debug)]
 pub struct Calendar {
     zone: TimeZone,
     shifts: Vec<ShiftSpec>,
+    /// In order of date.
+    exceptions: Vec<ExceptionalDay>,
 }
 
 /// One occurrence of a shift.
@@ -49,74 +54,100 @@ impl Slot {
     }
 }
 
+/// The nearest places on both sides of an instant at which the plan changes.
+struct Edges {
+    at: Time,
+    before: Option<Time>,
+    after: Option<Time>,
+}
+
+impl Edges {
+    fn see(&mut self, edge: Time) {
+        if edge <= self.at {
+            self.before = Some(self.before.map_or(edge, |before| before.max(edge)));
+        } else {
+            self.after = Some(self.after.map_or(edge, |after| after.min(edge)));
+        }
+    }
+}
+
 impl Calendar {
-    /// The plan `shifts`, in the wall-clock time of `zone`.
+    /// The plan `shifts`, in the wall-clock time of `zone`; a day of `exceptions` has its own shifts instead. Without any
+    /// `shifts` each other day is one period.
     #[must_use]
-    pub fn new(zone: TimeZone, shifts: Vec<ShiftSpec>) -> Self {
-        Self { zone, shifts }
+    pub fn new(zone: TimeZone, shifts: Vec<ShiftSpec>, mut exceptions: Vec<ExceptionalDay>) -> Self {
+        exceptions.sort_by_key(|day| day.date);
+        Self { zone, shifts, exceptions }
     }
 
-    /// The slot that covers `at`.
+    /// The slot that covers `at`. Slots of one calendar leave no holes and never overlap.
     ///
     /// Wall-clock times that a change of clock skips or repeats are taken as RFC 5545 does: the
     /// Berlin night shift from 22:00 to 06:00 lasts 7 h and 9 h on the two days.
     #[must_use]
     pub fn slot(&self, at: Time) -> Slot {
         let day = at.timestamp().to_zoned(self.zone.clone()).date();
-        let mut from = self.instant(day.yesterday().unwrap_or(day), civil::Time::midnight());
-        let mut until = self.instant(day.checked_add(2.days()).unwrap_or(day), civil::Time::midnight());
-        // What bounds the slot: the nearest edges on both sides, of shifts and of the breaks inside them.
-        let mut edge = |edge: Time| {
-            if edge <= at {
-                from = from.max(edge);
-            } else {
-                until = until.min(edge);
+        let mut edges = Edges { at, before: None, after: None };
+        let (mut shift, mut planned) = (None, false);
+        // A shift lasts a day at most, so those that may cover `at` started yesterday or today.
+        for date in [day.yesterday().ok(), Some(day), day.tomorrow().ok()].into_iter().flatten() {
+            for (occurrence, spec) in self.on(date) {
+                edges.see(occurrence.from);
+                edges.see(occurrence.to);
+                if !(occurrence.from <= at && at < occurrence.to) {
+                    continue;
+                }
+                planned = true;
+                for (begin, end) in spec.into_iter().flat_map(|spec| self.breaks(spec, date)) {
+                    edges.see(begin);
+                    edges.see(end);
+                    planned &= !(begin <= at && at < end);
+                }
+                shift = Some(occurrence);
             }
-        };
-        let mut shift = None;
-        let mut planned = false;
-        for (occurrence, spec, date) in self.around(day) {
-            edge(occurrence.from);
-            edge(occurrence.to);
-            if !(occurrence.from <= at && at < occurrence.to) {
-                continue;
-            }
-            planned = true;
-            for (begin, end) in spec.into_iter().flat_map(|spec| self.breaks(spec, date)) {
-                edge(begin);
-                edge(end);
-                planned &= !(begin <= at && at < end);
-            }
-            shift = Some(occurrence);
         }
+        let from = edges.before.unwrap_or_else(|| self.far(day.series((-1).days()), &mut edges, |edges| edges.before));
+        let until = edges.after.unwrap_or_else(|| self.far(day.series(1.days()), &mut edges, |edges| edges.after));
         Slot { from, until, shift, planned }
     }
 
-    /// The shifts that may touch `day`, with the date each starts on.
-    fn around(&self, day: civil::Date) -> impl Iterator<Item = (Shift, Option<&ShiftSpec>, civil::Date)> {
-        let days = [day.yesterday().ok(), Some(day), day.tomorrow().ok()].into_iter().flatten();
-        days.flat_map(move |date| {
-            let whole_day = self.shifts.is_empty().then(|| {
-                let next = date.tomorrow().unwrap_or(date);
-                let midnight = civil::Time::midnight();
-                let shift = Shift {
-                    name: WHOLE_DAY.into(),
-                    from: self.instant(date, midnight),
-                    to: self.instant(next, midnight),
-                };
-                (shift, None, date)
-            });
-            let weekday = usize::try_from(date.weekday().to_monday_zero_offset()).unwrap_or(0);
-            let shifts = self.shifts.iter().filter(move |spec| spec.days[weekday]).map(move |spec| {
-                let shift = Shift {
-                    name: spec.name.clone(),
-                    from: self.instant(date, spec.start),
-                    to: self.instant(after(date, spec.end, spec.start), spec.end),
-                };
-                (shift, Some(spec), date)
-            });
-            whole_day.into_iter().chain(shifts)
-        })
+    /// Where a gap ends that is longer than the days next to it, such as a weekend or the holidays.
+    fn far(&self, days: civil::DateSeries, edges: &mut Edges, found: fn(&Edges) -> Option<Time>) -> Time {
+        let mut last = civil::Date::ZERO;
+        for date in days.skip(2).take(LONGEST_GAP) {
+            last = date;
+            for (occurrence, _) in self.on(date) {
+                edges.see(occurrence.from);
+                edges.see(occurrence.to);
+            }
+            if let Some(edge) = found(edges) {
+                return edge;
+            }
+        }
+        self.instant(last, civil::Time::midnight())
+    }
+
+    /// The shifts that start on `date`.
+    fn on(&self, date: civil::Date) -> impl Iterator<Item = (Shift, Option<&ShiftSpec>)> {
+        let exception = self.exceptions.binary_search_by_key(&date, |day| day.date).ok();
+        let exception = exception.map(|at| self.exceptions[at].shifts.as_slice());
+        let whole_day = (exception.is_none() && self.shifts.is_empty()).then(|| {
+            let (midnight, next) = (civil::Time::midnight(), date.tomorrow().unwrap_or(date));
+            let shift =
+                Shift { name: WHOLE_DAY.into(), from: self.instant(date, midnight), to: self.instant(next, midnight) };
+            (shift, None)
+        });
+        let weekday = usize::try_from(date.weekday().to_monday_zero_offset()).unwrap_or(0);
+        let shifts = exception.unwrap_or(&self.shifts).iter();
+        let shifts = shifts.filter(move |spec| exception.is_some() || spec.days[weekday]).map(move |spec| {
+            let shift = Shift {
+                name: spec.name.clone(),
+                from: self.instant(date, spec.start),
+                to: self.instant(after(date, spec.end, spec.start), spec.end),
+            };
+            (shift, Some(spec))
+        });
+        whole_day.into_iter().chain(shifts)
     }
 
     fn breaks(&self, spec: &ShiftSpec, date: civil::Date) -> impl Iterator<Item = (Time, Time)> {
@@ -143,7 +174,7 @@ mod tests {
     use crate::model::tests::shift;
 
     fn berlin(shifts: Vec<ShiftSpec>) -> Calendar {
-        Calendar::new(TimeZone::get("Europe/Berlin").expect("bundled"), shifts)
+        Calendar::new(TimeZone::get("Europe/Berlin").expect("bundled"), shifts, vec![])
     }
 
     fn at(text: &str) -> Time {
@@ -189,6 +220,55 @@ mod tests {
         let shift = slot.shift.expect("a day");
         assert_eq!((&*shift.name, slot.planned), (WHOLE_DAY, true));
         assert_eq!(shift.to.since(shift.from).as_secs(), 23 * 3600, "the clocks go forward");
+    }
+
+    fn exception(date: &str, shifts: Vec<ShiftSpec>) -> ExceptionalDay {
+        ExceptionalDay { date: date.parse().expect("a date"), name: None, shifts }
+    }
+
+    #[test]
+    fn a_gap_reaches_from_shift_to_shift_whatever_is_asked() {
+        let mut early = shift("early", "06:00", "14:00", &[]);
+        early.days = [true, true, true, true, true, false, false];
+        let closed = (24..=31).map(|day| exception(&format!("2026-12-{day}"), vec![])).collect();
+        let plan = Calendar { exceptions: closed, ..berlin(vec![early]) };
+        let gap =
+            Slot { from: at("2026-12-23T13:00:00Z"), until: at("2027-01-01T05:00:00Z"), shift: None, planned: false };
+        for asked in ["2026-12-23T13:00:00Z", "2026-12-24T08:00:00Z", "2026-12-27T12:00:00Z", "2027-01-01T04:59:59Z"] {
+            assert_eq!(plan.slot(at(asked)), gap, "{asked}");
+        }
+    }
+
+    #[test]
+    fn no_shift_starts_on_a_holiday_and_the_one_before_ends_as_planned() {
+        let night = shift("night", "22:00", "06:00", &[]);
+        let plan = Calendar { exceptions: vec![exception("2026-12-25", vec![])], ..berlin(vec![night]) };
+        assert!(plan.slot(at("2026-12-25T04:00:00Z")).planned, "the night of the 24th ends at six");
+        let holiday = plan.slot(at("2026-12-25T22:00:00Z"));
+        assert_eq!((holiday.shift, holiday.planned), (None, false));
+        assert_eq!((holiday.from, holiday.until), (at("2026-12-25T05:00:00Z"), at("2026-12-26T21:00:00Z")));
+    }
+
+    #[test]
+    fn an_exceptional_day_has_its_own_shifts() {
+        let short = shift("early", "06:00", "10:00", &[("08:00", "08:15")]);
+        let plan = Calendar {
+            exceptions: vec![exception("2026-12-24", vec![short])],
+            ..berlin(vec![shift("early", "06:00", "14:00", &[])])
+        };
+        let eve = plan.slot(at("2026-12-24T08:30:00Z"));
+        assert_eq!((eve.from, eve.until, eve.planned), (at("2026-12-24T07:15:00Z"), at("2026-12-24T09:00:00Z"), true));
+        assert!(!plan.slot(at("2026-12-24T07:10:00Z")).planned, "its own break");
+        assert!(!plan.slot(at("2026-12-24T12:00:00Z")).planned && plan.slot(at("2026-12-23T12:00:00Z")).planned);
+    }
+
+    #[test]
+    fn without_shifts_a_holiday_is_a_day_not_planned() {
+        let plan = Calendar { exceptions: vec![exception("2026-12-25", vec![])], ..berlin(vec![]) };
+        let holiday = plan.slot(at("2026-12-25T12:00:00Z"));
+        assert_eq!((holiday.shift, holiday.planned), (None, false));
+        assert_eq!((holiday.from, holiday.until), (at("2026-12-24T23:00:00Z"), at("2026-12-25T23:00:00Z")));
+        assert!(plan.slot(at("2026-12-26T12:00:00Z")).planned);
     }
 
     #[test]

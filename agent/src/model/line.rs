@@ -1,6 +1,8 @@
 //! The line: its stations, its tags, its loss ledger.
 
+use std::cell::RefCell;
 use std::sync::Arc;
+use std::time::Duration;
 
 use gemba_drivers::{Loss, OwnStatus, Reading, Status, TagId, Time, Validity, Value};
 
@@ -9,6 +11,7 @@ use crate::model::calendar::Calendar;
 use crate::model::ledger::Ledger;
 use crate::model::pending::Pending;
 use crate::model::period::{Count, Period};
+use crate::model::plan::Plan;
 use crate::model::station::{LATENESS, Look, Role, Setting, Station};
 use crate::model::visit::{About, Visits};
 use crate::model::{Knowledge, OeeSpec};
@@ -29,7 +32,8 @@ pub struct Derived {
 /// The line as far as readings have told. See the module's head for what it never does.
 #[derive(Debug)]
 pub struct Line {
-    calendar: Calendar,
+    /// The slots of the plan, worked out once.
+    plan: RefCell<Plan>,
     knowledge: Knowledge,
     pub(super) stations: Vec<StationOf>,
     pub(super) tags: Vec<TagOf>,
@@ -120,7 +124,11 @@ impl Line {
             told: None,
         });
         Self {
-            calendar: Calendar::new(config.timezone.clone(), config.shifts.clone()),
+            plan: RefCell::new(Plan::new(Calendar::new(
+                config.timezone.clone(),
+                config.shifts.clone(),
+                config.exceptions.clone(),
+            ))),
             knowledge: config.knowledge.clone(),
             stations: stations.collect(),
             tags: tags.collect(),
@@ -148,9 +156,9 @@ impl Line {
                 self.context.push((tag.station, about, place));
             }
         }
-        let Self { calendar, knowledge, stations, tags, due, .. } = self;
+        let Self { plan, knowledge, stations, tags, due, .. } = self;
         if let Some(now) = readings.iter().map(|reading| reading.received_time).max() {
-            due.iter().for_each(|&station| stations[station].settle(calendar, knowledge, tags, now - LATENESS, out));
+            due.iter().for_each(|&station| stations[station].settle(plan, knowledge, tags, now - LATENESS, out));
         }
         // In order of station and then of arrival: the sort is stable. What history tells of one instant came together then.
         let together = |&(station, _, place): &(usize, About, usize)| {
@@ -167,18 +175,19 @@ impl Line {
 
     /// Time has come to `now`: what is settled by then is applied, figures that are due are told, shifts that ended are closed.
     pub fn advance(&mut self, now: Time, out: &mut Derived) {
-        let Self { calendar, knowledge, stations, tags, .. } = self;
-        stations.iter_mut().for_each(|of| of.settle(calendar, knowledge, tags, now - LATENESS, out));
+        self.plan.borrow_mut().forget(now - Duration::from_secs(30 * 86_400));
+        let Self { plan, knowledge, stations, tags, .. } = self;
+        stations.iter_mut().for_each(|of| of.settle(plan, knowledge, tags, now - LATENESS, out));
         self.enter_losses(out);
     }
 
     /// Settles all that waits, and tells every station's figures at `now`, due or not: the agent stops.
     pub fn tell_last(&mut self, now: Time, out: &mut Derived) {
-        let Self { calendar, knowledge, stations, tags, .. } = self;
+        let Self { plan, knowledge, stations, tags, .. } = self;
         for of in stations {
-            of.settle(calendar, knowledge, tags, now, out);
+            of.settle(plan, knowledge, tags, now, out);
             let StationOf { name, spec: Some(spec), station, .. } = of else { continue };
-            station.tell_last(Setting { name, spec, plan: calendar, knowledge }, now, out);
+            station.tell_last(Setting { name, spec, plan, knowledge }, now, out);
         }
         self.enter_losses(out);
     }
@@ -199,10 +208,10 @@ impl Line {
     /// changes nothing of what upstream is told.
     #[must_use]
     pub fn snapshot(&mut self, now: Time, spool: SpoolView) -> Snapshot {
-        let Self { calendar, knowledge, stations, tags, .. } = self;
+        let Self { plan, knowledge, stations, tags, .. } = self;
         Snapshot {
             time: now,
-            stations: stations.iter_mut().map(|station| station.view(calendar, knowledge, tags, now)).collect(),
+            stations: stations.iter_mut().map(|station| station.view(plan, knowledge, tags, now)).collect(),
             losses: self.ledger.newest().cloned().collect(),
             loss_totals: self.ledger.totals().collect(),
             spool,
@@ -215,7 +224,7 @@ impl Line {
     pub fn periods(&self, now: Time) -> Vec<PeriodOf> {
         let mut all = Vec::new();
         for (index, of) in self.stations.iter().enumerate() {
-            let Some((look, setting)) = of.look(&self.calendar, &self.knowledge, &self.tags, now) else { continue };
+            let Some((look, setting)) = of.look(&self.plan, &self.knowledge, &self.tags, now) else { continue };
             let periods = look.periods(setting);
             all.extend(periods.map(|period| PeriodOf { station: index, name: of.name.clone(), period }));
         }
@@ -259,7 +268,14 @@ impl Line {
 
 impl StationOf {
     /// Settles what has waited long enough, turn by turn.
-    fn settle(&mut self, plan: &Calendar, knowledge: &Knowledge, tags: &[TagOf], settled: Time, out: &mut Derived) {
+    fn settle(
+        &mut self,
+        plan: &RefCell<Plan>,
+        knowledge: &Knowledge,
+        tags: &[TagOf],
+        settled: Time,
+        out: &mut Derived,
+    ) {
         let Self { name, spec: Some(spec), station, pending, .. } = self else { return };
         let setting = Setting { name, spec, plan, knowledge };
         while let Some(turn) = pending.turn(settled) {
@@ -275,7 +291,7 @@ impl StationOf {
     /// The station as it stands at `now`; nothing without `oee:`.
     fn look<'a>(
         &'a self,
-        plan: &'a Calendar,
+        plan: &'a RefCell<Plan>,
         knowledge: &'a Knowledge,
         tags: &[TagOf],
         now: Time,
@@ -285,7 +301,7 @@ impl StationOf {
         Some((self.station.look(setting, waiting, now), setting))
     }
 
-    fn view(&mut self, plan: &Calendar, knowledge: &Knowledge, tags: &[TagOf], now: Time) -> StationView {
+    fn view(&mut self, plan: &RefCell<Plan>, knowledge: &Knowledge, tags: &[TagOf], now: Time) -> StationView {
         let mut view = StationView {
             name: self.name.clone(),
             link: self.link,
@@ -405,6 +421,8 @@ fn role(station: &crate::config::Station, tag: TagId) -> Role {
         Role::Counter(Count::Reject)
     } else if counts(&oee.rework) {
         Role::Counter(Count::Rework)
+    } else if let Some(place) = oee.reason.as_ref().and_then(|spec| spec.tags.iter().position(|(of, _)| *of == tag)) {
+        Role::Reason(u32::try_from(place).unwrap_or(u32::MAX))
     } else {
         match station.context.about(tag) {
             Some(about @ (About::Product | About::Lot | About::Order)) => Role::Work(about),

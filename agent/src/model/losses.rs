@@ -1,13 +1,10 @@
 //! Where time belongs: the loss accounting that stands beside every number.
 
 use std::fmt;
-use std::sync::Arc;
 
-use gemba_drivers::Time;
 use serde::{Deserialize, Serialize};
 
-use crate::model::timeline::Facts;
-use crate::model::{OeeSpec, State};
+use crate::model::State;
 
 /// A named way to tell losses apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -102,58 +99,8 @@ impl Preset {
     }
 }
 
-/// The stops of a station, looked at state by state in order of time.
-#[derive(Debug)]
-pub struct Stops<'a> {
-    facts: Facts<'a>,
-    spec: &'a OeeSpec,
-    now: Time,
-    /// The one looked at last, as places of states, and how long it lasted, in nanoseconds.
-    held: Option<(std::ops::Range<usize>, i64)>,
-}
-
 /// The reason of downtime that nobody has given one.
 pub const UNASSIGNED: &str = "unassigned";
-
-impl<'a> Stops<'a> {
-    /// The stops that `facts` tell of; the last may go on at `now`.
-    pub fn new(facts: Facts<'a>, spec: &'a OeeSpec, now: Time) -> Self {
-        Self { facts, spec, now, held: None }
-    }
-
-    /// Where the time of the state at `place` belongs that the plan makes `state` of, and the downtime's reason and whether
-    /// it was planned.
-    pub fn bucket(&mut self, place: usize, state: State) -> (Bucket, Option<(Arc<str>, bool)>) {
-        let bucket = self.spec.losses.bucket(state);
-        if !is_stop(state) {
-            return (bucket, None);
-        }
-        let blame = (state == State::Down).then(|| (UNASSIGNED.into(), false));
-        let short = bucket == Bucket::Availability
-            && self.spec.micro_stops.as_ref().is_some_and(|micro| {
-                micro.states.contains(&state)
-                    && u128::try_from(self.length(place)).is_ok_and(|ns| ns < micro.limit.as_nanos())
-            });
-        (if short { Bucket::Performance } else { bucket }, blame)
-    }
-
-    /// How long the stop lasts, or has lasted, that the state at `place` is part of, in nanoseconds: until the machine runs
-    /// again, whatever states it goes through.
-    fn length(&mut self, place: usize) -> i64 {
-        if let Some((places, length)) = &self.held
-            && places.contains(&place)
-        {
-            return *length;
-        }
-        let stands = |place: &usize| self.facts.span(*place).is_some_and(|span| is_stop(span.state));
-        let first = (0..place).rev().take_while(stands).last().unwrap_or(place);
-        let last = (place + 1..).take_while(stands).last().unwrap_or(place);
-        let from = self.facts.span(first).map_or(self.now, |span| span.from);
-        let length = self.facts.end(last, self.now).0 - from.0;
-        self.held = Some((first..last + 1, length));
-        length
-    }
-}
 
 /// Whether the machine is to run and does not.
 pub fn is_stop(state: State) -> bool {

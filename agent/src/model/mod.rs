@@ -14,6 +14,8 @@ mod line;
 mod losses;
 mod pending;
 mod period;
+mod piece;
+mod plan;
 mod spec;
 mod state;
 mod station;
@@ -23,13 +25,15 @@ mod tests;
 mod timeline;
 mod visit;
 
-pub use calendar::WHOLE_DAY;
+pub use calendar::{Calendar, Shift, Slot, WHOLE_DAY};
 pub use checkpoint::CheckpointError;
 pub use line::{Derived, Line, PeriodOf};
 pub use losses::{Bucket, Preset, UNASSIGNED};
 pub use period::Period;
+pub use plan::Plan;
 pub use spec::{
-    ByCount, CounterSpec, Knowledge, MicroStops, OeeSpec, Product, Reason, ReasonSpec, ShiftSpec, StateSpec,
+    ByCount, CounterSpec, ExceptionalDay, Knowledge, MicroStops, OeeSpec, Product, Reason, ReasonSpec, ShiftSpec,
+    StateSpec,
 };
 pub use state::{E10, State};
 pub use station::{KPI_EVERY, LATENESS};

@@ -24,6 +24,18 @@ pub struct ShiftSpec {
     pub breaks: Vec<(civil::Time, civil::Time)>,
 }
 
+/// A day that is not as the week has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExceptionalDay {
+    /// In the line's time zone.
+    pub date: civil::Date,
+    /// For people.
+    pub name: Option<Arc<str>>,
+    /// What starts on it instead of the week's shifts, whatever their `days`; none on a holiday. What started the day before
+    /// still ends as planned.
+    pub shifts: Vec<ShiftSpec>,
+}
+
 /// What the whole line knows, whatever the station.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Knowledge {

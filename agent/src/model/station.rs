@@ -1,5 +1,6 @@
 //! One station: from settled readings to facts, and from facts to shifts and figures.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,13 +8,14 @@ use std::time::Duration;
 use gemba_drivers::{Loss, Reading, Time, Value};
 use serde::{Deserialize, Serialize};
 
-use crate::model::calendar::Calendar;
+use crate::model::calendar::Slot;
 use crate::model::counter::{Counter, Step, Told};
 use crate::model::period::{Count, Period};
+use crate::model::plan::Plan;
 use crate::model::tally::Tally;
-use crate::model::timeline::{Facts, Made, Timeline, Work};
+use crate::model::timeline::{Assigned, Blame, Facts, Made, Timeline, Work};
 use crate::model::visit::{self, About};
-use crate::model::{Derived, Knowledge, OeeSpec, Product, State, StateSpec};
+use crate::model::{Derived, Knowledge, OeeSpec, Product, Reason, State};
 use crate::record::{CycleHistogram, KpiPoint, Record, Sums};
 use crate::snapshot::KpiView;
 
@@ -49,6 +51,8 @@ pub enum Role {
     Counter(Count),
     /// What is worked on.
     Work(About),
+    /// Why it stands: which of the tags that tell reasons.
+    Reason(u32),
     /// Nothing that is computed with.
     Other,
 }
@@ -123,12 +127,22 @@ pub struct Setting<'a> {
     /// What is computed.
     pub spec: &'a OeeSpec,
     /// When it is planned to run.
-    pub plan: &'a Calendar,
+    pub plan: &'a RefCell<Plan>,
     /// What the whole line knows.
     pub knowledge: &'a Knowledge,
 }
 
 impl<'a> Setting<'a> {
+    /// What is planned at `at`.
+    pub fn slot(self, at: Time) -> Slot {
+        self.plan.borrow_mut().slot(at).clone()
+    }
+
+    /// The reason of this code, if the configuration knows it.
+    pub fn reason(self, code: &str) -> Option<&'a Reason> {
+        self.knowledge.reasons.iter().find(|reason| &*reason.code == code)
+    }
+
     /// The product that is worked on, if it is known.
     pub fn product(self, work: Option<&Work>) -> Option<&'a Product> {
         let name = work?.product.as_deref()?;
@@ -180,6 +194,35 @@ impl Station {
                 out.closed.push((setting.name.clone(), period.clone()));
             }
         }
+    }
+
+    /// Somebody says why the machine stood. Returns false before there is anything to say it of.
+    pub fn assign(&mut self, assigned: Assigned) -> bool {
+        let begun = self.core.first.is_some_and(|first| assigned.to > first);
+        if begun {
+            self.core.touch(assigned.from);
+            self.facts.assign(assigned);
+        }
+        begun
+    }
+
+    /// Somebody says what is worked on from `at` on.
+    pub fn work(&mut self, at: Time, change: impl FnOnce(&mut Work)) -> bool {
+        let Some(first) = self.core.first else { return false };
+        let at = at.max(first);
+        if self.facts.work(at, change) {
+            self.core.touch(at);
+        }
+        true
+    }
+
+    /// Somebody has counted parts by hand.
+    pub fn count(&mut self, at: Time, count: Count, parts: f64) -> bool {
+        let Some(first) = self.core.first else { return false };
+        let at = at.max(first);
+        self.facts.count(Made { since: at, at, count, parts, gap: false });
+        self.core.touch(at);
+        true
     }
 
     /// Tells the figures at `now`, due or not: the agent stops, and nothing waits any more.
@@ -294,7 +337,7 @@ impl Look<'_> {
     /// The shift that runs, and its figures so far.
     #[must_use]
     pub fn shift(&self, setting: Setting<'_>) -> (Option<Arc<str>>, Option<KpiView>) {
-        let running = setting.plan.slot(self.now).shift;
+        let running = setting.slot(self.now).shift;
         let name = running.as_ref().map(|shift| shift.name.clone());
         let from = running.map(|shift| shift.from.max(self.closed_to())).filter(|_| self.core.first.is_some());
         let kpi = from.map(|from| Tally::so_far(self.facts(), setting, from, self.now).view(setting.spec, from));
@@ -384,7 +427,7 @@ impl Core {
                 }
                 .max(first);
                 let spec = setting.spec.state.as_ref();
-                let state = spec.map_or(Some(State::Unknown), |spec| mapped(spec, value));
+                let state = spec.map_or(Some(State::Unknown), |spec| mapped(&spec.map, value));
                 let strange = state.is_none().then(|| value.clone());
                 if strange.is_some() && (self.strange != strange || self.lost.is_some()) {
                     // A text may be long, and the ledger holds hundreds of reasons.
@@ -406,6 +449,17 @@ impl Core {
                 self.told = Some(source_time);
                 self.lost = None;
                 self.enter(facts, setting, state, at, out);
+            }
+            Role::Reason(tag) => {
+                let Some(value) = value else { return };
+                let told = setting.spec.reason.as_ref().and_then(|spec| spec.tags.get(tag as usize));
+                let Some((_, map)) = told else { return };
+                let reason = mapped(map, value).and_then(|reason| setting.knowledge.reasons.get(reason));
+                let at = source_time.max(first);
+                if facts.blame(Blame { at, tag, code: reason.map(|reason| reason.code.clone()) }) {
+                    let window = setting.spec.reason.as_ref().map_or(Duration::ZERO, |spec| spec.first_out);
+                    self.touch(facts.stop_before(at).map_or(at - window, |stop| stop.min(at - window)));
+                }
             }
             Role::Work(about) => {
                 let Some(value) = value else { return };
@@ -489,8 +543,8 @@ impl Core {
 
     fn say(&mut self, facts: &mut Timeline, setting: Setting<'_>, to: State, at: Time, out: &mut Derived) {
         self.latest = self.latest.max(at);
-        // How long a stop lasts says what all of it is.
-        let stop = setting.spec.micro_stops.as_ref().and_then(|_| facts.stop_before(at));
+        // How a stop ends says what all of it is: how long it lasted, and whether it was a failure.
+        let stop = facts.stop_before(at);
         if let Some(from) = facts.say(at, to) {
             self.touch(stop.unwrap_or(at));
             out.records.push(Record::StateChanged { station: setting.name.clone(), time: at, from, to });
@@ -587,7 +641,7 @@ fn shifts(
             if from > until || from == until && from > latest {
                 return None;
             }
-            let slot = setting.plan.slot(at);
+            let slot = setting.slot(at);
             match slot.shift {
                 Some(shift) => {
                     at = shift.to;
@@ -621,9 +675,9 @@ impl Sums {
     }
 }
 
-/// The state that a value stands for; none if the map lacks it.
-fn mapped(spec: &StateSpec, value: &Value) -> Option<State> {
-    let found = |text: &str| spec.map.iter().find(|(from, _)| from == text).map(|&(_, state)| state);
+/// What a value stands for; none if the map lacks it.
+fn mapped<T: Copy>(map: &[(String, T)], value: &Value) -> Option<T> {
+    let found = |text: &str| map.iter().find(|(from, _)| from == text).map(|&(_, meaning)| meaning);
     match value {
         Value::Text(text) => found(text),
         Value::Bool(on) => found(if *on { "true" } else { "false" }).or_else(|| found(if *on { "1" } else { "0" })),

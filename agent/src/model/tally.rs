@@ -7,8 +7,9 @@ use std::sync::Arc;
 use gemba_drivers::Time;
 use serde::{Deserialize, Serialize};
 
-use crate::model::losses::{Bucket, Stops};
+use crate::model::losses::{Bucket, is_stop};
 use crate::model::period::{Count, Counts};
+use crate::model::piece::{Stop, pieces};
 use crate::model::station::{Setting, nanoseconds};
 use crate::model::timeline::{Facts, Made, Work};
 use crate::model::{OeeSpec, State};
@@ -34,6 +35,51 @@ pub struct Tally {
     paced: Vec<(f64, i64)>,
     /// Nanoseconds of downtime by reason, and whether it was planned.
     reasons: Vec<(Arc<str>, bool, i64)>,
+    /// What failed, and was mended.
+    pub repairs: Repairs,
+}
+
+/// Failures and their ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repairs {
+    /// Failures that began in the window.
+    pub failures: u64,
+    /// Failures that ended in it.
+    pub mended: u64,
+    /// How long those lasted that ended in it, from beginning to end, in nanoseconds.
+    pub mended_ns: i64,
+    /// Time in failures within the window, whatever the plan, in nanoseconds.
+    pub corrective_ns: i64,
+}
+
+impl Repairs {
+    fn count(&mut self, facts: Facts<'_>, setting: Setting<'_>, from: Time, to: Time) {
+        let mut place = facts.place(from);
+        while let Some(span) = facts.span(place).filter(|span| span.from < to) {
+            if !is_stop(span.state) {
+                place += 1;
+                continue;
+            }
+            let stop = Stop::around(facts, setting, place, to);
+            place = stop.places.end;
+            if !stop.is_failure(facts, setting) || stop.to <= from {
+                continue;
+            }
+            self.failures += u64::from(stop.from >= from);
+            self.corrective_ns += stop.to.min(to).0 - stop.from.max(from).0;
+            if stop.over && stop.to <= to {
+                self.mended += 1;
+                self.mended_ns += stop.to.0 - stop.from.0;
+            }
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.failures += other.failures;
+        self.mended += other.mended;
+        self.mended_ns += other.mended_ns;
+        self.corrective_ns += other.corrective_ns;
+    }
 }
 
 /// The ideal cycle times of the parts of a window.
@@ -88,47 +134,26 @@ impl Tally {
         self.ideal_ns += other.ideal_ns;
         self.unattributed += other.unattributed;
         other.paced.iter().for_each(|&(pace, spent)| self.pace(pace, spent));
+        self.repairs.add(&other.repairs);
         other.reasons.iter().for_each(|(reason, planned, spent)| self.blame(reason, *planned, *spent));
     }
 
     fn time(&mut self, facts: Facts<'_>, setting: Setting<'_>, from: Time, to: Time) {
-        let Some(begin) = facts.begin() else { return };
-        let first = from.max(begin);
-        let (mut at, mut place) = (first, facts.place(first));
-        let mut stops = Stops::new(facts, setting.spec, to);
-        let mut runs = facts.runs().map(|run| run.from).filter(|&run| run > first).peekable();
-        while at < to {
-            let Some(span) = facts.span(place) else { return };
-            let slot = setting.plan.slot(at);
-            let end = facts.end(place, to).min(to);
-            let until = runs.peek().map_or(end, |&run| run.min(end)).min(slot.until);
-            let spent = until.0 - at.0;
-            let state = match (&slot.shift, slot.planned) {
-                (Some(_), true) => span.state,
-                (Some(_), false) => State::Break,
-                (None, _) => State::NoShift,
-            };
-            self.states[state as usize] += spent;
-            if state != State::Unknown {
-                let (bucket, blame) = stops.bucket(place, state);
-                self.buckets[bucket as usize] += spent;
-                if let Some((reason, planned)) = blame {
-                    self.blame(&reason, planned, spent);
-                }
-                if bucket != Bucket::NotPlanned
-                    && let Some(pace) = pace(setting, facts.work(at), at)
-                {
-                    self.pace(pace, spent);
-                }
+        for piece in pieces(facts, setting, from, to) {
+            let spent = piece.length();
+            self.states[piece.state as usize] += spent;
+            let Some(bucket) = piece.bucket else { continue };
+            self.buckets[bucket as usize] += spent;
+            if let Some(reason) = &piece.reason {
+                self.blame(reason, piece.planned, spent);
             }
-            at = until;
-            if runs.peek() == Some(&at) {
-                runs.next();
-            }
-            if at >= facts.end(place, to) {
-                place += 1;
+            if bucket != Bucket::NotPlanned
+                && let Some(pace) = pace(setting, piece.work, piece.from)
+            {
+                self.pace(pace, spent);
             }
         }
+        self.repairs.count(facts, setting, from, to);
     }
 
     fn parts(&mut self, facts: Facts<'_>, setting: Setting<'_>, from: Time, to: Time) {
@@ -144,8 +169,7 @@ impl Tally {
             let seen = facts.seen(since, at);
             if gap || !seen {
                 self.unattributed += parts;
-            } else if setting.plan.slot(at).planned
-                && !facts.span(facts.place(at)).is_some_and(|of| of.state.is_unplanned())
+            } else if setting.slot(at).planned && !facts.span(facts.place(at)).is_some_and(|of| of.state.is_unplanned())
             {
                 self.ideal_ns += parts * ideal.unwrap_or(0.0);
             }

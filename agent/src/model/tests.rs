@@ -63,6 +63,7 @@ pub(super) fn config(oee: OeeSpec, shifts: Vec<ShiftSpec>) -> Config {
         spool: Spool { path: "unused".into(), max_size: 0, keep_free: 0, sync: Duration::ZERO, keep: Duration::ZERO },
         trace_sample: 0.0,
         shifts,
+        exceptions: Vec::new(),
         knowledge: Knowledge::default(),
         stations: vec![Station {
             name: "printer-1".into(),

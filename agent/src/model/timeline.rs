@@ -2,6 +2,7 @@
 //! ([`crate::model::tally`]), so that what comes late changes all that it touches, and nothing else.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use gemba_drivers::Time;
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,30 @@ pub struct Timeline {
     spans: Vec<Span>,
     made: Vec<Made>,
     runs: Vec<Run>,
+    blames: Vec<Blame>,
+    assigned: Vec<Assigned>,
+}
+
+/// A tag told why the machine stands, or that nothing is the matter any more.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Blame {
+    /// When.
+    pub at: Time,
+    /// Which of the tags that tell reasons.
+    pub tag: u32,
+    /// The reason's code.
+    pub code: Option<Arc<str>>,
+}
+
+/// Somebody said why the machine stood for a while. What was said last counts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Assigned {
+    /// From when.
+    pub from: Time,
+    /// Until when; not part of it.
+    pub to: Time,
+    /// The reason's code; none takes back what tags or people said.
+    pub code: Option<Arc<str>>,
 }
 
 /// From when on a state held: until the next one.
@@ -159,6 +184,22 @@ impl Timeline {
         true
     }
 
+    /// A tag told why the machine stands. Returns whether that is news.
+    pub fn blame(&mut self, blame: Blame) -> bool {
+        let place = self.blames.partition_point(|held| held.at <= blame.at);
+        let before = self.blames[..place].iter().rev().find(|held| held.tag == blame.tag);
+        let news = before.and_then(|held| held.code.as_ref()) != blame.code.as_ref();
+        if news {
+            self.blames.insert(place, blame);
+        }
+        news
+    }
+
+    /// Somebody said why the machine stood.
+    pub fn assign(&mut self, assigned: Assigned) {
+        self.assigned.push(assigned);
+    }
+
     /// What it works on at the end.
     pub fn working_on(&self) -> Option<&Run> {
         self.runs.last()
@@ -194,11 +235,25 @@ impl Timeline {
         }
         self.made.drain(..self.made.partition_point(|made| made.at < begin));
         self.runs.drain(..self.runs.partition_point(|run| run.from <= begin).saturating_sub(1));
+        // The last word of each tag goes on to hold.
+        let old = self.blames.partition_point(|blame| blame.at < begin);
+        let mut heard = std::collections::BTreeSet::new();
+        let mut kept: Vec<Blame> =
+            self.blames[..old].iter().rev().filter(|blame| heard.insert(blame.tag)).cloned().collect();
+        kept.reverse();
+        self.blames.splice(..old, kept);
+        self.assigned.retain(|assigned| assigned.to > begin);
     }
 
     /// All of it.
     pub fn facts(&self) -> Facts<'_> {
-        Facts { spans: (&self.spans, &[]), made: (&self.made, &[]), runs: (&self.runs, &[]) }
+        Facts {
+            spans: (&self.spans, &[]),
+            made: (&self.made, &[]),
+            runs: (&self.runs, &[]),
+            blames: (&self.blames, &[]),
+            assigned: &self.assigned,
+        }
     }
 
     /// A copy of its end, for what is not settled yet: from the state that held at `at` on. [`Timeline::before`] is the rest.
@@ -207,7 +262,14 @@ impl Timeline {
         let from = self.spans.get(spans).map_or(at, |span| span.from);
         let made = self.made.partition_point(|made| made.at < from);
         let runs = self.runs.partition_point(|run| run.from < from).saturating_sub(1);
-        Self { spans: self.spans[spans..].into(), made: self.made[made..].into(), runs: self.runs[runs..].into() }
+        let blames = self.blames.partition_point(|blame| blame.at < from);
+        Self {
+            spans: self.spans[spans..].into(),
+            made: self.made[made..].into(),
+            runs: self.runs[runs..].into(),
+            blames: self.blames[blames..].into(),
+            assigned: Vec::new(),
+        }
     }
 
     /// What stands in this one before `end` begins, and then `end`.
@@ -217,7 +279,14 @@ impl Timeline {
         let made = &self.made[..self.made.partition_point(|made| made.at < cut)];
         let first = end.runs.first().map_or(cut, |run| run.from);
         let runs = &self.runs[..self.runs.partition_point(|run| run.from < first)];
-        Facts { spans: (spans, &end.spans), made: (made, &end.made), runs: (runs, &end.runs) }
+        let blames = &self.blames[..self.blames.partition_point(|blame| blame.at < cut)];
+        Facts {
+            spans: (spans, &end.spans),
+            made: (made, &end.made),
+            runs: (runs, &end.runs),
+            blames: (blames, &end.blames),
+            assigned: &self.assigned,
+        }
     }
 
     /// Where the span stands that covers `at`; the first, if it is older than all of them.
@@ -244,6 +313,8 @@ pub struct Facts<'a> {
     spans: (&'a [Span], &'a [Span]),
     made: (&'a [Made], &'a [Made]),
     runs: (&'a [Run], &'a [Run]),
+    blames: (&'a [Blame], &'a [Blame]),
+    assigned: &'a [Assigned],
 }
 
 impl<'a> Facts<'a> {
@@ -293,6 +364,34 @@ impl<'a> Facts<'a> {
     pub fn made(self, from: Time, to: Time) -> impl Iterator<Item = &'a Made> {
         let first = partition_point(self.made, |made| made.at < from);
         (first..).map_while(move |place| at(self.made, place)).take_while(move |made| made.at < to)
+    }
+
+    /// The reason of a stop by what tags told: the first within `window` of its beginning, else the first while it lasted,
+    /// else the first that was told before and still held.
+    pub fn first_out(self, from: Time, to: Time, window: Duration) -> Option<Arc<str>> {
+        let told = || self.blames.0.iter().chain(self.blames.1);
+        let named = || told().filter(|blame| blame.code.is_some());
+        let near = named().find(|blame| from - window <= blame.at && blame.at <= from + window);
+        let during = || named().find(|blame| from <= blame.at && blame.at < to);
+        let held = || {
+            let before = || told().take_while(|blame| blame.at < from);
+            before().find(|blame| {
+                let last = before().filter(|other| other.tag == blame.tag).last();
+                blame.code.is_some() && last == Some(*blame)
+            })
+        };
+        near.or_else(during).or_else(held)?.code.clone()
+    }
+
+    /// What people said of reasons, in the order in which they said it.
+    pub fn assigned(self) -> impl Iterator<Item = &'a Assigned> {
+        self.assigned.iter()
+    }
+
+    /// What a person said last of why the machine stood at `at`; the outer `None` is that nobody said anything.
+    pub fn assigned_at(self, at: Time) -> Option<Option<&'a Arc<str>>> {
+        let said = self.assigned.iter().rev().find(|assigned| assigned.from <= at && at < assigned.to);
+        said.map(|assigned| assigned.code.as_ref())
     }
 
     /// What it worked on at `at`.

@@ -1,4 +1,4 @@
-//! What a station works on: which of its tags tell serial, product and lot.
+//! What a station works on: which of its tags tell serial, product, lot and order.
 
 use gemba_drivers::TagId;
 
@@ -12,6 +12,10 @@ use crate::model::ContextSpec;
 /// What `context` means for a station with these tags.
 pub(super) fn resolve(context: Option<&At<raw::Context>>, tags: &[TagFacts], report: &mut Report) -> ContextSpec {
     let Some(context) = context else { return ContextSpec::default() };
+    if [&context.serial, &context.product, &context.lot, &context.order].into_iter().all(Option::is_none) {
+        context
+            .wrong(report, "nothing is named; give the tag of at least one of `serial`, `product`, `lot` and `order`");
+    }
     let mut taken: Vec<(TagId, &'static str)> = Vec::new();
     let mut tag = |role, told: &Option<At<raw::ContextTag>>| {
         let name = told.as_ref()?.tag.as_ref()?;

@@ -62,6 +62,7 @@ pub(super) fn resolve(mut document: Node, stage: Stage, report: &mut Report) -> 
         spool: spool?,
         trace_sample: trace_sample?,
         shifts,
+        exceptions: Vec::new(),
         knowledge: Knowledge::default(),
         stations: plant.stations,
         tags: plant.tags,
