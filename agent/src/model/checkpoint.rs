@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use gemba_drivers::opcua::Watermark;
 use gemba_drivers::{Time, Validity, Value};
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +12,9 @@ use crate::model::station::{Catching, Station};
 use crate::model::visit::Visits;
 
 /// The layout below. Another number is another layout.
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
+/// The same with watermarks that are all dated.
+const ALL_DATED: u8 = 4;
 /// The same without watermarks and what history is coming in.
 const WITHOUT_HISTORY: u8 = 3;
 /// The same without visits.
@@ -20,7 +23,7 @@ const WITHOUT_VISITS: u8 = 2;
 /// By name, since the configuration may have changed meanwhile: what is gone is forgotten, what is new
 /// starts with nothing.
 #[derive(Serialize, Deserialize)]
-struct Checkpoint<'a> {
+struct Checkpoint<'a, W = Watermark> {
     #[serde(borrow)]
     stations: Vec<(&'a str, Station)>,
     #[serde(borrow)]
@@ -29,12 +32,21 @@ struct Checkpoint<'a> {
     /// Of stations that tell of their units.
     #[serde(borrow)]
     visits: Vec<(&'a str, Visits)>,
-    /// By station and tag: the source time of the last value told, where history can be asked for the rest.
+    /// By station and tag: the last value told, where history can be asked for the rest.
     #[serde(borrow)]
-    told: Vec<(&'a str, Vec<(&'a str, Time)>)>,
+    told: Vec<(&'a str, Vec<(&'a str, W)>)>,
     /// Stations whose history is coming in.
     #[serde(borrow)]
     catching: Vec<(&'a str, Catching)>,
+}
+
+impl<'a> Checkpoint<'a, Time> {
+    fn with_watermarks(self) -> Checkpoint<'a> {
+        let Self { stations, tags, ledger, visits, told, catching } = self;
+        let dated = |(tag, at)| (tag, Watermark::Dated(at));
+        let told = told.into_iter().map(|(station, tags)| (station, tags.into_iter().map(dated).collect())).collect();
+        Checkpoint { stations, tags, ledger, visits, told, catching }
+    }
 }
 
 /// A tag that is not simply good and a number: most are, and need no room.
@@ -81,12 +93,12 @@ impl Line {
         postcard::to_extend(&checkpoint, vec![VERSION]).expect("memory and plain data do not fail to serialize")
     }
 
-    fn told_by_station(&self) -> Vec<(&str, Vec<(&str, Time)>)> {
+    fn told_by_station(&self) -> Vec<(&str, Vec<(&str, Watermark)>)> {
         let told: Vec<_> = self.tags.iter().filter_map(|tag| Some((tag.station, &*tag.name, tag.told?))).collect();
         // A station's tags stand together.
         let by_station = told.chunk_by(|one, other| one.0 == other.0);
         by_station
-            .map(|tags| (&*self.stations[tags[0].0].name, tags.iter().map(|&(_, tag, at)| (tag, at)).collect()))
+            .map(|tags| (&*self.stations[tags[0].0].name, tags.iter().map(|&(_, tag, told)| (tag, told)).collect()))
             .collect()
     }
 
@@ -98,7 +110,7 @@ impl Line {
         let (&version, rest) = bytes.split_first().unwrap_or((&0, &[]));
         let mut earlier = Vec::new();
         let rest = match version {
-            VERSION => rest,
+            VERSION | ALL_DATED => rest,
             WITHOUT_VISITS | WITHOUT_HISTORY => {
                 earlier.extend_from_slice(rest);
                 // Lists of which there were none.
@@ -107,7 +119,10 @@ impl Line {
             }
             other => return Err(CheckpointError::Version(other)),
         };
-        let checkpoint: Checkpoint<'_> = postcard::from_bytes(rest)?;
+        let checkpoint: Checkpoint<'_> = match version {
+            VERSION => postcard::from_bytes(rest)?,
+            _ => postcard::from_bytes::<Checkpoint<'_, Time>>(rest)?.with_watermarks(),
+        };
         let mut known = std::collections::HashMap::new();
         for (name, station) in checkpoint.stations {
             known.insert(name, ());
@@ -128,7 +143,7 @@ impl Line {
         let told: std::collections::HashMap<_, _> = checkpoint
             .told
             .iter()
-            .flat_map(|(station, tags)| tags.iter().map(move |&(tag, at)| ((*station, tag), at)))
+            .flat_map(|(station, tags)| tags.iter().map(move |&(tag, told)| ((*station, tag), told)))
             .collect();
         let mut odd: std::collections::HashMap<_, _> =
             checkpoint.tags.into_iter().map(|tag| ((tag.station, tag.tag), (tag.validity, tag.text))).collect();

@@ -44,6 +44,7 @@ mod units;
 
 pub use config::{Config, Station, Tag};
 pub use event::Notifier;
+pub use known::Watermark;
 pub use node::{Address, Identifier, Namespace, Node};
 pub use path::Path;
 pub use pick::{Field, Pick, Range};
@@ -165,19 +166,19 @@ impl Client {
         }
     }
 
-    /// The same after a restart: `told` knows the source time of the last value of a tag that is durable. What the server
-    /// recorded after it is read at the first connect.
+    /// The same after a restart: `told` knows the last value of a tag that is durable. What the server recorded after it is
+    /// read at the first connect; where nobody knows what that is, it is a loss.
     #[must_use]
-    pub fn having(mut self, told: impl Fn(TagId) -> Option<Time>) -> Self {
+    pub fn having(mut self, told: impl Fn(TagId) -> Option<Watermark>) -> Self {
         // A station was listened to for as long as any of its tags was.
         let mut heard: Vec<Option<Time>> = vec![None; self.config.stations.len()];
         for item in &self.items {
             let last = &mut heard[item.station as usize];
-            *last = (*last).max(told(item.tag));
+            *last = (*last).max(told(item.tag).map(Watermark::at));
         }
         for (item, known) in self.items.iter().zip(&mut self.known) {
-            if let (Some(at), Some(heard)) = (told(item.tag), heard[item.station as usize]) {
-                *known = Known::before(at, heard);
+            if let (Some(told), Some(heard)) = (told(item.tag), heard[item.station as usize]) {
+                *known = Known::before(told, heard);
             }
         }
         self.eventless = heard.into_iter().flatten().max();
