@@ -12,7 +12,7 @@ use super::backfill::Gap;
 use super::find::handle;
 use super::link::Link;
 use super::sieve::Told;
-use super::{Client, convert, find, stopping};
+use super::{Client, convert, find, hand_over};
 use crate::{Batch, LinkError, Outlet, Rung, Stale, TagId, Time};
 
 /// A subscription that publishes more often than that is still given so long.
@@ -82,9 +82,7 @@ impl Client {
             self.hear(item, reading, &mut batch, &mut same);
         }
         Self::vouch(&mut same, received, &mut batch, outlet);
-        if !batch.readings.is_empty() {
-            outlet.deliver(batch).await.map_err(|_| stopping())?;
-        }
+        hand_over(batch, outlet).await?;
         if !self.suspects.items.is_empty() {
             self.suspects.until = Some(Instant::now() + self.publish().saturating_mul(2).max(SOON));
         }
