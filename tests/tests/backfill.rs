@@ -9,16 +9,12 @@ use gemba_drivers::Time;
 use gemba_drivers::sim::opcua::{Flaws, OpcuaServer, Variant};
 use gemba_tests::agent::{Agent, station, tag};
 use gemba_tests::receiver::{Receiver, attributes};
+use gemba_tests::yaml;
 use tempfile::TempDir;
 
 fn config(server: &OpcuaServer, upstream: &str, folder: &TempDir) -> String {
     format!(
-        r#"
-site: fab-2
-line: smt-1
-timezone: Europe/Berlin
-http: {{ listen: "127.0.0.1:0" }}
-spool: {{ path: {spool}, sync: 20ms, keep: 1h }}
+        r#"{head}
 upstream:
   otlp: {{ endpoint: "{upstream}" }}
 stations:
@@ -32,7 +28,7 @@ stations:
       state: {{ tag: state, map: {{ Execute: producing, Held: down }} }}
       total: {{ tag: total }}
 "#,
-        spool = folder.path().join("spool").display(),
+        head = yaml::head(folder.path(), "sync: 20ms, keep: 1h"),
         endpoint = server.endpoint(),
         state = server.node("State"),
         total = server.node("Total"),
