@@ -19,6 +19,8 @@ mod dial;
 mod endpoint;
 mod event;
 mod find;
+#[cfg(test)]
+mod fixture;
 mod goodbye;
 mod history;
 mod identity;
@@ -548,17 +550,6 @@ mod tests {
     use super::*;
     use crate::{LinkState, OwnStatus};
 
-    fn config() -> Config {
-        Config {
-            endpoint: "opc.tcp://plc".to_owned(),
-            spares: Vec::new(),
-            security: Security::None,
-            identity: Identity::Anonymous,
-            timeout: Duration::from_secs(1),
-            stations: Vec::new(),
-        }
-    }
-
     #[test]
     fn a_subscription_that_the_server_ends_ends_the_link() {
         let gone = StatusChangeNotification { status: StatusCode::BadTimeout, ..StatusChangeNotification::default() };
@@ -567,7 +558,7 @@ mod tests {
             publish_time: DateTime::now(),
             notification_data: Some(vec![ExtensionObject::from_message(gone)]),
         };
-        let error = Client::new(config())
+        let error = Client::new(fixture::config("opc.tcp://plc", &[]))
             .open(Notice { subscription: 0, received: Time(1), message, asked: false }, &mut Vec::new())
             .expect_err("it is over");
         assert_eq!(error.to_string(), "link broke: the server ended the subscription (BadTimeout)");
@@ -577,7 +568,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn time_spent_on_something_else_is_no_silence_and_counts_once() {
         let second = Duration::from_secs(1);
-        let mut client = Client::new(config());
+        let mut client = Client::new(fixture::config("opc.tcp://plc", &[]));
         client.sequences.resize_with(2, Sequence::default);
         advance(second * 3).await;
 
