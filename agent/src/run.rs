@@ -89,7 +89,7 @@ pub async fn run_with(
         let config = config.clone();
         spawn_blocking(move || open_spool(&config)).await.context("opening the spool")??
     };
-    let told: std::collections::HashMap<TagId, Time> = opened.line.told().collect();
+    let told: std::collections::HashMap<TagId, opcua::Watermark> = opened.line.told().collect();
     let Opened { line, writer, reader, mut sealer, catalog, ids, applied, received, instance } = opened;
 
     // The bounded queues and the watched states between the tasks below.

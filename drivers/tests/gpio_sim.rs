@@ -87,7 +87,7 @@ impl Inlet {
 }
 
 fn input(id: u32, line: Line, setup: Setup, count: Option<Edges>) -> Input {
-    Input { id: TagId(id), line, setup, count }
+    Input { id: TagId(id), name: format!("in-{id}").into(), line, setup, count }
 }
 
 #[tokio::test]

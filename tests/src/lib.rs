@@ -5,3 +5,4 @@ pub mod forwarder;
 pub mod line;
 pub mod process;
 pub mod receiver;
+pub mod yaml;

@@ -7,18 +7,14 @@ use gemba::http::Kpi;
 use gemba::replay::replay;
 use gemba_drivers::Time;
 use gemba_drivers::sim::opcua::{Flaws, OpcuaServer, Variant};
-use gemba_tests::agent::{Agent, station};
-use gemba_tests::receiver::Receiver;
+use gemba_tests::agent::{Agent, station, tag};
+use gemba_tests::receiver::{Receiver, attributes};
+use gemba_tests::yaml;
 use tempfile::TempDir;
 
 fn config(server: &OpcuaServer, upstream: &str, folder: &TempDir) -> String {
     format!(
-        r#"
-site: fab-2
-line: smt-1
-timezone: Europe/Berlin
-http: {{ listen: "127.0.0.1:0" }}
-spool: {{ path: {spool}, sync: 20ms, keep: 1h }}
+        r#"{head}
 upstream:
   otlp: {{ endpoint: "{upstream}" }}
 stations:
@@ -32,7 +28,7 @@ stations:
       state: {{ tag: state, map: {{ Execute: producing, Held: down }} }}
       total: {{ tag: total }}
 "#,
-        spool = folder.path().join("spool").display(),
+        head = yaml::head(folder.path(), "sync: 20ms, keep: 1h"),
         endpoint = server.endpoint(),
         state = server.node("State"),
         total = server.node("Total"),
@@ -172,4 +168,42 @@ async fn no_part_counts_twice_or_is_lost_though_the_servers_clock_is_wrong() {
     let health = agent.until("one more", |health| total(health).as_f64() >= Some(12.0)).await;
     assert_eq!(total(&health), 12.0);
     agent.stop().await;
+}
+
+/// There is no place in history for values that nobody dated, or a clock that is not believed: over a restart, too, the
+/// gap is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gap_without_a_place_in_history_is_a_loss_though_the_agent_was_restarted() {
+    const HOUR: Duration = Duration::from_secs(3_600);
+    let ways: [fn(&OpcuaServer, &str, Variant); 2] =
+        [OpcuaServer::set_undated, |server, name, value| server.set(name, value, Time::now() + HOUR)];
+    for set in ways {
+        let server = machine(Time::now()).await;
+        let receiver = Receiver::start();
+        let folder = TempDir::new().expect("a folder");
+        let yaml = config(&server, &receiver.endpoint(), &folder);
+        let yaml = yaml.replace("    source:", "    max_clock_skew: 5s\n    source:");
+        set(&server, "State", "Execute".into());
+        set(&server, "Total", 7_i64.into());
+        let agent = Agent::start(&yaml).await;
+        let seven = |health: &serde_json::Value| {
+            let aoi = station(health, "aoi-1");
+            aoi["state"] == "producing" && tag(aoi, "total")["value"] == 7
+        };
+        agent.until("the first values", seven).await;
+        let last = Time::now();
+        agent.stop().await;
+
+        set(&server, "Total", 9_i64.into());
+        let agent = Agent::start(&yaml).await;
+        agent.until("two parts more", |health| station(health, "aoi-1")["kpi"]["total"] == 2.0).await;
+        receiver.until("the gap", |receiver| !receiver.logs("gemba.loss").is_empty()).await;
+        agent.stop().await;
+        let [loss] = &receiver.logs("gemba.loss")[..] else { panic!("one: {:?}", receiver.logs("gemba.loss")) };
+        let of = attributes(&loss.attributes);
+        assert_eq!((&*of["gemba.loss.source"], &*of["gemba.loss.count"]), ("aoi-1", "2"), "{of:?}");
+        assert!(of["gemba.loss.reason"].contains("values have no time of their source"), "{of:?}");
+        let from: Time = of["gemba.loss.from"].parse().expect("a time");
+        assert!(from <= last, "{from} after {last}");
+    }
 }

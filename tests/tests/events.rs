@@ -6,16 +6,12 @@ use gemba_drivers::Time;
 use gemba_drivers::sim::opcua::{Happened, OpcuaServer};
 use gemba_tests::agent::{Agent, station};
 use gemba_tests::receiver::{Receiver, attributes};
+use gemba_tests::yaml;
 use tempfile::TempDir;
 
 fn config(server: &OpcuaServer, receiver: &Receiver, folder: &TempDir) -> String {
     format!(
-        r#"
-site: fab-2
-line: smt-1
-timezone: Europe/Berlin
-http: {{ listen: "127.0.0.1:0" }}
-spool: {{ path: {spool}, sync: 20ms }}
+        r#"{head}
 upstream:
   otlp: {{ endpoint: "{upstream}" }}
 stations:
@@ -24,7 +20,7 @@ stations:
     tags:
       - {{ name: zone, node: "{zone}", deadband: 5 }}
 "#,
-        spool = folder.path().join("spool").display(),
+        head = yaml::head(folder.path(), "sync: 20ms"),
         upstream = receiver.endpoint(),
         endpoint = server.endpoint(),
         zone = server.node("Zone"),

@@ -6,17 +6,13 @@ use gemba_drivers::Time;
 use gemba_drivers::sim::opcua::{OpcuaServer, Variant};
 use gemba_drivers::sim::proxy::Proxy;
 use gemba_tests::agent::{Agent, station, tag};
+use gemba_tests::yaml;
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
 fn config(cable: &Proxy, server: &OpcuaServer, folder: &TempDir) -> String {
     format!(
-        r#"
-site: fab-2
-line: smt-1
-timezone: Europe/Berlin
-http: {{ listen: "127.0.0.1:0" }}
-spool: {{ path: {spool}, sync: 20ms }}
+        r#"{head}
 stations:
   - name: aoi-1
     source: {{ type: opcua, endpoint: "opc.tcp://{cable}/", publish: 50ms, timeout: 2s }}
@@ -24,7 +20,7 @@ stations:
       - {{ name: score, node: "{score}", max_age: 1s }}
       - {{ name: heat, node: "{heat}" }}
 "#,
-        spool = folder.path().join("spool").display(),
+        head = yaml::head(folder.path(), "sync: 20ms"),
         cable = cable.addr(),
         score = server.node("Score"),
         heat = server.node("Heat"),

@@ -6,6 +6,7 @@ use gemba_drivers::sim::keeper::{Keeper, State};
 use gemba_tests::agent::{Agent, Page, station, tag};
 use gemba_tests::process::Process;
 use gemba_tests::receiver::DEADLINE;
+use gemba_tests::yaml;
 use serde_json::Value as Json;
 
 const GEMBA: &str = env!("CARGO_BIN_EXE_gemba-to-kill");
@@ -14,12 +15,7 @@ const TOPIC: &str = "fab-2/oven-1/telemetry";
 /// One oven behind `keeper`; readings are committed after `sync` at the latest.
 fn config(keeper: &Keeper, folder: &Path, sync: &str) -> String {
     format!(
-        r#"
-site: fab-2
-line: smt-1
-timezone: Europe/Berlin
-http: {{ listen: "127.0.0.1:0" }}
-spool: {{ path: {spool}, sync: {sync} }}
+        r#"{head}
 stations:
   - name: oven-1
     source:
@@ -34,7 +30,7 @@ stations:
       state: {{ tag: state, map: {{ running: producing }} }}
       total: {{ tag: total }}
 "#,
-        spool = folder.join("spool").display(),
+        head = yaml::head(folder, &format!("sync: {sync}")),
         endpoint = keeper.endpoint(),
     )
 }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use gemba_drivers::{Reading, TagId, Time, Validity, Value};
+use gemba_drivers::opcua::Watermark;
+use gemba_drivers::{Reading, TagId, Validity, Value};
 use serde::{Deserialize, Serialize};
 
 use crate::model::ledger::Ledger;
@@ -25,9 +26,9 @@ struct Checkpoint<'a> {
     /// Of stations that tell of their units.
     #[serde(borrow)]
     visits: Vec<(&'a str, Visits)>,
-    /// By station and tag: the source time of the last value told, where history can be asked for the rest.
+    /// By station and tag: the last value told, where history can be asked for the rest.
     #[serde(borrow)]
-    told: Vec<(&'a str, Vec<(&'a str, Time)>)>,
+    told: Vec<(&'a str, Vec<(&'a str, Watermark)>)>,
     /// By station and tag: what is not settled yet.
     #[serde(borrow)]
     pending: Vec<(&'a str, &'a str, Reading)>,
@@ -82,12 +83,12 @@ impl Line {
         postcard::to_extend(&checkpoint, vec![VERSION]).expect("memory and plain data do not fail to serialize")
     }
 
-    fn told_by_station(&self) -> Vec<(&str, Vec<(&str, Time)>)> {
+    fn told_by_station(&self) -> Vec<(&str, Vec<(&str, Watermark)>)> {
         let told: Vec<_> = self.tags.iter().filter_map(|tag| Some((tag.station, &*tag.name, tag.told?))).collect();
         // A station's tags stand together.
         let by_station = told.chunk_by(|one, other| one.0 == other.0);
         by_station
-            .map(|tags| (&*self.stations[tags[0].0].name, tags.iter().map(|&(_, tag, at)| (tag, at)).collect()))
+            .map(|tags| (&*self.stations[tags[0].0].name, tags.iter().map(|&(_, tag, told)| (tag, told)).collect()))
             .collect()
     }
 
@@ -116,7 +117,7 @@ impl Line {
         let told: std::collections::HashMap<_, _> = checkpoint
             .told
             .iter()
-            .flat_map(|(station, tags)| tags.iter().map(move |&(tag, at)| ((*station, tag), at)))
+            .flat_map(|(station, tags)| tags.iter().map(move |&(tag, told)| ((*station, tag), told)))
             .collect();
         let mut odd: std::collections::HashMap<_, _> =
             checkpoint.tags.into_iter().map(|tag| ((tag.station, tag.tag), (tag.validity, tag.text))).collect();

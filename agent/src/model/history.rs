@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use gemba_drivers::opcua::Watermark;
 use gemba_drivers::{OwnStatus, Reading, Status, TagId, Time, Validity, Value};
 use proptest::prelude::*;
 
@@ -251,7 +252,7 @@ fn the_last_that_a_device_told_survives_a_restart() {
     line.apply(&[good(0, 1.0), good(1, 2.0), good(1, 3.0)], &mut Derived::default());
     line.apply(&[bad(0, 9.0, Status::Own(OwnStatus::LinkLost))], &mut Derived::default());
     line.apply(&[bad(1, 9.0, Status::Opcua(0x8034_0000))], &mut Derived::default());
-    let expected = vec![(TagId(0), t(1.0)), (TagId(1), t(3.0))];
+    let expected = vec![(TagId(0), Watermark::Dated(t(1.0))), (TagId(1), Watermark::Dated(t(3.0)))];
     assert_eq!(line.told().collect::<Vec<_>>(), expected);
     let mut again = opcua_line();
     again.restore(&line.checkpoint()).expect("a checkpoint");
@@ -259,20 +260,26 @@ fn the_last_that_a_device_told_survives_a_restart() {
     assert_eq!(Line::new(&config(oee(1.0), vec![])).told().count(), 0, "no other protocol has history");
 }
 
-/// A watermark is of the source's clock: an instant of the gateway's would skip history, or have it told twice.
+/// A place in history is a time of the source: an instant of the gateway's would skip history, or have it told twice. A
+/// value without one leaves word that it was heard, also over a restart.
 #[test]
-fn a_watermark_is_a_time_of_the_source() {
+fn a_watermark_says_whose_time_it_is() {
+    use Watermark::{Dated, Undated};
     let mut line = opcua_line();
     let good = |tag, at| Reading::good(TagId(tag), Value::Int(1), t(at), t(5.0));
-    let told = |line: &Line| line.told().collect::<Vec<_>>();
+    let told = |line: &Line| line.told().map(|(_, told)| told).collect::<Vec<_>>();
     line.apply(&[good(0, 2.0), good(1, 2.0), good(2, 2.0)], &mut Derived::default());
     line.apply(&[good(0, 1.0)], &mut Derived::default());
-    assert_eq!(told(&line), [(TagId(0), t(2.0)), (TagId(1), t(2.0)), (TagId(2), t(2.0))], "late, and no step back");
+    assert_eq!(told(&line), [Dated(t(2.0)); 3], "late, and no step back");
     let doubt = Validity::Uncertain(Status::Own(OwnStatus::ClockSkew));
-    line.apply(&[Reading { validity: doubt, ..good(1, 5.0) }, good(2, 5.0)], &mut Derived::default());
-    assert_eq!(told(&line), [(TagId(0), t(2.0))]);
+    line.apply(&[Reading { validity: doubt, ..good(1, 4.0) }, good(2, 5.0)], &mut Derived::default());
+    line.apply(&[Reading::bad(TagId(2), Status::Own(OwnStatus::LinkLost), t(9.0), t(9.0))], &mut Derived::default());
+    assert_eq!(told(&line), [Dated(t(2.0)), Undated(t(5.0)), Undated(t(5.0))]);
+    let mut again = opcua_line();
+    again.restore(&line.checkpoint()).expect("a checkpoint");
+    assert_eq!(told(&again), told(&line));
     line.apply(&[good(1, 3.0)], &mut Derived::default());
-    assert_eq!(told(&line), [(TagId(0), t(2.0)), (TagId(1), t(3.0))], "it has a time again");
+    assert_eq!(told(&line)[1], Dated(t(3.0)), "it has a time again");
 }
 
 /// Silence that is told while history comes in counts from where history had come to.

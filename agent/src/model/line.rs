@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gemba_drivers::opcua::Watermark;
 use gemba_drivers::{Loss, OwnStatus, Reading, Status, TagId, Time, Validity, Value};
 
 use crate::config::{Config, Source};
@@ -77,8 +78,8 @@ pub(super) struct TagOf {
     shown: Option<Time>,
     /// History can be asked for what it missed.
     historic: bool,
-    /// The source time of the last value that its device told: what came after it can be asked for.
-    pub(super) told: Option<Time>,
+    /// The last value that its device told: what came after it can be asked for, or is known to be missing.
+    pub(super) told: Option<Watermark>,
 }
 
 /// A period with its station.
@@ -237,9 +238,9 @@ impl Line {
         self.stations.get(index)?.spec.as_ref()
     }
 
-    /// The source time of the last value that each tag's device told, where its history can be asked for the rest.
-    pub fn told(&self) -> impl Iterator<Item = (TagId, Time)> + '_ {
-        (0..).zip(&self.tags).filter_map(|(tag, of)| of.told.map(|at| (TagId(tag), at)))
+    /// The last value that each tag's device told, where its history can be asked for the rest.
+    pub fn told(&self) -> impl Iterator<Item = (TagId, Watermark)> + '_ {
+        (0..).zip(&self.tags).filter_map(|(tag, of)| of.told.map(|told| (TagId(tag), told)))
     }
 
     /// The station that a tag belongs to.
@@ -352,17 +353,21 @@ impl TagOf {
             });
         }
         if self.historic && !reading.validity.is_bad() {
-            self.told = self.watermark(reading);
+            self.told = Some(self.watermark(reading));
         }
         news || self.role != Role::Other
     }
 
     /// By the source's own clock, and never back. A value that has no time of it, or none to be believed, leaves no place in
     /// history to go on from: what came before it was told, by another clock.
-    fn watermark(&self, reading: &Reading) -> Option<Time> {
+    fn watermark(&self, reading: &Reading) -> Watermark {
         let dated = reading.source_time != reading.received_time
             && reading.validity != Validity::Uncertain(Status::Own(OwnStatus::ClockSkew));
-        dated.then(|| self.told.map_or(reading.source_time, |told| told.max(reading.source_time)))
+        match self.told {
+            _ if !dated => Watermark::Undated(reading.received_time),
+            Some(Watermark::Dated(told)) => Watermark::Dated(told.max(reading.source_time)),
+            _ => Watermark::Dated(reading.source_time),
+        }
     }
 
     fn show(&mut self, station: &Arc<str>, reading: &Reading, out: &mut Derived) {

@@ -39,6 +39,8 @@ pub struct Station {
 pub struct Input {
     /// Its place in the configuration.
     pub id: TagId,
+    /// Its name, for whoever has to mend it.
+    pub name: Arc<str>,
     /// Which line.
     pub line: Line,
     /// How the line is set up. Tags of one line say the same.

@@ -8,7 +8,8 @@ use tracing::{info, warn};
 
 use super::config::{Edges, Line, Setup};
 use super::debounce::Debounce;
-use super::hardware::{Ask, Edge, Fault, Hardware, Input, LineInfo};
+use super::hardware::{Ask, Edge, Fault, Hardware, Input};
+use super::lines::Lines;
 use super::part::Part;
 use crate::{Batch, Loss, OwnStatus, Reading, Status, TagId, Time, Value};
 
@@ -90,11 +91,7 @@ impl Pin {
     }
 
     /// Takes the line, in the best way that its chip has.
-    pub(super) fn open(
-        &mut self,
-        hardware: &mut dyn Hardware,
-        lines: &Result<Vec<LineInfo>, Fault>,
-    ) -> Result<(), Fault> {
+    pub(super) fn open(&mut self, hardware: &mut dyn Hardware, lines: &Lines) -> Result<(), Fault> {
         self.close();
         self.part.tried();
         let outcome = self.take_line(hardware, lines);
@@ -106,8 +103,8 @@ impl Pin {
         outcome
     }
 
-    fn take_line(&mut self, hardware: &mut dyn Hardware, lines: &Result<Vec<LineInfo>, Fault>) -> Result<(), Fault> {
-        let offset = find(lines, &self.line)?;
+    fn take_line(&mut self, hardware: &mut dyn Hardware, lines: &Lines) -> Result<(), Fault> {
+        let offset = lines.find(&self.line)?;
         let mut refused = None;
         for ask in Ask::ladder(&self.setup, self.wanted()) {
             let input = match hardware.input(offset, ask) {
@@ -314,24 +311,5 @@ fn lose(tags: &[Tag], (from, to): (Time, Time), count: u64, reason: &'static str
         }
         let (source, reason) = (Arc::clone(&tag.station), reason.into());
         batch.losses.push(Loss { source, from, to, count, reason });
-    }
-}
-
-/// The line's number on the chip.
-pub(super) fn find(lines: &Result<Vec<LineInfo>, Fault>, line: &Line) -> Result<u32, Fault> {
-    let lines = lines.as_ref().map_err(Clone::clone)?;
-    match line {
-        Line::Offset(offset) if lines.iter().any(|line| line.offset == *offset) => Ok(*offset),
-        Line::Offset(offset) => {
-            Err(Fault::Missing(format!("there is no line {offset}; the chip has {}, counted from 0", lines.len())))
-        }
-        Line::Name(name) => {
-            let named: Vec<_> = lines.iter().filter(|line| line.name == **name).map(|line| line.offset).collect();
-            match *named {
-                [offset] => Ok(offset),
-                [] => Err(Fault::Missing(format!("no line of the chip is called `{name}`"))),
-                _ => Err(Fault::Missing(format!("several lines are called `{name}`: write one of {named:?}"))),
-            }
-        }
     }
 }

@@ -19,6 +19,7 @@ mod debounce;
 mod hardware;
 mod input;
 mod kernel;
+mod lines;
 mod output;
 mod part;
 mod survey;
@@ -42,9 +43,10 @@ pub use config::{Bias, Bus, Channel, Config, Device, Edges, Input, Line, Model, 
 pub use output::{Lamp, Switch};
 
 use self::converters::Converters;
-use self::hardware::{Fault, Hardware, LineInfo};
-use self::input::{Pin, find};
+use self::hardware::{Fault, Hardware};
+use self::input::Pin;
 use self::kernel::Kernel;
+use self::lines::{Lines, User};
 use self::output::Switched;
 use self::part::Part;
 use crate::{Batch, Driver, LinkError, Outlet, Rung, Stale, Stopped, TagId, Time};
@@ -57,6 +59,7 @@ pub struct Client {
     hardware: Box<dyn Hardware>,
     pins: Vec<Pin>,
     outputs: Vec<Driven>,
+    users: Arc<[User]>,
     converters: Converters,
     look: Duration,
     wanted: Arc<watch::Sender<Vec<bool>>>,
@@ -84,7 +87,7 @@ impl Client {
         let look = stations.iter().filter(|station| !station.inputs.is_empty()).map(|station| station.poll).min();
         let mut pins: Vec<Pin> = Vec::new();
         for station in &stations {
-            for Input { id, line, setup, count } in &station.inputs {
+            for Input { id, line, setup, count, .. } in &station.inputs {
                 let at = pins.iter().position(|pin| pin.line == *line).unwrap_or_else(|| {
                     pins.push(Pin::new(line.clone(), *setup));
                     pins.len() - 1
@@ -92,10 +95,11 @@ impl Client {
                 pins[at].add(*id, Arc::clone(&station.name), *count);
             }
         }
+        let users = lines::users(&stations, &outputs);
         let converters = Converters::new(devices, &stations);
         let outputs: Vec<_> = outputs.into_iter().map(Driven::new).collect();
         let wanted = Arc::new(watch::Sender::new(vec![false; outputs.len()]));
-        Self { hardware, pins, outputs, converters, look: look.unwrap_or(LOOK), wanted }
+        Self { hardware, pins, outputs, users, converters, look: look.unwrap_or(LOOK), wanted }
     }
 
     /// A handle on each output, in the order of the configuration.
@@ -107,8 +111,8 @@ impl Client {
     }
 
     /// What the chip says of its lines, if any are wanted.
-    fn lines(&mut self) -> Result<Vec<LineInfo>, Fault> {
-        if self.pins.is_empty() && self.outputs.is_empty() { Ok(Vec::new()) } else { self.hardware.lines() }
+    fn lines(&mut self) -> Lines {
+        if self.users.is_empty() { Lines::none() } else { Lines::of(&mut *self.hardware, &self.users) }
     }
 
     /// Takes everything that can be had. What cannot is told by [`Client::serve`].
@@ -245,7 +249,7 @@ impl Client {
                 settle(pin, woken, now, batch);
             } else if rested(pin.due()) {
                 let hardware = &mut *self.hardware;
-                let lines = lines.get_or_insert_with(|| hardware.lines());
+                let lines = lines.get_or_insert_with(|| Lines::of(hardware, &self.users));
                 if pin.open(hardware, lines).is_ok() {
                     batch.readings.extend(pin.stand(now));
                 }
@@ -254,7 +258,7 @@ impl Client {
         for (index, output) in self.outputs.iter_mut().enumerate() {
             if rested(output.part.due()) {
                 let hardware = &mut *self.hardware;
-                let lines = lines.get_or_insert_with(|| hardware.lines());
+                let lines = lines.get_or_insert_with(|| Lines::of(hardware, &self.users));
                 if output.open(hardware, lines).is_ok() {
                     output.set(self.wanted.borrow()[index]);
                 }
@@ -337,10 +341,10 @@ impl Driven {
     }
 
     /// Takes the line; it is off then.
-    fn open(&mut self, hardware: &mut dyn Hardware, lines: &Result<Vec<LineInfo>, Fault>) -> Result<(), Fault> {
+    fn open(&mut self, hardware: &mut dyn Hardware, lines: &Lines) -> Result<(), Fault> {
         self.held = None;
         self.part.tried();
-        let taken = find(lines, &self.line).and_then(|offset| hardware.output(offset, self.active_low));
+        let taken = lines.find(&self.line).and_then(|offset| hardware.output(offset, self.active_low));
         match taken {
             Ok(lamp) => {
                 self.held = Some(lamp);

@@ -211,7 +211,7 @@ impl Converter for Meter {
 }
 
 fn input(id: u32, line: u32, setup: Setup, count: Option<Edges>) -> Input {
-    Input { id: TagId(id), line: Line::Offset(line), setup, count }
+    Input { id: TagId(id), name: format!("in-{id}").into(), line: Line::Offset(line), setup, count }
 }
 
 /// Tags numbered from 0, each on its line.
@@ -524,6 +524,40 @@ async fn two_lines_of_one_name_must_be_told_apart() {
     config.stations[0].inputs[0].line = Line::Name("NC".into());
     let error = bench.client(config).connect().await.expect_err("which one?").to_string();
     assert!(error.contains("several lines are called `NC`: write one of [4, 5]"), "{error}");
+}
+
+/// The kernel would say only that gemba has it.
+#[tokio::test(start_paused = true)]
+async fn a_line_that_is_named_in_two_ways_says_by_whom() {
+    let bench = Bench::with(&[4, 5]);
+    let mut config = config(&[(4, None), (5, None)]);
+    let named = |id| Input { line: Line::Name("GPIO4".into()), ..input(id, 0, Setup::default(), None) };
+    let second = Station { name: "press-2".into(), inputs: vec![named(2)], ..config.stations[0].clone() };
+    config.stations.push(second);
+    let lines = Lines::of(&mut bench.clone(), &lines::users(&config.stations, &[]));
+    let fault = lines.find(&Line::Name("GPIO4".into())).expect_err("it is line 4");
+    let why = "line `GPIO4` (tag `in-2` of press-2) is the same as line 4 (tag `in-0` of press-1): name it in one way";
+    assert_eq!(fault, Fault::Busy(why.to_owned()));
+    assert_eq!(lines.find(&Line::Offset(4)), Ok(4), "who names it first has it");
+    assert_eq!(lines.find(&Line::Name("GPIO5".into())), Ok(5), "nobody else's");
+
+    let mut client = bench.client(config.clone());
+    during(&mut client, async |inlet| {
+        assert_eq!(inlet.of(0).await.0, Value::Bool(false));
+        assert_eq!(own(inlet.bad(2).await.validity), Some(OwnStatus::Refused));
+    })
+    .await;
+    drop(client);
+    assert_eq!(bench.state().asked.iter().filter(|(line, _)| *line == 4).count(), 1, "the kernel is not asked");
+
+    // An output that is an input as well is not driven.
+    config.stations.truncate(1);
+    config.outputs = vec![Output { name: "lamp".into(), line: Line::Name("GPIO5".into()), active_low: false }];
+    bench.client(config.clone()).connect().await.expect("the inputs are there");
+    assert!(bench.state().driven.is_empty());
+    let lines = Lines::of(&mut bench.clone(), &lines::users(&config.stations, &config.outputs));
+    let fault = lines.find(&config.outputs[0].line).expect_err("an input").to_string();
+    assert!(fault.contains("output `lamp`") && fault.contains("tag `in-1` of press-1"), "{fault}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -158,29 +158,12 @@ pub(super) fn references(
 
 #[cfg(all(test, feature = "sim"))]
 mod tests {
-    use std::time::Duration;
-
     use opcua::types::ObjectId;
 
-    use super::super::{Client, Config, Identity, Security, Station};
+    use super::super::fixture::connected;
     use super::*;
     use crate::Driver;
     use crate::sim::opcua::{OpcuaServer, OperationalLimits};
-
-    async fn connected(server: &OpcuaServer) -> Client {
-        let station =
-            Station { name: "a".into(), publish: Duration::from_secs(1), tags: Vec::new(), events: Vec::new() };
-        let mut client = Client::new(Config {
-            endpoint: server.endpoint(),
-            spares: Vec::new(),
-            security: Security::None,
-            identity: Identity::Anonymous,
-            timeout: Duration::from_secs(5),
-            stations: vec![station],
-        });
-        client.connect().await.expect("up");
-        client
-    }
 
     fn questions() -> Vec<BrowseDescription> {
         [ObjectId::ObjectsFolder, ObjectId::Server, ObjectId::Server_ServerCapabilities]
@@ -205,7 +188,7 @@ mod tests {
     async fn half_answered_questions_are_followed_to_their_end() {
         let nodes: Vec<_> = (0..9).map(|node| (format!("N{node}"), 0_i64)).collect();
         let server = OpcuaServer::start("urn:a", nodes).await.expect("a port");
-        let mut client = connected(&server).await;
+        let mut client = connected(&server, &[]).await;
         let link = client.link.as_mut().expect("up");
         let whole = told(link.browse(questions()).await.expect("answered"));
         assert!(whole[0].len() > 9 && whole[2].len() > 4, "{whole:?}");
@@ -219,12 +202,12 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_takes_one_question_a_call_is_asked_one_by_one() {
         let mut server = OpcuaServer::start("urn:a", [("Good", 0_i64)]).await.expect("a port");
-        let mut client = connected(&server).await;
+        let mut client = connected(&server, &[]).await;
         let whole = told(client.link.as_mut().expect("up").browse(questions()).await.expect("answered"));
         client.close().await;
         let little = OperationalLimits { max_nodes_per_browse: 1, ..OperationalLimits::default() };
         server.limit(little, 100).await.expect("the port is free");
-        let mut client = connected(&server).await;
+        let mut client = connected(&server, &[]).await;
         assert_eq!(told(client.link.as_mut().expect("up").browse(questions()).await.expect("answered")), whole);
         client.close().await;
     }

@@ -17,7 +17,7 @@ use super::known::Known;
 use super::limits::Limits;
 use super::link::Notice;
 use super::sieve::{Sieve, Told, just_before};
-use super::{Client, convert, stopping};
+use super::{Client, convert, hand_over};
 use crate::{Batch, LinkError, Outlet, Reading, Time};
 
 /// Values in memory at once. A window of time that holds more is read in two.
@@ -340,11 +340,10 @@ impl Client {
         }
         let Some(link) = self.link.as_mut() else { return Err(LinkError::Broken("not connected".to_owned())) };
         // Once there are subscriptions their values wait at the server, as ever while the agent is busy.
-        let taken = if link.subscriptions.is_empty() {
-            link.meanwhile(outlet.deliver(batch)).await?
+        if link.subscriptions.is_empty() {
+            link.meanwhile(hand_over(batch, outlet)).await?
         } else {
-            outlet.deliver(batch).await
-        };
-        taken.map_err(|_| stopping())
+            hand_over(batch, outlet).await
+        }
     }
 }

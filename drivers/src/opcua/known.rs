@@ -1,7 +1,27 @@
 //! What is known of an item: what was told of it, and whether a gap lies behind that.
 
+use serde::{Deserialize, Serialize};
+
 use super::sieve::Told;
 use crate::{Reading, Time};
+
+/// The last value that the server told of a tag, as far as it is durable: what came after it was missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Watermark {
+    /// Its source time: history goes on from there.
+    Dated(Time),
+    /// When the gateway received it, by its own clock: the source did not date it, or its clock is not believed. It
+    /// was heard, and there is no place in history to go on from.
+    Undated(Time),
+}
+
+impl Watermark {
+    /// A proof of life, by either clock.
+    pub(super) fn at(self) -> Time {
+        let (Self::Dated(at) | Self::Undated(at)) = self;
+        at
+    }
+}
 
 /// What is known of an item.
 #[derive(Clone, Debug, Default)]
@@ -45,9 +65,12 @@ pub(super) enum Said {
 
 impl Known {
     /// After a restart of the agent: `told` is durable, and its station was heard last at `from`.
-    pub(super) fn before(told: Time, from: Time) -> Self {
+    pub(super) fn before(told: Watermark, from: Time) -> Self {
         let gap = Some(OpenGap { from, given: 0 });
-        Self { told: Some(Told { at: told, said: None }), gap, ..Self::default() }
+        match told {
+            Watermark::Dated(at) => Self { told: Some(Told { at, said: None }), gap, ..Self::default() },
+            Watermark::Undated(_) => Self { undated: true, gap, ..Self::default() },
+        }
     }
 
     /// The link is lost; it was alive `at` last. A gap that is open already goes on.
@@ -114,6 +137,19 @@ mod tests {
         assert_eq!(known.told, None);
         known.lose(Time(60_000_000));
         assert!(known.gap.is_some());
+    }
+
+    #[test]
+    fn a_restart_leaves_a_gap_whether_or_not_there_is_a_place_in_history() {
+        for (told, place) in [(Watermark::Dated(Time(5)), Some(Time(5))), (Watermark::Undated(Time(5)), None)] {
+            let mut known = Known::before(told, Time(7));
+            assert_eq!(known.told.as_ref().map(|told| told.at), place, "{told:?}");
+            known.lose(Time(9));
+            assert_eq!(known.gap.map(|gap| gap.from), Some(Time(7)), "it goes on: {told:?}");
+            known.gap = None;
+            known.lose(Time(11));
+            assert_eq!(known.gap.map(|gap| gap.from), Some(Time(11)), "and the next is another: {told:?}");
+        }
     }
 
     #[test]

@@ -19,6 +19,8 @@ mod dial;
 mod endpoint;
 mod event;
 mod find;
+#[cfg(test)]
+mod fixture;
 mod goodbye;
 mod history;
 mod identity;
@@ -44,6 +46,7 @@ mod units;
 
 pub use config::{Config, Station, Tag};
 pub use event::Notifier;
+pub use known::Watermark;
 pub use node::{Address, Identifier, Namespace, Node};
 pub use path::Path;
 pub use pick::{Field, Pick, Range};
@@ -165,19 +168,19 @@ impl Client {
         }
     }
 
-    /// The same after a restart: `told` knows the source time of the last value of a tag that is durable. What the server
-    /// recorded after it is read at the first connect.
+    /// The same after a restart: `told` knows the last value of a tag that is durable. What the server recorded after it is
+    /// read at the first connect; where nobody knows what that is, it is a loss.
     #[must_use]
-    pub fn having(mut self, told: impl Fn(TagId) -> Option<Time>) -> Self {
+    pub fn having(mut self, told: impl Fn(TagId) -> Option<Watermark>) -> Self {
         // A station was listened to for as long as any of its tags was.
         let mut heard: Vec<Option<Time>> = vec![None; self.config.stations.len()];
         for item in &self.items {
             let last = &mut heard[item.station as usize];
-            *last = (*last).max(told(item.tag));
+            *last = (*last).max(told(item.tag).map(Watermark::at));
         }
         for (item, known) in self.items.iter().zip(&mut self.known) {
-            if let (Some(at), Some(heard)) = (told(item.tag), heard[item.station as usize]) {
-                *known = Known::before(at, heard);
+            if let (Some(told), Some(heard)) = (told(item.tag), heard[item.station as usize]) {
+                *known = Known::before(told, heard);
             }
         }
         self.eventless = heard.into_iter().flatten().max();
@@ -408,27 +411,19 @@ impl Client {
             let mut batch =
                 span.in_scope(|| self.open(notice, &mut same)).inspect_err(|error| trace::failed(&span, error))?;
             Self::vouch(&mut same, received, &mut batch, outlet);
-            self.hand_over(batch, outlet).instrument(span).await?;
+            hand_over(batch, outlet).instrument(span).await?;
         }
         self.seam = false;
         Ok(())
     }
 
-    async fn hand_over(&mut self, batch: Batch, outlet: &Outlet) -> Result<(), LinkError> {
-        if batch.is_empty() {
-            return Ok(());
-        }
-        let began = Instant::now();
-        outlet.deliver(batch).await.map_err(|_| stopping())?;
-        self.rested(began);
-        Ok(())
-    }
-
-    /// Time that we spent on something else since `began` is not the server's silence.
+    /// Time that we spent on something else since `began` is not the server's silence. Counted in [`Client::flow`] alone, which
+    /// knows when we listen.
     fn rested(&mut self, began: Instant) {
-        let rest = began.elapsed();
+        let (now, rest) = (Instant::now(), began.elapsed());
         self.suspects.wait(rest);
-        self.sequences.iter_mut().for_each(|sequence| sequence.spoke += rest);
+        // One that was heard meanwhile was silent for less.
+        self.sequences.iter_mut().for_each(|sequence| sequence.spoke = (sequence.spoke + rest).min(now));
     }
 
     /// Ends only with the link.
@@ -440,11 +435,13 @@ impl Client {
         self.sequences.iter_mut().for_each(|sequence| sequence.spoke = begun);
         let mut ask_again = Instant::now() + self.ask_again;
         loop {
+            let began = Instant::now();
             let mut batch = Batch { readings: mem::take(&mut self.refusals), ..Batch::default() };
             self.own_up(&mut batch);
-            self.hand_over(batch, outlet).await?;
+            hand_over(batch, outlet).await?;
             self.tell_waiting(outlet).await?;
             self.refresh().await?;
+            self.rested(began);
             let Some(link) = self.link.as_mut() else { return Err(LinkError::Broken("not connected".to_owned())) };
             let silence = link.silence();
             // Of the one that has been silent for longest: another's messages say nothing of it.
@@ -516,6 +513,14 @@ impl Driver for Client {
     }
 }
 
+/// Hands over what there is; waits while the agent is busy.
+async fn hand_over(batch: Batch, outlet: &Outlet) -> Result<(), LinkError> {
+    if batch.is_empty() {
+        return Ok(());
+    }
+    outlet.deliver(batch).await.map_err(|_| stopping())
+}
+
 fn stopping() -> LinkError {
     LinkError::Broken("the agent is stopping".to_owned())
 }
@@ -539,29 +544,52 @@ fn note_overflow(losses: &mut Vec<Loss>, station: &Arc<str>, at: Time) {
 #[cfg(test)]
 mod tests {
     use opcua::types::{DateTime, ExtensionObject, NotificationMessage, StatusCode};
+    use tokio::sync::{mpsc, watch};
+    use tokio::time::{advance, sleep};
 
     use super::*;
+    use crate::{LinkState, OwnStatus};
 
     #[test]
     fn a_subscription_that_the_server_ends_ends_the_link() {
-        let config = Config {
-            endpoint: "opc.tcp://plc".to_owned(),
-            spares: Vec::new(),
-            security: Security::None,
-            identity: Identity::Anonymous,
-            timeout: Duration::from_secs(1),
-            stations: Vec::new(),
-        };
         let gone = StatusChangeNotification { status: StatusCode::BadTimeout, ..StatusChangeNotification::default() };
         let message = NotificationMessage {
             sequence_number: 1,
             publish_time: DateTime::now(),
             notification_data: Some(vec![ExtensionObject::from_message(gone)]),
         };
-        let error = Client::new(config)
+        let error = Client::new(fixture::config("opc.tcp://plc", &[]))
             .open(Notice { subscription: 0, received: Time(1), message, asked: false }, &mut Vec::new())
             .expect_err("it is over");
         assert_eq!(error.to_string(), "link broke: the server ended the subscription (BadTimeout)");
+    }
+
+    /// A full channel is ours, and counts once wherever it was waited for.
+    #[tokio::test(start_paused = true)]
+    async fn time_spent_on_something_else_is_no_silence_and_counts_once() {
+        let second = Duration::from_secs(1);
+        let mut client = Client::new(fixture::config("opc.tcp://plc", &[]));
+        client.sequences.resize_with(2, Sequence::default);
+        advance(second * 3).await;
+
+        let (to, mut batches) = mpsc::channel(1);
+        let outlet = Outlet::new(to, Arc::new(watch::Sender::new(LinkState::new(Time::now()))));
+        let news = || {
+            let readings = vec![Reading::bad(TagId(0), Status::Own(OwnStatus::NoData), Time(1), Time(1))];
+            Batch { readings, ..Batch::default() }
+        };
+        let began = Instant::now();
+        hand_over(news(), &outlet).await.expect("there is room");
+        let busy = async {
+            sleep(second * 5).await;
+            batches.recv().await
+        };
+        let (waited, _) = tokio::join!(hand_over(news(), &outlet), busy);
+        waited.expect("there is room again");
+        client.sequences[1].follow(1, true, Time::now());
+        client.rested(began);
+        let silent: Vec<_> = client.sequences.iter().map(|sequence| sequence.spoke.elapsed()).collect();
+        assert_eq!(silent, [second * 3, Duration::ZERO]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::backfill::Gap;
 use super::find::handle;
 use super::link::Link;
 use super::sieve::Told;
-use super::{Client, convert, find, stopping};
+use super::{Client, convert, find, hand_over};
 use crate::{Batch, LinkError, Outlet, Rung, Stale, TagId, Time};
 
 /// A subscription that publishes more often than that is still given so long.
@@ -82,9 +82,7 @@ impl Client {
             self.hear(item, reading, &mut batch, &mut same);
         }
         Self::vouch(&mut same, received, &mut batch, outlet);
-        if !batch.readings.is_empty() {
-            outlet.deliver(batch).await.map_err(|_| stopping())?;
-        }
+        hand_over(batch, outlet).await?;
         if !self.suspects.items.is_empty() {
             self.suspects.until = Some(Instant::now() + self.publish().saturating_mul(2).max(SOON));
         }
@@ -144,7 +142,7 @@ mod tests {
 
     use tokio::sync::{mpsc, watch};
 
-    use super::super::{Config, Identity, Pick, Security, Station, Tag};
+    use super::super::fixture::connected;
     use super::*;
     use crate::sim::opcua::OpcuaServer;
     use crate::treat::{self, Treatment};
@@ -173,18 +171,7 @@ mod tests {
             if history {
                 server.keep_history().await.expect("the port is free");
             }
-            let tag = Tag { id: TagId(0), node: server.node("Good").parse().expect("a node"), pick: Pick::default() };
-            let station =
-                Station { name: "a".into(), publish: Duration::from_millis(20), tags: vec![tag], events: Vec::new() };
-            let mut client = Client::new(Config {
-                endpoint: server.endpoint(),
-                spares: Vec::new(),
-                security: Security::None,
-                identity: Identity::Anonymous,
-                timeout: Duration::from_secs(5),
-                stations: vec![station],
-            });
-            client.connect().await.expect("up");
+            let client = connected(&server, &["Good"]).await;
             let (to, batches) = mpsc::channel(16);
             let outlet = Outlet::new(to, Arc::new(watch::Sender::new(LinkState::new(Time::now()))));
             let options = treat::Options { max_age, ..treat::Options::default() };

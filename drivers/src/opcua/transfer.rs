@@ -17,7 +17,7 @@ use super::link::{Link, Notice};
 use super::pick::Picks;
 use super::sequence::Sequence;
 use super::subscription::{Mailbox, Subscribed};
-use super::{Client, stopping};
+use super::{Client, hand_over};
 use crate::{Batch, LinkError, Outlet, Reading, Time};
 
 /// What a lost session left at its server.
@@ -143,10 +143,7 @@ impl Client {
         });
         let readings: Vec<_> = held.collect();
         self.refusals = self.refused.iter().filter_map(|refusal| self.refusal(*refusal)).collect();
-        if readings.is_empty() {
-            return Ok(());
-        }
-        outlet.deliver(Batch { readings, ..Batch::default() }).await.map_err(|_| stopping())
+        hand_over(Batch { readings, ..Batch::default() }, outlet).await
     }
 }
 

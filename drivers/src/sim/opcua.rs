@@ -170,6 +170,14 @@ impl OpcuaServer {
         self.set_data(name, DataValue::new_at(value, date_time(source_time)));
     }
 
+    /// Gives a node a good value without a time, neither the source's nor the server's.
+    ///
+    /// # Panics
+    /// When there is no such node.
+    pub fn set_undated(&self, name: &str, value: Variant) {
+        self.set_data(name, DataValue { value: Some(value), ..DataValue::null() });
+    }
+
     /// Gives a node a status, now. A bad one takes the value away.
     ///
     /// # Panics

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gemba_drivers::opcua::{Client, Config};
+use gemba_drivers::opcua::{Client, Config, Watermark};
 use gemba_drivers::sim::opcua::Flaws;
 use gemba_drivers::sim::proxy::Proxy;
 use gemba_drivers::{LinkPhase, OwnStatus, Reading, Status, TagId, Time, Validity, Value};
@@ -130,7 +130,7 @@ async fn a_restarted_agent_goes_on_where_it_was() {
         server.set("Good", step, after(step.unsigned_abs() * 100));
     }
     let config = config(&server.endpoint(), &["Good", "New"]);
-    let mut link = Supervised::start_having(config, |tag| (tag == TagId(0)).then_some(after(300)));
+    let mut link = Supervised::start_having(config, |tag| (tag == TagId(0)).then_some(Watermark::Dated(after(300))));
     let mut readings = Vec::new();
     while readings.len() < 4 {
         let batch = link.batch().await;
@@ -165,6 +165,34 @@ async fn a_gap_that_history_does_not_have_is_one_loss() {
     assert_eq!((&good[&TagId(0)].value, good[&TagId(0)].backfilled), (&Value::Int(11), false));
     assert_eq!(good[&TagId(1)].value, Value::Int(2), "told again, for the tag was bad");
     link.stop().await;
+}
+
+/// After a restart of the agent nobody knows where to go on in history; that there is a gap is known.
+#[tokio::test]
+async fn values_without_a_time_leave_a_gap_over_a_restart_that_is_one_loss() {
+    for (history, why) in [(false, "no history is kept"), (true, "values have no time of their source")] {
+        let mut server = server([("Good", 1_i64), ("Reject", 2), ("New", 3)]).await;
+        if history {
+            server.keep_history().await.expect("the port is free");
+        }
+        for name in ["Good", "Reject"] {
+            server.set_undated(name, 11_i64.into());
+        }
+        let heard = [Watermark::Undated(after(300)), Watermark::Undated(after(400))];
+        let config = config(&server.endpoint(), &["Good", "Reject", "New"]);
+        let mut link = Supervised::start_having(config, |tag| heard.get(tag.index()).copied());
+        let loss = loop {
+            if let Some(loss) = link.batch().await.losses.pop() {
+                break loss;
+            }
+        };
+        assert_eq!((&*loss.source, loss.from, loss.count), ("aoi-1", after(400), 2), "the new one lost nothing");
+        assert!(loss.reason.contains(why), "{}", loss.reason);
+        let came = link.first_of_each(3).await;
+        assert_eq!((&came[&TagId(0)].value, came[&TagId(0)].backfilled), (&Value::Int(11), false));
+        link.stop().await;
+        assert_eq!(server.history_given().1, 0, "nobody knows from where on");
+    }
 }
 
 #[tokio::test]

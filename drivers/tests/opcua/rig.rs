@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gemba_drivers::opcua::{Client, Config, Identity, Pick, Security, Station, Tag};
+use gemba_drivers::opcua::{Client, Config, Identity, Pick, Security, Station, Tag, Watermark};
 use gemba_drivers::sim::opcua::OpcuaServer;
 use gemba_drivers::supervisor::supervise;
 use gemba_drivers::treat::{self, Treatment};
@@ -62,7 +62,7 @@ impl Supervised {
     }
 
     /// After a restart of the agent, with what was durable then.
-    pub(crate) fn start_having(config: Config, told: impl Fn(TagId) -> Option<Time>) -> Self {
+    pub(crate) fn start_having(config: Config, told: impl Fn(TagId) -> Option<Watermark>) -> Self {
         let name = config.endpoint.clone();
         Self::start_client(Client::new(config).having(told), name)
     }

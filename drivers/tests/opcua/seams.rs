@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gemba_drivers::opcua::{Client, Config};
+use gemba_drivers::opcua::{Client, Config, Watermark};
 use gemba_drivers::sim::opcua::Flaws;
 use gemba_drivers::{LinkPhase, OwnStatus, Reading, Status, TagId, Time, Validity, Value};
 
@@ -83,7 +83,7 @@ async fn a_gap_of_the_agent_keeps_its_start_and_count_when_its_closing_breaks() 
     let start = |config: Config| {
         let name = config.endpoint.clone();
         // In a moment: the server has its history by then.
-        let client = Client::new(config).having(|_| Some(after(300)));
+        let client = Client::new(config).having(|_| Some(Watermark::Dated(after(300))));
         Supervised::start_client(client, name)
     };
     let mut line = Cut::with(&["Good"], start).await;

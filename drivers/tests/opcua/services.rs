@@ -201,7 +201,9 @@ async fn no_service_that_writes_ever_leaves_a_link() {
         ObjectId::CallRequest_Encoding_DefaultBinary,
     ];
     let expected: BTreeSet<u32> = names.into_iter().map(|name| name as u32).collect();
-    let seen = seen.lock().expect("nobody panicked");
+    let mut seen = seen.lock().expect("nobody panicked");
+    // It makes the server tell a message again: only where a cut caught one on its way.
+    seen.kinds.remove(&(ObjectId::RepublishRequest_Encoding_DefaultBinary as u32));
     assert_eq!(seen.kinds, expected, "these, and nothing else");
     let refresh = BTreeSet::from(["i=3875".to_owned()]);
     assert_eq!(seen.methods, refresh, "ConditionRefresh, which changes nothing at a device");

@@ -301,7 +301,8 @@ impl Speaks for Gpio {
                     }
                     let Some(setup) = draft.set_up(line, own, report) else { continue };
                     let count = own.count.as_ref().map(|count| count.0);
-                    reads.inputs.push(gpio::Input { id: facts.id, line: line.value.0.clone(), setup, count });
+                    let (name, line) = (facts.name.as_str().into(), line.value.0.clone());
+                    reads.inputs.push(gpio::Input { id: facts.id, name, line, setup, count });
                 }
                 (None, Some(channel)) => {
                     no_option_of_a_line(own, report);

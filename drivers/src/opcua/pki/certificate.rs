@@ -44,9 +44,14 @@ impl Certificate {
             }
             return Self::of(&chain.swap_remove(0));
         }
-        Self::of(&Parsed::from_der(bytes).map_err(|error| match error.kind() {
-            ErrorKind::TrailingData { .. } => "more than one certificate: a chain, which gemba cannot use".to_owned(),
-            _ => format!("no certificate in DER or PEM ({error})"),
+        Self::of(&Parsed::from_der(bytes).map_err(|error| {
+            match error.kind() {
+                ErrorKind::TrailingData { .. } => {
+                    "more than one certificate: a chain, which gemba cannot use; the first of them is to come alone"
+                        .to_owned()
+                }
+                _ => format!("no certificate in DER or PEM ({error})"),
+            }
         })?)
     }
 

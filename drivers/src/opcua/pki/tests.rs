@@ -77,6 +77,15 @@ fn what_cannot_be_a_certificate_is_said_to_be_none() {
     assert!(pki.list().expect("readable").is_empty());
 }
 
+/// Why a server that sends a chain is refused. The library parses what comes with the channel, which is signed, and compares
+/// what comes with the session: to cut the chain before it sees it is no way out. Once this fails, chains can be let in.
+#[test]
+fn the_library_takes_no_chain() {
+    let shown = |der: &[u8]| opcua::crypto::X509::from_byte_string(&opcua::types::ByteString::from(der));
+    shown(made().der()).expect("one");
+    shown(&[made().der(), made().der()].concat()).expect_err("two");
+}
+
 #[test]
 fn a_host_is_known_by_name_in_any_case_and_by_address_in_any_spelling() {
     let mut certificate = made().clone();
