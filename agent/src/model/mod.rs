@@ -28,8 +28,8 @@ pub use losses::{Bucket, Preset};
 pub use period::Period;
 pub use plan::Plan;
 pub use spec::{
-    ByCount, CounterSpec, ExceptionalDay, Knowledge, MicroStops, OeeSpec, Product, Reason, ReasonSpec, ShiftSpec,
-    StateSpec,
+    ByCount, CostSpec, CounterSpec, EnergySpec, ExceptionalDay, FlowSpec, Knowledge, MicroStops, OeeSpec, Product,
+    Rates, Reason, ReasonSpec, ShiftSpec, StateSpec,
 };
 pub use state::State;
 pub use station::{KPI_EVERY, LATENESS};
