@@ -10,6 +10,7 @@ mod products;
 mod reasons;
 mod shifts;
 mod treat;
+mod values;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
