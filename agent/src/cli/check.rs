@@ -68,7 +68,7 @@ fn summary(name: &str, config: &Config) -> String {
             link.source.protocol(),
             &link.endpoint,
             &station.tags.len().to_string(),
-            &computed(station.oee.as_ref()),
+            &computed(config, station.oee.as_ref()),
         ]);
     }
     let table = table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n");
@@ -95,9 +95,16 @@ fn summary(name: &str, config: &Config) -> String {
 fn doubts(config: &Config) -> Vec<String> {
     let unasked = |link: &&Link| matches!(&link.source, Source::Mqtt(mqtt) if !mqtt.rebirth && hears_sparkplug(link));
     let links = config.links.iter().filter(unasked);
+    let cycles = |oee: &OeeSpec| {
+        [&oee.total, &oee.good, &oee.reject, &oee.rework].into_iter().flatten().any(|counter| counter.cycles)
+    };
+    let alone = config.knowledge.products.iter().all(|product| product.parts_per_cycle.is_none());
+    let counting = config.stations.iter().filter(|station| alone && station.oee.as_ref().is_some_and(cycles));
+    let parts = "counts cycles, and no product says `parts_per_cycle`: each is taken for one part";
     let why = "Sparkplug without `rebirth: true`: after each start and each lost link its tags are bad or unknown until \
                the edge node is born again by itself, which may be never";
-    links.map(|link| format!("{}: {why}", stations(config, link))).collect()
+    let links = links.map(|link| format!("{}: {why}", stations(config, link)));
+    links.chain(counting.map(|station| format!("{}: {parts}", station.name))).collect()
 }
 
 /// Whether the link listens to Sparkplug edge nodes.
@@ -116,18 +123,21 @@ fn count(number: usize, what: &str) -> String {
 }
 
 /// The figures that a station's tags are enough for.
-fn computed(oee: Option<&OeeSpec>) -> String {
+fn computed(config: &Config, oee: Option<&OeeSpec>) -> String {
     let Some(oee) = oee else { return "nothing".to_owned() };
     let counters = [&oee.total, &oee.good, &oee.reject].into_iter().flatten().count();
     let parts = oee.total.is_some() || counters == 2;
-    let performance = oee.state.is_some() && parts && oee.ideal_cycle_time.is_some();
+    let state = oee.state.is_some() || oee.by_count.is_some();
+    let timed = config.knowledge.products.iter().any(|product| !product.ideal_cycle_time.is_empty());
+    let performance = state && parts && (timed || oee.ideal_cycle_time.is_some());
     let quality = if counters == 2 { "quality" } else { "quality (assumed 1)" };
     let figures: Vec<_> = [
         (performance, "oee"),
-        (oee.state.is_some(), "availability"),
+        (state, "availability"),
         (performance, "performance"),
         (parts, quality),
         (!parts && counters > 0, "parts (of one kind only)"),
+        (oee.energy.is_some(), "energy"),
     ]
     .into_iter()
     .filter_map(|(known, figure)| known.then_some(figure))
@@ -162,15 +172,17 @@ mod tests {
 
     #[test]
     fn says_what_the_tags_are_enough_for() {
-        let of = |oee: &str| {
+        let on = |line: &str, oee: &str| {
             let text = format!(
-                "{{ site: s, line: l, timezone: UTC, stations: [{{ name: a, \
+                "{{ site: s, line: l, timezone: UTC, {line} stations: [{{ name: a, \
                  source: {{ type: modbus, endpoint: 'tcp://h' }}, tags: [ \
                  {{ name: s, address: 'holding:0', as: u16 }}, {{ name: t, address: 'holding:1', as: u16 }}, \
                  {{ name: r, address: 'holding:2', as: u16 }} ], {oee} }}] }}"
             );
-            computed(config(&text).stations[0].oee.as_ref())
+            let config = config(&text);
+            computed(&config, config.stations[0].oee.as_ref())
         };
+        let of = |oee: &str| on("", oee);
         let state = "state: { tag: s, map: { 1: producing } }";
         assert_eq!(of(""), "nothing");
         assert_eq!(of(&format!("oee: {{ {state} }}")), "availability");
@@ -184,6 +196,12 @@ mod tests {
             of(&format!("oee: {{ {state}, good: {{ tag: t }}, reject: {{ tag: r }}, ideal_cycle_time: 1s }}")),
             "oee, availability, performance, quality"
         );
+        let counted = "state: { from: counts }, total: { tag: t }, ideal_cycle_time: 1s";
+        assert_eq!(of(&format!("oee: {{ {counted} }}")), "oee, availability, performance, quality (assumed 1)");
+        assert_eq!(of("oee: { energy: { tag: t, unit: kWh } }"), "energy");
+        let products = "products: [{ name: A, ideal_cycle_time: 1s }],";
+        let timed = on(products, &format!("oee: {{ {state}, total: {{ tag: t }} }}"));
+        assert_eq!(timed, "oee, availability, performance, quality (assumed 1)");
     }
 
     #[test]
@@ -199,6 +217,17 @@ mod tests {
             doubts(&config(&text))
         };
         assert!(sparkplug("rebirth: true,").is_empty());
+        let cycles = |product: &str| {
+            let text = format!(
+                "{{ site: s, line: l, timezone: UTC, products: [{{ name: A {product} }}], stations: [{{ name: press-1, \
+                 source: {{ type: modbus, endpoint: 'tcp://h' }}, tags: [{{ name: t, address: 'holding:0', as: u16 }}], \
+                 oee: {{ total: {{ tag: t, counts: cycles }} }} }}] }}"
+            );
+            doubts(&config(&text))
+        };
+        assert!(cycles(", parts_per_cycle: 2").is_empty());
+        let alone = cycles("");
+        assert!(alone.len() == 1 && alone[0].starts_with("press-1: counts cycles"), "{alone:?}");
         let doubts = sparkplug("");
         assert!(doubts.len() == 1 && doubts[0].starts_with("oven-1: Sparkplug without `rebirth: true`:"), "{doubts:?}");
     }

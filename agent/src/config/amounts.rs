@@ -1,4 +1,4 @@
-//! What the treatment of a tag's readings may say.
+//! Plain numbers, and what else the treatment of a tag's readings may say.
 
 use serde_json::{Value, json};
 
@@ -27,6 +27,35 @@ impl Leaf for Real {
 
     fn schema() -> Value {
         json!({ "type": "number" })
+    }
+}
+
+/// A number above zero, or also zero where `ZERO` allows it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Amount<const ZERO: bool>(pub(super) f64);
+
+impl<const ZERO: bool> Leaf for Amount<ZERO> {
+    const FORM: &'static str = "a number such as `0.25`";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        let Real(amount) = Real::parse(scalar)?;
+        match amount {
+            0.0 if !ZERO => Err(format!("`{}` is out of range: above zero", scalar.text)),
+            amount if amount < 0.0 => Err(format!(
+                "`{}` is out of range: {}",
+                scalar.text,
+                if ZERO { "not below zero" } else { "above zero" }
+            )),
+            amount => Ok(Self(amount)),
+        }
+    }
+
+    fn schema() -> Value {
+        if ZERO {
+            json!({ "type": "number", "minimum": 0 })
+        } else {
+            json!({ "type": "number", "exclusiveMinimum": 0 })
+        }
     }
 }
 

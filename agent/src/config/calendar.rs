@@ -1,5 +1,6 @@
 //! What single values may say about time on the wall.
 
+use gemba_drivers::Time;
 use jiff::civil;
 use serde_json::{Value, json};
 
@@ -48,6 +49,83 @@ impl<const END: bool> Leaf for WallTime<END> {
     fn schema() -> Value {
         let last = if END { "|^24:00(:00)?$" } else { "" };
         json!({ "type": "string", "pattern": format!(r"^([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?${last}") })
+    }
+}
+
+/// A day of the calendar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Date(pub(super) civil::Date);
+
+impl Leaf for Date {
+    const FORM: &'static str = "a date such as 2026-12-24";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        let text = scalar.text.as_str();
+        date(text).map(Self).ok_or_else(|| match meant(text) {
+            Some(meant) => format!("`{text}` is no date; did you mean `{meant}`?"),
+            None => format!("`{text}` is no date; write it as 2026-12-24"),
+        })
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$" })
+    }
+}
+
+/// `2026-12-24`, and nothing else.
+fn date(text: &str) -> Option<civil::Date> {
+    let shape = text.len() == 10
+        && text.bytes().enumerate().all(|(at, byte)| match at {
+            4 | 7 => byte == b'-',
+            _ => byte.is_ascii_digit(),
+        });
+    shape.then(|| text.parse().ok()).flatten()
+}
+
+/// The date somebody had in mind: `24.12.2026`, `2026/12/24`, `2026-1-5`. Of `1/5/2026` nobody knows.
+fn meant(text: &str) -> Option<civil::Date> {
+    let [a, b, c] = text.split(['-', '.', '/']).collect::<Vec<_>>().try_into().ok()?;
+    let (year, day) = if text.contains('.') { (c, a) } else { (a, c) };
+    date(&format!("{year}-{b:0>2}-{day:0>2}"))
+}
+
+/// An instant, or a time on the wall that the line's zone makes one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum When {
+    Instant(Time),
+    Wall(civil::DateTime),
+}
+
+impl When {
+    /// The instant, unless it is centuries away. What a change of clock skips or repeats is taken as shifts are.
+    pub(super) fn instant(self, zone: &jiff::tz::TimeZone) -> Option<Time> {
+        let at = match self {
+            Self::Instant(at) => at,
+            Self::Wall(wall) => zone.to_ambiguous_zoned(wall).compatible().ok()?.timestamp().into(),
+        };
+        (Time(i64::MIN) < at && at < Time(i64::MAX)).then_some(at)
+    }
+}
+
+impl Leaf for When {
+    const FORM: &'static str =
+        "an instant such as 2026-01-01T06:00:00Z, or a time in the line's zone such as 2026-01-01T06:00";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        let text = scalar.text.as_str();
+        let instant = text.parse::<jiff::Timestamp>().ok().map(|at| Self::Instant(at.into()));
+        // A name of a zone in brackets would be passed over.
+        let wall = || text.parse().ok().filter(|_| !text.contains('[')).map(Self::Wall);
+        instant.or_else(wall).ok_or_else(|| match meant(text) {
+            Some(meant) => format!("`{text}` is no instant; did you mean `{meant}`?"),
+            None => format!(
+                "`{text}` is no instant; write it as 2026-01-01T06:00:00Z, or as 2026-01-01T06:00 on the line's clocks"
+            ),
+        })
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt ].*)?$" })
     }
 }
 

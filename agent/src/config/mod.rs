@@ -29,7 +29,7 @@ use gemba_drivers::{AnyDriver, TagId, gpio, modbus, mqtt, opcua, treat};
 use self::error::Report;
 pub use self::error::{ConfigError, Finding};
 use self::section::Shape;
-use crate::model::{ContextSpec, ExceptionalDay, Knowledge, OeeSpec, ShiftSpec};
+use crate::model::{ContextSpec, CostSpec, ExceptionalDay, FlowSpec, Knowledge, OeeSpec, ShiftSpec};
 use crate::spool::Signal;
 
 /// Everything gemba is told.
@@ -55,6 +55,10 @@ pub struct Config {
     pub exceptions: Vec<ExceptionalDay>,
     /// Reasons and products.
     pub knowledge: Knowledge,
+    /// What time and energy cost, if that is known.
+    pub costs: Option<CostSpec>,
+    /// How parts flow through the line; without it there are no figures of the line as a whole.
+    pub flow: Option<FlowSpec>,
     /// In the order written.
     pub stations: Vec<Station>,
     /// Every tag of every station, by [`TagId`].

@@ -93,6 +93,36 @@ impl Leaf for Text {
     }
 }
 
+/// A currency by its ISO 4217 code. The list changes with the world, so only the form is checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Currency(pub(super) String);
+
+/// What people write, and its code.
+const CURRENCIES: [(&str, &str); 7] =
+    [("€", "EUR"), ("euro", "EUR"), ("$", "USD"), ("dollar", "USD"), ("£", "GBP"), ("¥", "JPY"), ("rmb", "CNY")];
+
+impl Leaf for Currency {
+    const FORM: &'static str = "a currency such as `EUR`";
+
+    fn parse(scalar: &Scalar) -> Result<Self, String> {
+        let text = text(scalar)?;
+        let upper = text.to_ascii_uppercase();
+        let code = upper.len() == 3 && upper.bytes().all(|byte| byte.is_ascii_uppercase());
+        if code && text == upper {
+            return Ok(Self(upper));
+        }
+        let meant = CURRENCIES.iter().find(|(said, _)| *said == text.to_lowercase()).map(|(_, code)| *code);
+        Err(match meant.or(code.then_some(upper.as_str())) {
+            Some(meant) => format!("`{text}` is no currency; did you mean `{meant}`?"),
+            None => format!("`{}` is no currency; write its three letters, such as `EUR`", text.escape_debug()),
+        })
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "string", "pattern": "^[A-Z]{3}$" })
+    }
+}
+
 /// Text that no message ever quotes.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Hidden(pub(super) String);

@@ -32,8 +32,8 @@ pub use losses::{Bucket, Preset, UNASSIGNED};
 pub use period::Period;
 pub use plan::Plan;
 pub use spec::{
-    ByCount, CounterSpec, ExceptionalDay, Knowledge, MicroStops, OeeSpec, Product, Reason, ReasonSpec, ShiftSpec,
-    StateSpec,
+    ByCount, CostSpec, CounterSpec, EnergySpec, ExceptionalDay, FlowSpec, Knowledge, MicroStops, OeeSpec, Product,
+    Rates, Reason, ReasonSpec, ShiftSpec, StateSpec,
 };
 pub use state::{E10, State};
 pub use station::{KPI_EVERY, LATENESS};

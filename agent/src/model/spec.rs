@@ -68,7 +68,7 @@ pub struct Product {
     /// As its context tag tells it.
     pub name: Arc<str>,
     /// The time a part takes at best, each valid from an instant on, in order of time; the first from ever
-    /// ([`Time::MIN`]). Empty: that of the station.
+    /// (`Time(i64::MIN)`) where nothing else is said. Before the first, or if there is none: that of the station.
     pub ideal_cycle_time: Vec<(Time, Duration)>,
     /// The time between two parts that are asked for, for target against actual. Without it the ideal cycle time counts.
     pub takt: Option<Duration>,
@@ -103,6 +103,10 @@ pub struct OeeSpec {
     pub reason: Option<ReasonSpec>,
     /// Without a tag for it, the state follows from the parts.
     pub by_count: Option<ByCount>,
+    /// Counts energy.
+    pub energy: Option<EnergySpec>,
+    /// What time and energy cost here; what the line says is filled in.
+    pub costs: Rates,
     /// Below this coverage (0 to 1) oee, availability and performance are withheld.
     pub min_coverage: f64,
 }
@@ -158,6 +162,44 @@ pub struct CounterSpec {
     pub parts_per_count: Option<f64>,
     /// It counts cycles: what a count stands for is the product's `parts_per_cycle`, too.
     pub cycles: bool,
+}
+
+/// A tag that counts energy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EnergySpec {
+    /// Its `parts_per_count` and `cycles` say nothing.
+    pub counter: CounterSpec,
+    /// What a count stands for, in joules.
+    pub joules_per_count: f64,
+}
+
+/// What is paid on the line.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CostSpec {
+    /// Of every cost of the line: an ISO 4217 code.
+    pub currency: Arc<str>,
+    /// Where a station says nothing else; [`OeeSpec::costs`] has what counts there.
+    pub rates: Rates,
+}
+
+/// What time and energy cost, in the line's currency. `None`: nobody knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Rates {
+    /// A kilowatt-hour (3.6e6 J).
+    pub energy_per_kwh: Option<f64>,
+    /// An hour, whatever the machine does.
+    pub time_per_hour: Option<f64>,
+}
+
+/// How parts flow through the line, by indices of stations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlowSpec {
+    /// In the order in which a part comes by; never empty, each once.
+    pub stations: Vec<usize>,
+    /// Sets the pace: its ideal cycle time is that of the line. `None`: the line has no OEE. One of `stations`.
+    pub constraint: Option<usize>,
+    /// Its good parts are those of the line. One of `stations`.
+    pub end: usize,
 }
 
 impl CounterSpec {

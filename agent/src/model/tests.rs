@@ -65,6 +65,8 @@ pub(super) fn config(oee: OeeSpec, shifts: Vec<ShiftSpec>) -> Config {
         shifts,
         exceptions: Vec::new(),
         knowledge: Knowledge::default(),
+        costs: None,
+        flow: None,
         stations: vec![Station {
             name: "printer-1".into(),
             tags: 0..3,

@@ -1,11 +1,16 @@
 //! From what is written to what is meant: names become numbers, stations share links, contradictions are found.
 
+mod calendar;
 mod context;
+mod flow;
 mod links;
 mod oee;
 mod presets;
+mod products;
+mod reasons;
 mod shifts;
 mod treat;
+mod values;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -13,6 +18,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use gemba_drivers::{TagId, modbus};
+use jiff::tz::TimeZone;
 
 pub(super) use self::links::{Agreed, Links};
 pub(super) use self::presets::Preset;
@@ -21,8 +27,8 @@ use super::otlp::Compression;
 use super::protocols::{Speaks, Tag as RawTag};
 use super::raw::{self, Root};
 use super::section::{At, Shape};
-use super::tree::Node;
-use super::words::{Name, OneOf, is_metric_name};
+use super::tree::{Kind, Node};
+use super::words::{Name, OneOf, Ucum, is_metric_name};
 use super::{Config, Http, Protocol, Secret, Spool, Stage, Station, Tag, Upstream};
 use crate::model::{ContextSpec, Knowledge};
 use crate::spool::Signal;
@@ -39,11 +45,21 @@ pub(super) fn resolve(mut document: Node, stage: Stage, report: &mut Report) -> 
     let spool = spool(document, root.spool, report);
     let trace_sample = trace_sample(document, root.traces, report);
     let shifts = root.shifts.map(|list| shifts::resolve(&list.value, report)).unwrap_or_default();
+    let exceptions = root.calendar.map(|days| calendar::resolve(&days.value, &shifts, report)).unwrap_or_default();
+    // Where the zone is wrong the configuration is refused: until then any will do.
+    let zone = root.timezone.as_ref().map_or(TimeZone::UTC, |zone| zone.value.0.clone());
+    let costs = products::costs(root.costs.as_ref());
+    let products = root.products.map(|list| products::resolve(&list.value, &zone, root.costs.is_some(), report));
+    let known = oee::Line {
+        reasons: root.reasons.map(|list| reasons::resolve(&list.value, report)).unwrap_or_default(),
+        products: products.unwrap_or_default(),
+        costs,
+    };
 
     let line = root.line.map(|name| name.value.0);
     let pki = pki(root.opcua, spool.as_ref());
     let draft = stage == Stage::Draft;
-    let mut plant = Plant { line: line.clone(), draft, pki: pki.clone(), ..Plant::default() };
+    let mut plant = Plant { line: line.clone(), draft, pki: pki.clone(), known, ..Plant::default() };
     let stations = root.stations?;
     if stations.is_empty() {
         stations.wrong(report, "there is no station; a line has at least one");
@@ -53,6 +69,13 @@ pub(super) fn resolve(mut document: Node, stage: Stage, report: &mut Report) -> 
         plant.station(station, report);
     }
     let links = plant.links.finish(report);
+    let knowledge = Knowledge { reasons: plant.known.reasons.list, products: plant.known.products };
+    // A station that could not be read is not known by name, which is no mistake of the flow.
+    let whole = matches!(document.get("stations").map(|node| &node.kind), Some(Kind::List(all)) if all.len() == plant.stations.len());
+    let flow = root
+        .flow
+        .filter(|_| whole)
+        .and_then(|flow| flow::resolve(&flow, &plant.stations, &plant.shown, &knowledge, report));
     Some(Config {
         site: root.site?.value.0.into(),
         line: line?.into(),
@@ -61,9 +84,11 @@ pub(super) fn resolve(mut document: Node, stage: Stage, report: &mut Report) -> 
         upstream,
         spool: spool?,
         trace_sample: trace_sample?,
-        shifts,
-        exceptions: Vec::new(),
-        knowledge: Knowledge::default(),
+        shifts: shifts.into_iter().map(|planned| planned.spec).collect(),
+        exceptions,
+        knowledge,
+        costs: plant.known.costs,
+        flow,
         stations: plant.stations,
         tags: plant.tags,
         links,
@@ -179,6 +204,9 @@ struct Plant {
     tags: Vec<Tag>,
     links: Links,
     names: Names,
+    /// The stations' names, for people.
+    shown: Vec<Rc<str>>,
+    known: oee::Line,
 }
 
 /// Names already taken, and where.
@@ -212,6 +240,7 @@ pub(super) struct TagFacts {
     pub(super) shown: Rc<str>,
     /// Only Modbus says.
     pub(super) data_type: Option<modbus::DataType>,
+    pub(super) unit: Option<At<Ucum>>,
 }
 
 /// What is known of a station before its protocol has its say.
@@ -238,7 +267,7 @@ impl Plant {
 
     fn station_of<P: Speaks>(&mut self, raw: &raw::StationOf<P>, report: &mut Report) {
         let (who, facts) = self.begin(raw, report);
-        let oee = oee::resolve(raw.oee.as_ref(), &facts, report);
+        let oee = oee::resolve(raw.oee.as_ref(), &facts, &self.known, report);
         let told = Told { who: &who, facts: &facts, oee: &oee, line: self.line.as_deref(), pki: &self.pki };
         let link = P::join(&mut self.links, raw, &told, report);
         let context = context::resolve(raw.context.as_ref(), &facts, report);
@@ -305,7 +334,13 @@ impl Plant {
             let shown = tag.name.as_ref().map_or_else(|| "".into(), |name| Rc::clone(&name.origin.shown));
             let name = format!("{name}{part}");
             let shown = if part.is_empty() { shown } else { format!("{shown}{part}").into() };
-            facts.push(TagFacts { id, name: name.clone(), shown, data_type: P::data_type(own) });
+            facts.push(TagFacts {
+                id,
+                name: name.clone(),
+                shown,
+                data_type: P::data_type(own),
+                unit: tag.unit.clone(),
+            });
             self.tags.push(Tag {
                 id,
                 station: index,
@@ -320,7 +355,8 @@ impl Plant {
     }
 
     fn end(&mut self, who: Who, facts: &[TagFacts], oee: oee::Resolved, context: ContextSpec, link: Option<usize>) {
-        if let Some(text) = oee.text_tag {
+        self.shown.push(Rc::clone(&who.shown));
+        for text in oee.text_tags {
             self.tags[text.index()].text = true;
         }
         let end = u32::try_from(self.tags.len()).unwrap_or(u32::MAX);

@@ -1,28 +1,39 @@
 //! The shift plan: names, overlaps, breaks. Everything here is time on the wall; the zone's changes come later.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use jiff::civil;
 
 use super::Names;
-use crate::config::calendar::DAYS;
+use crate::config::calendar::{DAYS, WallTime};
 use crate::config::error::Report;
 use crate::config::raw;
 use crate::config::section::At;
+use crate::config::words::Name;
 use crate::model::ShiftSpec;
 
-const DAY: i64 = 86_400;
+pub(super) const DAY: i64 = 86_400;
 const WEEK: i64 = 7 * DAY;
 
+/// A shift of the week.
+pub(super) struct Planned {
+    /// Its name, for people.
+    pub(super) shown: Rc<str>,
+    pub(super) spec: ShiftSpec,
+}
+
 /// The plan that `shifts` means; what is wrong is reported and left out.
-pub(super) fn resolve(shifts: &[At<raw::Shift>], report: &mut Report) -> Vec<ShiftSpec> {
+pub(super) fn resolve(shifts: &[At<raw::Shift>], report: &mut Report) -> Vec<Planned> {
     let mut names = Names::default();
     let mut resolved: Vec<(&At<raw::Shift>, ShiftSpec)> = Vec::new();
     for raw in shifts {
         if let Some(name) = &raw.name {
             names.take(&name.value.0, name, "a shift", report);
         }
-        if let Some(spec) = shift(raw, report) {
+        let days = raw.days.as_ref().map(|days| days.0);
+        let written = Written { name: &raw.name, start: &raw.start, end: &raw.end, breaks: &raw.breaks };
+        if let Some(spec) = days.and_then(|days| shift(&written, days, report)) {
             resolved.push((raw, spec));
         }
     }
@@ -41,7 +52,15 @@ pub(super) fn resolve(shifts: &[At<raw::Shift>], report: &mut Report) -> Vec<Shi
             }
         }
     }
-    resolved.into_iter().map(|(_, spec)| spec).collect()
+    resolved.into_iter().map(|(raw, spec)| Planned { shown: shown(raw), spec }).collect()
+}
+
+/// A shift as it is written, of the week or of one day.
+pub(super) struct Written<'a> {
+    pub(super) name: &'a Option<At<Name>>,
+    pub(super) start: &'a Option<At<WallTime<false>>>,
+    pub(super) end: &'a Option<At<WallTime<true>>>,
+    pub(super) breaks: &'a Option<At<Vec<At<raw::Break>>>>,
 }
 
 /// A break, in seconds from its shift's start, so that midnight is nothing special.
@@ -51,11 +70,12 @@ struct Pause {
     times: (civil::Time, civil::Time),
 }
 
-fn shown(raw: &raw::Shift) -> &str {
-    raw.name.as_ref().map_or("", |name| &name.origin.shown)
+fn shown(raw: &raw::Shift) -> Rc<str> {
+    raw.name.as_ref().map_or_else(|| "".into(), |name| Rc::clone(&name.origin.shown))
 }
 
-fn shift(raw: &raw::Shift, report: &mut Report) -> Option<ShiftSpec> {
+/// The shift that starts on `days`; `None` when something is wrong with it, which is then reported.
+pub(super) fn shift(raw: &Written<'_>, days: [bool; 7], report: &mut Report) -> Option<ShiftSpec> {
     let (start, end) = (raw.start.as_ref()?.0, raw.end.as_ref()?.0);
     let length = length(start, end);
     let mut breaks: Vec<Pause> = Vec::new();
@@ -100,7 +120,7 @@ fn shift(raw: &raw::Shift, report: &mut Report) -> Option<ShiftSpec> {
     breaks.sort_by_key(|pause| pause.begin);
     Some(ShiftSpec {
         name: Arc::from(raw.name.as_ref()?.value.0.as_str()),
-        days: raw.days.as_ref()?.0,
+        days,
         start,
         end,
         breaks: breaks.into_iter().map(|pause| pause.times).collect(),
@@ -108,14 +128,14 @@ fn shift(raw: &raw::Shift, report: &mut Report) -> Option<ShiftSpec> {
 }
 
 /// Seconds from `start` to `end`; a whole day when they are the same.
-fn length(start: civil::Time, end: civil::Time) -> i64 {
+pub(super) fn length(start: civil::Time, end: civil::Time) -> i64 {
     match (seconds(end) - seconds(start)).rem_euclid(DAY) {
         0 => DAY,
         length => length,
     }
 }
 
-fn seconds(time: civil::Time) -> i64 {
+pub(super) fn seconds(time: civil::Time) -> i64 {
     i64::from(time.hour()) * 3600 + i64::from(time.minute()) * 60 + i64::from(time.second())
 }
 

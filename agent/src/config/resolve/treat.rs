@@ -27,10 +27,14 @@ impl Uses<'_> {
     /// Why every reading of `tag` counts, if so.
     fn of(&self, tag: &TagFacts) -> Option<&'static str> {
         let ContextSpec { serial, product, lot, order } = *self.context;
-        if self.oee.counts(tag.id) {
+        if self.oee.counts_energy(tag.id) {
+            Some("counts energy")
+        } else if self.oee.counts(tag.id) {
             Some("counts parts")
         } else if self.oee.tells_state(tag.id) {
             Some("tells the state")
+        } else if self.oee.tells_reason(tag.id) {
+            Some("tells why the machine stands")
         } else {
             [serial, product, lot, order].contains(&Some(tag.id)).then_some("tells what the station works on")
         }
@@ -162,7 +166,7 @@ fn formulas(
         .map(|tag| match tag.data_type {
             Some(DataType::Bool) => Kind::Bool,
             Some(_) => Kind::Number,
-            None if uses.oee.text_tag == Some(tag.id) => Kind::Text,
+            None if uses.oee.text_tags.contains(&tag.id) => Kind::Text,
             None => Kind::Any,
         })
         .collect();

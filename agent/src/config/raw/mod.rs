@@ -3,19 +3,22 @@
 //! This is the one declaration of the options: reading, defaults and `gemba schema` come from it, and
 //! the comments here are the descriptions there.
 
+mod line;
+mod oee;
+
 use serde_json::{Value, json};
 
+pub(super) use self::line::{Calendar, Costs, Cycle, DayShift, Flow, Product, Rates, Reason};
+pub(super) use self::oee::{Counter, Counts, Energy, EnergyUnit, MicroStops, Oee, StateKeys, StateTag};
 use super::amounts::{Band, Formula, Real};
 use super::calendar::{Days, WallTime, Zone};
 use super::error::Report;
 use super::otlp::{BaseUrl, Compression};
 use super::protocols::{Gpio, Modbus, Mqtt, Opcua, Protocol, Source, Speaks, Tag};
-use super::resolve::Preset;
 use super::section::{At, Entries, Leaf, Shape, expect_map, section};
 use super::tree::{Kind, Node};
-use super::units::{DAY, MIB, PIB, Rate, SECOND, Size, Span};
-use super::words::{FilePath, Flag, Fraction, Hidden, Listen, Metric, Name, OneOf, Percent, Ucum, Whole};
-use crate::model::State;
+use super::units::{DAY, MIB, PIB, SECOND, Size, Span};
+use super::words::{FilePath, Flag, Hidden, Listen, Metric, Name, OneOf, Percent, Ucum};
 use crate::spool::Signal;
 
 section! {
@@ -35,6 +38,16 @@ section! {
         spool: Spool => optional;
         /// The shift plan; without it each local day is one period named `day`.
         shifts: Vec<At<Shift>> => optional;
+        /// Days that are not as the week has them.
+        calendar: Calendar => optional;
+        /// Why a machine may stand: a tree of reasons.
+        reasons: Vec<At<Reason>> => optional;
+        /// What may be made.
+        products: Vec<At<Product>> => optional;
+        /// What time and energy cost.
+        costs: Costs => optional;
+        /// How parts flow through the line, for the figures of the line as a whole.
+        flow: Flow => optional;
         /// How much the agent tells of its own work.
         traces: Traces => optional;
         /// What all OPC UA links have in common.
@@ -265,56 +278,6 @@ fn when<P: Speaks>() -> Value {
     let source = json!({ "required": ["type"], "properties": { "type": { "const": P::PROTOCOL.word() } } });
     json!({ "if": { "required": ["source"], "properties": { "source": source } }, "then": StationOf::<P>::schema() })
 }
-section! {
-    /// What is computed. Any two of total, good and reject give the third.
-    Oee {
-        /// The time a part takes at best; without it performance and OEE cannot be known.
-        ideal_cycle_time: Span<1, DAY> => optional;
-        /// Which tag tells the state.
-        state: StateTag => optional;
-        /// Counts all parts.
-        total: Counter => optional;
-        /// Counts good parts.
-        good: Counter => optional;
-        /// Counts rejected parts.
-        reject: Counter => optional;
-        /// Below this coverage oee, availability and performance are withheld.
-        min_coverage: Fraction => default(0.5);
-    }
-}
-
-section! {
-    /// Which tag tells the state, and in what words.
-    StateKeys {
-        /// One of the station's tags.
-        tag: Name => required;
-        /// A standard's states, by name and number: `machinery`, `machine_vision` or `packml`.
-        preset: OneOf<Preset> => optional;
-        /// From the tag's value to the state: `{ 1: producing, 2: down }` or `{ Execute: producing }`. Required without a
-        /// `preset`; beside one it adds to it, and counts where both have a value.
-        map: Entries<OneOf<State>> => optional;
-    }
-}
-
-/// Which tag tells the state, by a map, a standard or both.
-#[derive(Debug)]
-pub(super) struct StateTag(pub(super) StateKeys);
-
-impl Shape for StateTag {
-    fn read(node: &Node, report: &mut Report) -> Option<Self> {
-        let keys = StateKeys::read(node, report)?;
-        if node.get("map").is_none() && node.get("preset").is_none() {
-            node.wrong(report, "the key `map` is missing (or `preset`)");
-        }
-        Some(Self(keys))
-    }
-
-    fn schema() -> Value {
-        let mut schema = StateKeys::schema();
-        schema["anyOf"] = json!([{ "required": ["map"] }, { "required": ["preset"] }]);
-        schema
-    }
-}
 
 section! {
     /// Which tags tell what the station works on, at least one. The stay of each serial becomes a span.
@@ -335,18 +298,6 @@ section! {
     ContextTag {
         /// One of the station's tags.
         tag: Name => required;
-    }
-}
-
-section! {
-    /// A tag that counts parts.
-    Counter {
-        /// One of the station's tags.
-        tag: Name => required;
-        /// Where it rolls over to zero: 65536 for a 16-bit register that counts through; without it a fall is a reset.
-        modulus: Whole<2, { 1 << 53 }> => optional;
-        /// A jump above this rate goes to the loss ledger instead of the counts.
-        max_rate: Rate => optional;
     }
 }
 
