@@ -139,9 +139,9 @@ impl Method {
     }
 
     /// The sections whose keys its entry has.
-    fn sections(self) -> Vec<(&'static [&'static str], fn() -> Value)> {
-        fn of<S: Section>() -> (&'static [&'static str], fn() -> Value) {
-            (S::KEYS, S::describe)
+    fn sections(self) -> Vec<Keys> {
+        fn of<S: Section>() -> Keys {
+            Keys { words: S::KEYS, describe: S::describe }
         }
         let every = of::<AnomalyOptions>();
         match self {
@@ -154,7 +154,7 @@ impl Method {
     }
 
     fn keys(self) -> Vec<&'static str> {
-        self.sections().into_iter().flat_map(|(keys, _)| keys).copied().collect()
+        self.sections().into_iter().flat_map(|keys| keys.words).copied().collect()
     }
 
     /// Whose key this is, if it is only another method's.
@@ -165,7 +165,7 @@ impl Method {
     }
 
     fn schema(self) -> Value {
-        let mut sections = self.sections().into_iter().map(|(_, describe)| describe());
+        let mut sections = self.sections().into_iter().map(|keys| (keys.describe)());
         let mut schema = sections.next().unwrap_or_default();
         for mut more in sections {
             for (key, option) in more["properties"].as_object_mut().map(std::mem::take).into_iter().flatten() {
@@ -180,6 +180,12 @@ impl Method {
             "then": schema,
         })
     }
+}
+
+/// The keys of a section.
+struct Keys {
+    words: &'static [&'static str],
+    describe: fn() -> Value,
 }
 
 /// An entry: what each has, and what its method adds.

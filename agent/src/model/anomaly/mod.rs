@@ -383,6 +383,7 @@ impl Detector {
 }
 
 /// What makes an anomaly.
+#[derive(Clone, Copy)]
 struct Detection {
     /// By the source.
     at: Time,

@@ -165,6 +165,12 @@ proptest! {
     }
 
     #[test]
+    fn a_name_of_an_anomaly_reads_back(station in "\\PC{0,9}", tag in "[a-z/@%]{0,9}", detector in any::<String>(), at in any::<i64>()) {
+        let id = EpisodeId { station: station.into(), tag: tag.into(), detector: detector.into(), began: Time(at) };
+        prop_assert_eq!(id.to_string().parse(), Ok(id));
+    }
+
+    #[test]
     fn no_finite_number_and_no_time_panics(
         spec in spec(),
         values in prop::collection::vec((any::<i64>(), any::<i64>(), prop::num::f64::ANY), 0..60),

@@ -125,6 +125,8 @@ fn middle(mut ascending: impl Iterator<Item = f64>, count: usize) -> f64 {
 mod tests {
     use std::time::Duration;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     fn sample(values: &[f64]) -> Sample {
@@ -142,6 +144,28 @@ mod tests {
         let (median, spread) = sample(&[1.0, 3.0, 3.0, 6.0, 8.0, 10.0, 10.0, 1000.0]).center_and_spread();
         assert_eq!((median, spread), (7.0, 3.5 / 0.6745));
         assert!((spread - 5.1891).abs() < 1e-3, "{spread}");
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_what_sorting_twice_gives(values in prop::collection::vec(-50..50_i32, 1..80), window in 1..40_u32) {
+            let mut sample = Sample::default();
+            for (at, value) in (0..).zip(&values) {
+                sample.enter(Window::Readings(window), Point { at: Time(at), value: f64::from(*value) });
+            }
+            let median = |mut values: Vec<f64>| {
+                values.sort_by(f64::total_cmp);
+                f64::midpoint(values[(values.len() - 1) / 2], values[values.len() / 2])
+            };
+            let held: Vec<_> = values.iter().rev().take(window as usize).map(|value| f64::from(*value)).collect();
+            let center = median(held.clone());
+            let mad = median(held.iter().map(|value| (value - center).abs()).collect());
+            let (found, spread) = sample.center_and_spread();
+            prop_assert_eq!(found, center);
+            if mad > 0.0 {
+                prop_assert_eq!(spread, mad / 0.6745);
+            }
+        }
     }
 
     #[test]
