@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gemba::config::{Config, Link, Protocol, Source};
+use gemba::model::anomaly::{DetectorSpec, Learning, Limits, Method, Thresholds, Window};
 use gemba::model::{ContextSpec, State};
 use gemba::spool::Signal;
 use gemba_drivers::treat::expression::Kind;
@@ -148,6 +149,57 @@ fn a_draft_may_lack_tags_and_nothing_else() {
 fn json(topic: &mqtt::Topic) -> &mqtt::Fields<serde_json_path::JsonPath> {
     let mqtt::Payload::Json(fields) = &topic.payload else { panic!("{topic:?}") };
     fields
+}
+
+#[test]
+fn a_station_says_which_anomalies_are_looked_for() {
+    let text = include_str!("config/good/anomalies.yaml");
+    let config = load(text);
+    assert_eq!(config.stations[0].detectors, []);
+    let learning = |warm_up, accept_after, min_deviation| Learning {
+        warm_up,
+        accept_after: Duration::from_secs(accept_after),
+        min_deviation,
+    };
+    let usual = |warm_up| learning(warm_up, 3600, 0.0);
+    let thresholds = |warning, critical| Thresholds { warning, critical };
+    let detector =
+        |name: &str, tag, method| DetectorSpec { name: name.into(), tag: TagId(tag), method, consecutive: 1, clear: 3 };
+    let robust = |window, learning, thresholds| Method::RobustZ { window, learning, thresholds };
+    let seconds = Duration::from_secs;
+    let flat = |band, warning, critical| Method::FlatLine { band, warning: seconds(warning), critical };
+    let ewma =
+        Method::Ewma { weight: 0.2, learning: learning(50, 7200, 0.25), thresholds: thresholds(Some(3.0), None) };
+    let half_an_hour = robust(Window::Time(seconds(1800)), usual(30), thresholds(Some(4.0), Some(4.0)));
+    let limits = Limits { low: Some(10.0), high_high: Some(95.5), ..Limits::default() };
+    let expected = [
+        detector("temp.1.robust_z", 2, robust(Window::Readings(100), usual(30), thresholds(Some(3.5), None))),
+        detector("flow.robust_z", 3, robust(Window::Readings(20), usual(20), thresholds(None, Some(8.0)))),
+        DetectorSpec { consecutive: 2, clear: 5, ..detector("drift", 1, ewma) },
+        detector("half an hour", 1, half_an_hour),
+        detector("flow.rate", 3, Method::Rate { over: seconds(10), thresholds: thresholds(Some(1.0), None) }),
+        DetectorSpec { clear: 1, ..detector("flow.flat_line", 3, flat(0.5, 600, Some(seconds(3600)))) },
+        DetectorSpec { clear: 1, ..detector("door.flat_line", 4, flat(0.0, 28_800, None)) },
+        detector("flow.limits", 3, Method::Limits(limits)),
+    ];
+    assert_eq!(config.stations[1].detectors, expected);
+
+    let validator = jsonschema::validator_for(&gemba::config::schema()).expect("a schema");
+    let valid = |text: &str| validator.is_valid(&serde_saphyr::from_str::<Json>(text).expect("YAML"));
+    assert!(valid(text));
+    for (from, to) in [
+        ("window: 20", "window: 4"),
+        ("window: 30min", "window: 30 min"),
+        ("warning: 60/min", "warning: 60"),
+        ("for: 8h", "band: 1"),
+        ("for: 8h", "for: 8h, clear: 2"),
+        ("method: limits", "method: limit"),
+        ("low: 10", "low: ten"),
+    ] {
+        let text = text.replacen(from, to, 1);
+        assert!(!valid(&text), "the schema takes `{to}`");
+        assert!(Config::from_str("anomalies.yaml", &text).is_err(), "loading takes `{to}`");
+    }
 }
 
 /// Each file in tests/config/bad ends with the messages it must give, all of them, each after `#! `.

@@ -5,6 +5,7 @@
 //! is worked out (`resolve`). Each step reports everything that is wrong and goes on.
 
 mod amounts;
+mod anomalies;
 mod calendar;
 mod error;
 mod otlp;
@@ -29,6 +30,7 @@ use gemba_drivers::{AnyDriver, TagId, gpio, modbus, mqtt, opcua, treat};
 use self::error::Report;
 pub use self::error::{ConfigError, Finding};
 use self::section::Shape;
+use crate::model::anomaly::DetectorSpec;
 use crate::model::{ContextSpec, CostSpec, ExceptionalDay, FlowSpec, Knowledge, OeeSpec, ShiftSpec};
 use crate::spool::Signal;
 
@@ -298,6 +300,8 @@ pub struct Station {
     pub oee: Option<OeeSpec>,
     /// Which tags tell what it works on.
     pub context: ContextSpec,
+    /// Which anomalies are looked for, each name once.
+    pub detectors: Vec<DetectorSpec>,
     /// How far its source's clock may be from the gateway's; without it the source's time counts.
     pub max_clock_skew: Option<Duration>,
 }

@@ -3,6 +3,7 @@
 //! Pure: no I/O, no clock, not async. Time is a parameter, so the same readings with the same times
 //! give the same figures, always.
 
+pub mod anomaly;
 mod calendar;
 mod checkpoint;
 mod counter;

@@ -74,6 +74,7 @@ pub(super) fn config(oee: OeeSpec, shifts: Vec<ShiftSpec>) -> Config {
             oee: Some(oee),
             max_clock_skew: None,
             context: ContextSpec::default(),
+            detectors: Vec::new(),
         }],
         tags: vec![tag(STATE, "state"), tag(TOTAL, "total"), tag(REJECT, "reject")],
         links: Vec::new(),

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 pub(super) use self::line::{Calendar, Costs, Cycle, DayShift, Flow, Product, Rates, Reason};
 pub(super) use self::oee::{Counter, Counts, Energy, EnergyUnit, MicroStops, Oee, StateKeys, StateTag};
 use super::amounts::{Band, Formula, Real};
+use super::anomalies::Anomaly;
 use super::calendar::{Days, WallTime, Zone};
 use super::error::Report;
 use super::otlp::{BaseUrl, Compression};
@@ -166,6 +167,8 @@ section! {
         oee: Oee => optional;
         /// Which tags tell what the station works on.
         context: Context => optional;
+        /// Which anomalies of its tags are looked for.
+        anomalies: Vec<At<Anomaly>> => optional;
         /// How far the clock of its source may be from the gateway's. Beyond it readings get the time of their receipt and
         /// are uncertain; without it the source's time counts, whatever it is.
         max_clock_skew: Span<1, DAY> => optional;

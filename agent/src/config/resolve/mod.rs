@@ -1,5 +1,6 @@
 //! From what is written to what is meant: names become numbers, stations share links, contradictions are found.
 
+mod anomaly;
 mod calendar;
 mod context;
 mod flow;
@@ -278,8 +279,12 @@ impl Plant {
         for (tag, treated) in facts.iter().zip(treat::resolve(&options, &facts, &uses, report)) {
             self.tags[tag.id.index()].treat = treated;
         }
+        let treated = |tag: TagId| self.tags[tag.index()].treat.as_deref();
+        let known = anomaly::Known { facts: &facts, text_tag: oee.text_tag, treated: &treated };
+        let detectors = anomaly::resolve(raw.anomalies.as_ref(), &known, report);
         self.end(who, &facts, oee, context, link);
         if let Some(station) = self.stations.last_mut() {
+            station.detectors = detectors;
             station.max_clock_skew = raw.max_clock_skew.as_ref().map(|most| most.0);
         }
     }
@@ -368,6 +373,7 @@ impl Plant {
             link: link.unwrap_or_default(),
             oee: oee.spec,
             context,
+            detectors: Vec::new(),
             max_clock_skew: None,
         });
     }
