@@ -6,13 +6,16 @@
 mod calendar;
 mod checkpoint;
 mod counter;
+pub mod drift;
 mod histogram;
 #[cfg(test)]
 mod history;
+pub mod inspection;
 mod ledger;
 mod line;
 mod losses;
 mod period;
+pub mod quality;
 mod spec;
 mod state;
 mod station;
