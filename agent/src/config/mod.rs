@@ -7,6 +7,7 @@
 mod amounts;
 mod calendar;
 mod error;
+mod inspection;
 mod otlp;
 mod protocols;
 mod raw;
@@ -29,6 +30,7 @@ use gemba_drivers::{AnyDriver, TagId, gpio, modbus, mqtt, opcua, treat};
 use self::error::Report;
 pub use self::error::{ConfigError, Finding};
 use self::section::Shape;
+use crate::model::inspection::InspectionSpec;
 use crate::model::{ContextSpec, Knowledge, OeeSpec, ShiftSpec};
 use crate::spool::Signal;
 
@@ -292,6 +294,8 @@ pub struct Station {
     pub oee: Option<OeeSpec>,
     /// Which tags tell what it works on.
     pub context: ContextSpec,
+    /// Which tags tell of its inspections, if it inspects.
+    pub inspection: Option<InspectionSpec>,
     /// How far its source's clock may be from the gateway's; without it the source's time counts.
     pub max_clock_skew: Option<Duration>,
 }

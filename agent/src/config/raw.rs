@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::amounts::{Band, Formula, Real};
 use super::calendar::{Days, WallTime, Zone};
 use super::error::Report;
+use super::inspection::Inspection;
 use super::otlp::{BaseUrl, Compression};
 use super::protocols::{Gpio, Modbus, Mqtt, Opcua, Protocol, Source, Speaks, Tag};
 use super::resolve::Preset;
@@ -153,6 +154,8 @@ section! {
         oee: Oee => optional;
         /// Which tags tell what the station works on.
         context: Context => optional;
+        /// Which tags tell of its inspections.
+        inspection: Inspection => optional;
         /// How far the clock of its source may be from the gateway's. Beyond it readings get the time of their receipt and
         /// are uncertain; without it the source's time counts, whatever it is.
         max_clock_skew: Span<1, DAY> => optional;

@@ -71,6 +71,7 @@ pub(super) fn config(oee: OeeSpec, shifts: Vec<ShiftSpec>) -> Config {
             oee: Some(oee),
             max_clock_skew: None,
             context: ContextSpec::default(),
+            inspection: None,
         }],
         tags: vec![tag(STATE, "state"), tag(TOTAL, "total"), tag(REJECT, "reject")],
         links: Vec::new(),

@@ -1,6 +1,7 @@
 //! From what is written to what is meant: names become numbers, stations share links, contradictions are found.
 
 mod context;
+mod inspection;
 mod links;
 mod oee;
 mod presets;
@@ -244,13 +245,15 @@ impl Plant {
         let tags = raw.tags.as_ref().map_or(&[][..], |tags| tags.value.as_slice());
         let all = tags.iter().flat_map(|tag| parts(&tag.value));
         let options: Vec<_> = all.map(|(tag, _)| tag.treat.as_deref()).collect();
-        let uses = treat::Uses { oee: &oee, context: &context };
+        let inspection = inspection::resolve(raw.inspection.as_ref(), P::PROTOCOL, &facts, report);
+        let uses = treat::Uses { oee: &oee, context: &context, inspection: inspection.as_ref() };
         for (tag, treated) in facts.iter().zip(treat::resolve(&options, &facts, &uses, report)) {
             self.tags[tag.id.index()].treat = treated;
         }
         self.end(who, &facts, oee, context, link);
         if let Some(station) = self.stations.last_mut() {
             station.max_clock_skew = raw.max_clock_skew.as_ref().map(|most| most.0);
+            station.inspection = inspection;
         }
     }
 
@@ -331,6 +334,7 @@ impl Plant {
             link: link.unwrap_or_default(),
             oee: oee.spec,
             context,
+            inspection: None,
             max_clock_skew: None,
         });
     }

@@ -150,14 +150,14 @@ impl<'a> Roles<'a> {
 
 /// What a device must send for a key to match.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum KeyKind {
+pub(super) enum KeyKind {
     Number,
     Truth,
     Text,
 }
 
 /// The key as the value that a device sends is written: `1`, `true`, `Execute`.
-fn device_value(key: &Key) -> Result<(String, KeyKind), String> {
+pub(super) fn device_value(key: &Key) -> Result<(String, KeyKind), String> {
     let text = key.scalar.text.as_str();
     if text.is_empty() {
         return Err("a value of the device is not empty".to_owned());
@@ -190,7 +190,7 @@ fn device_value(key: &Key) -> Result<(String, KeyKind), String> {
 }
 
 /// Why a Modbus tag of type `of` can never have this value, if so.
-fn never_comes(of: modbus::DataType, value: &str, kind: KeyKind) -> Option<String> {
+pub(super) fn never_comes(of: modbus::DataType, value: &str, kind: KeyKind) -> Option<String> {
     use modbus::DataType;
     if of == DataType::Text {
         return None;
