@@ -6,7 +6,11 @@ use std::time::Duration;
 
 use gemba::config::{Config, Link, Protocol, Source};
 use gemba::model::anomaly::{DetectorSpec, Learning, Limits, Method, Thresholds, Window};
-use gemba::model::{ContextSpec, State};
+use gemba::model::inspection::{
+    BaselineSpec, DefectSpec, Finding, InspectionSpec, LatencySpec, ReviewSpec, Role, ScoreSpec, Trigger, Verdict,
+    Words,
+};
+use gemba::model::{ContextSpec, CounterSpec, State};
 use gemba::spool::Signal;
 use gemba_drivers::treat::expression::Kind;
 use gemba_drivers::treat::{Compress, Options};
@@ -243,6 +247,50 @@ fn a_station_says_which_tags_tell_its_unit_and_how_many_spans_are_told() {
         let said = refused(&format!("{}traces: {{ sample: {wrong} }}\n", include_str!("../../config/line.yaml")));
         assert!(said.contains("traces.sample"), "{wrong}: {said}");
     }
+}
+
+#[test]
+fn an_inspection_station_says_what_its_tags_tell() {
+    let config = load(include_str!("config/good/inspection.yaml"));
+    let [camera, scanner, plain] = config.stations.as_slice() else { panic!("{:?}", config.stations) };
+    let spec = camera.inspection.as_ref().expect("it inspects");
+    let words = |words: &[(&str, Verdict)]| words.iter().map(|(text, word)| ((*text).to_owned(), *word)).collect();
+    let verdict = words(&[("OK", Verdict::Pass), ("NG", Verdict::Fail), ("?", Verdict::Review)]);
+    let found = [("false call", Finding::Good), ("1", Finding::Confirmed)];
+    let expected = InspectionSpec {
+        trigger: Trigger::Id,
+        settle: Duration::from_millis(100),
+        verdict: Some(Words { tag: TagId(0), map: verdict }),
+        id: Some(TagId(1)),
+        score: Some(ScoreSpec { tag: TagId(2), edges: vec![0.0, 25.0, 50.0, 75.0, 100.0] }),
+        defects: Some(DefectSpec {
+            tag: TagId(3),
+            separator: ';',
+            codes: vec![("17".to_owned(), "bridge".into()), ("18".to_owned(), "tombstone".into())],
+        }),
+        queue: Some(TagId(4)),
+        latency: Some(LatencySpec { tag: TagId(5), unit_ns: 1_000 }),
+        model: Some(TagId(6)),
+        review: Some(ReviewSpec {
+            finding: Words { tag: TagId(7), map: found.map(|(text, word)| (text.to_owned(), word)).to_vec() },
+            id: Some(TagId(8)),
+            remember: 50,
+        }),
+        baseline: BaselineSpec::Given { edges: vec![40.0, 90.0], shares: vec![0.2, 0.5, 0.3] },
+    };
+    assert_eq!(*spec, expected);
+    assert_eq!([0, 3, 8].map(|tag| spec.role(TagId(tag))), [Role::Verdict, Role::Defects, Role::ReviewId].map(Some));
+    assert_eq!(spec.role(TagId(9)), None);
+
+    let counted = scanner.inspection.as_ref().expect("it inspects");
+    let counter = CounterSpec { modulus: Some(65536.0), max_rate: Some(20.0), ..CounterSpec::of(TagId(10)) };
+    assert_eq!((&counted.trigger, counted.role(TagId(10))), (&Trigger::Count(counter), Some(Role::Count)));
+    let defaults = (counted.settle, counted.baseline.clone(), counted.review.is_none());
+    assert_eq!(defaults, (Duration::ZERO, BaselineSpec::Learnt(200), true));
+    let edges = &counted.score.as_ref().expect("it has a score").edges;
+    assert_eq!((edges.len(), edges.first(), edges.last()), (21, Some(&0.0), Some(&1.0)));
+    assert_eq!(plain.inspection.as_ref().map(|spec| &spec.trigger), Some(&Trigger::Message));
+    assert!(load(include_str!("../../config/line.yaml")).stations.iter().all(|station| station.inspection.is_none()));
 }
 
 #[test]

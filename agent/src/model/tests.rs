@@ -75,6 +75,7 @@ pub(super) fn config(oee: OeeSpec, shifts: Vec<ShiftSpec>) -> Config {
             max_clock_skew: None,
             context: ContextSpec::default(),
             detectors: Vec::new(),
+            inspection: None,
         }],
         tags: vec![tag(STATE, "state"), tag(TOTAL, "total"), tag(REJECT, "reject")],
         links: Vec::new(),

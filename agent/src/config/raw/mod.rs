@@ -14,6 +14,7 @@ use super::amounts::{Band, Formula, Real};
 use super::anomalies::Anomaly;
 use super::calendar::{Days, WallTime, Zone};
 use super::error::Report;
+use super::inspection::Inspection;
 use super::otlp::{BaseUrl, Compression};
 use super::protocols::{Gpio, Modbus, Mqtt, Opcua, Protocol, Source, Speaks, Tag};
 use super::section::{At, Entries, Leaf, Shape, expect_map, section};
@@ -169,6 +170,8 @@ section! {
         context: Context => optional;
         /// Which anomalies of its tags are looked for.
         anomalies: Vec<At<Anomaly>> => optional;
+        /// Which tags tell of its inspections.
+        inspection: Inspection => optional;
         /// How far the clock of its source may be from the gateway's. Beyond it readings get the time of their receipt and
         /// are uncertain; without it the source's time counts, whatever it is.
         max_clock_skew: Span<1, DAY> => optional;

@@ -4,6 +4,7 @@ mod anomaly;
 mod calendar;
 mod context;
 mod flow;
+mod inspection;
 mod links;
 mod oee;
 mod presets;
@@ -275,17 +276,19 @@ impl Plant {
         let tags = raw.tags.as_ref().map_or(&[][..], |tags| tags.value.as_slice());
         let all = tags.iter().flat_map(|tag| parts(&tag.value));
         let options: Vec<_> = all.map(|(tag, _)| tag.treat.as_deref()).collect();
-        let uses = treat::Uses { oee: &oee, context: &context };
+        let inspection = inspection::resolve(raw.inspection.as_ref(), P::PROTOCOL, &facts, report);
+        let uses = treat::Uses { oee: &oee, context: &context, inspection: inspection.as_ref() };
         for (tag, treated) in facts.iter().zip(treat::resolve(&options, &facts, &uses, report)) {
             self.tags[tag.id.index()].treat = treated;
         }
         let treated = |tag: TagId| self.tags[tag.index()].treat.as_deref();
-        let known = anomaly::Known { facts: &facts, text_tag: oee.text_tag, treated: &treated };
+        let known = anomaly::Known { facts: &facts, text_tags: &oee.text_tags, treated: &treated };
         let detectors = anomaly::resolve(raw.anomalies.as_ref(), &known, report);
         self.end(who, &facts, oee, context, link);
         if let Some(station) = self.stations.last_mut() {
             station.detectors = detectors;
             station.max_clock_skew = raw.max_clock_skew.as_ref().map(|most| most.0);
+            station.inspection = inspection;
         }
     }
 
@@ -374,6 +377,7 @@ impl Plant {
             oee: oee.spec,
             context,
             detectors: Vec::new(),
+            inspection: None,
             max_clock_skew: None,
         });
     }

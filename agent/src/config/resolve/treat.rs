@@ -16,11 +16,13 @@ use crate::config::suggest;
 use crate::config::tree::Origin;
 use crate::config::words::one_of_names;
 use crate::model::ContextSpec;
+use crate::model::inspection::{InspectionSpec, Role, Trigger};
 
 /// What tags are used for beside being told.
 pub(super) struct Uses<'a> {
     pub(super) oee: &'a oee::Resolved,
     pub(super) context: &'a ContextSpec,
+    pub(super) inspection: Option<&'a InspectionSpec>,
 }
 
 impl Uses<'_> {
@@ -35,9 +37,20 @@ impl Uses<'_> {
             Some("tells the state")
         } else if self.oee.tells_reason(tag.id) {
             Some("tells why the machine stands")
+        } else if [serial, product, lot, order].contains(&Some(tag.id)) {
+            Some("tells what the station works on")
         } else {
-            [serial, product, lot, order].contains(&Some(tag.id)).then_some("tells what the station works on")
+            // Of a queue it is enough to know about how long it is.
+            let role = self.inspection.and_then(|inspection| inspection.role(tag.id));
+            role.filter(|role| *role != Role::Queue).map(|_| "tells of inspections")
         }
+    }
+
+    /// Whether a reading of `tag` counts even if it says the same as the one before.
+    fn each(&self, tag: &TagFacts) -> bool {
+        let role = self.inspection.filter(|inspection| inspection.trigger == Trigger::Message);
+        role.and_then(|inspection| inspection.role(tag.id))
+            .is_some_and(|role| !matches!(role, Role::Queue | Role::Model))
     }
 }
 
@@ -57,6 +70,10 @@ pub(super) fn resolve(
         let raw = (*raw)?;
         fits_the_kind(raw, kind, report);
         fits_the_use(raw, uses.of(tag), report);
+        if let Some(on_change) = raw.on_change.as_ref().filter(|on_change| on_change.0 && uses.each(tag)) {
+            on_change
+                .wrong(report, "each message is an inspection here, also one with the value that was there before");
+        }
         Some(Box::new(Options { derived, ..options(raw, report) }))
     })
     .collect()
