@@ -108,6 +108,9 @@ pub(super) fn snapshot(view: &mut View) -> &mut Snapshot {
 
 fn printer() -> StationView {
     StationView {
+        anomalies: Vec::new(),
+        charts: Vec::new(),
+        inspection: None,
         name: "printer-1".into(),
         link: 0,
         state: Some(State::Producing),
@@ -159,6 +162,9 @@ fn printer() -> StationView {
 
 fn aoi() -> StationView {
     StationView {
+        anomalies: Vec::new(),
+        charts: Vec::new(),
+        inspection: None,
         name: "aoi-1".into(),
         link: 1,
         state: Some(State::Starved),
@@ -195,6 +201,9 @@ fn aoi() -> StationView {
 
 fn oven() -> StationView {
     StationView {
+        anomalies: Vec::new(),
+        charts: Vec::new(),
+        inspection: None,
         name: "oven-1".into(),
         link: 2,
         state: Some(State::Unknown),
@@ -211,6 +220,9 @@ fn oven() -> StationView {
 
 fn scale() -> StationView {
     StationView {
+        anomalies: Vec::new(),
+        charts: Vec::new(),
+        inspection: None,
         name: "scale-1".into(),
         link: 0,
         state: None,
