@@ -32,7 +32,7 @@ pub struct Report {
 }
 
 /// A period, cut off where the replay ends.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ReportedPeriod {
     /// The station.
     pub station: Arc<str>,

@@ -21,6 +21,8 @@ mod promlint;
 mod status;
 mod told;
 mod trace;
+mod watched;
+mod watched_metrics;
 mod words;
 
 use std::collections::HashMap;
@@ -46,6 +48,7 @@ use crate::snapshot::{GatewayView, Snapshot, UpstreamView};
 pub use events::MOST_LISTENERS;
 pub use kpi::Kpi;
 pub use status::Status;
+pub use watched::{Figures as InspectionFigures, NamedAnomaly, NamedFigures, NamedViolation};
 
 /// A pipeline that leaves a request for a snapshot unanswered for so long is stuck.
 ///
