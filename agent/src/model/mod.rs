@@ -4,6 +4,7 @@
 //! give the same figures, always.
 
 pub mod anomaly;
+mod by_count;
 mod calendar;
 mod checkpoint;
 mod counter;
@@ -33,7 +34,7 @@ pub use calendar::{Calendar, Shift, Slot, WHOLE_DAY};
 pub use checkpoint::CheckpointError;
 pub use line::{Derived, Line, PeriodOf};
 pub use losses::{Bucket, Preset, UNASSIGNED};
-pub use period::Period;
+pub use period::{JOULES_PER_KWH, Period};
 pub use plan::Plan;
 pub use spec::{
     ByCount, CostSpec, CounterSpec, EnergySpec, ExceptionalDay, FlowSpec, Knowledge, MicroStops, OeeSpec, Product,
