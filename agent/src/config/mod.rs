@@ -33,6 +33,7 @@ pub use self::error::{ConfigError, Finding};
 use self::section::Shape;
 use crate::model::anomaly::DetectorSpec;
 use crate::model::inspection::InspectionSpec;
+use crate::model::spc::ChartSpec;
 use crate::model::{ContextSpec, CostSpec, ExceptionalDay, FlowSpec, Knowledge, OeeSpec, ShiftSpec};
 use crate::spool::Signal;
 
@@ -308,6 +309,8 @@ pub struct Station {
     pub inspection: Option<InspectionSpec>,
     /// How far its source's clock may be from the gateway's; without it the source's time counts.
     pub max_clock_skew: Option<Duration>,
+    /// Its control charts, each with a name of its own.
+    pub charts: Vec<ChartSpec>,
 }
 
 /// A tag.

@@ -21,6 +21,7 @@ mod period;
 mod piece;
 mod plan;
 pub mod quality;
+pub mod spc;
 mod spec;
 mod state;
 mod station;

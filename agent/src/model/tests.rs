@@ -73,6 +73,7 @@ pub(super) fn config(oee: OeeSpec, shifts: Vec<ShiftSpec>) -> Config {
             link: 0,
             oee: Some(oee),
             max_clock_skew: None,
+            charts: Vec::new(),
             context: ContextSpec::default(),
             detectors: Vec::new(),
             inspection: None,

@@ -5,11 +5,13 @@
 
 mod line;
 mod oee;
+mod spc;
 
 use serde_json::{Value, json};
 
 pub(super) use self::line::{Calendar, Costs, Cycle, DayShift, Flow, Product, Rates, Reason};
 pub(super) use self::oee::{Counter, Counts, Energy, EnergyUnit, MicroStops, Oee, StateKeys, StateTag};
+pub(super) use self::spc::{Chart, ChartCounter, ChartKeys};
 use super::amounts::{Band, Formula, Real};
 use super::anomalies::Anomaly;
 use super::calendar::{Days, WallTime, Zone};
@@ -172,6 +174,8 @@ section! {
         anomalies: Vec<At<Anomaly>> => optional;
         /// Which tags tell of its inspections.
         inspection: Inspection => optional;
+        /// Control charts.
+        spc: Vec<At<Chart>> => optional;
         /// How far the clock of its source may be from the gateway's. Beyond it readings get the time of their receipt and
         /// are uncertain; without it the source's time counts, whatever it is.
         max_clock_skew: Span<1, DAY> => optional;
