@@ -11,12 +11,14 @@ use gemba_drivers::{Loss, OwnStatus, Reading, Status, TagId, Time, Validity, Val
 use serde::Deserialize;
 
 use crate::config::Config;
-use crate::model::{Derived, LATENESS, Line, OeeSpec, Period, PeriodOf};
+use crate::model::{Derived, FlowView, LATENESS, Line, OeeSpec, Period, PeriodOf};
 use crate::record::Record;
 
 /// What a replay found.
 #[derive(Debug)]
 pub struct Report {
+    /// The line as a whole, shift by shift, in order of time.
+    pub flow: Vec<FlowView>,
     /// One for each station and shift, in order of time.
     pub periods: Vec<ReportedPeriod>,
     /// What the model could not use, in order.
@@ -108,7 +110,12 @@ pub fn replay(config: &Config, input: impl BufRead, until: Option<Time>) -> Resu
     let mut line = Line::new(config);
     let mut closed = Vec::new();
     let mut losses = Vec::new();
-    let mut collect = |derived: Derived| {
+    let mut flow = BTreeMap::new();
+    let mut collect = |line: &Line, derived: Derived| {
+        let pacer = line.pacer().map(|pacer| &config.stations[pacer].name);
+        for (_, period) in derived.closed.iter().filter(|(station, _)| Some(station) == pacer) {
+            flow.extend(line.flow_of(period).map(|view| (view.from, view)));
+        }
         closed.extend(derived.closed);
         losses.extend(derived.records.into_iter().filter_map(|record| match record {
             Record::Loss { loss, .. } => Some(loss),
@@ -119,16 +126,18 @@ pub fn replay(config: &Config, input: impl BufRead, until: Option<Time>) -> Resu
         let mut derived = Derived::default();
         line.advance(together[0].received_time, &mut derived);
         line.apply(together, &mut derived);
-        collect(derived);
+        collect(&line, derived);
     }
     let Some(end) = until.or_else(|| readings.iter().map(|reading| reading.received_time).max()) else {
-        return Ok(Report { periods: Vec::new(), losses, strangers });
+        return Ok(Report { flow: Vec::new(), periods: Vec::new(), losses, strangers });
     };
     // Nothing more comes: what waits for it is settled.
     let mut derived = Derived::default();
     line.advance(end + LATENESS, &mut derived);
-    collect(derived);
-    Ok(Report { periods: periods(config, &line, closed, end), losses, strangers })
+    collect(&line, derived);
+    flow.extend(line.flow(end).map(|view| (view.from, view)));
+    let flow = flow.into_values().collect();
+    Ok(Report { flow, periods: periods(config, &line, closed, end), losses, strangers })
 }
 
 /// Every period once: as it closed, or as it stands now if it is still held (late data may have revised it).

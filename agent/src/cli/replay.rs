@@ -72,7 +72,10 @@ impl Replay {
             ));
         }
         let text = match self.format {
-            Format::Json => serde_json::to_string(&json::report(&report))? + "\n",
+            Format::Json => {
+                let names: Vec<&str> = config.stations.iter().map(|station| &*station.name).collect();
+                serde_json::to_string(&json::report(&report, &names))? + "\n"
+            }
             Format::Table => table(&report),
         };
         std::io::stdout().write_all(text.as_bytes()).context("stdout")?;
@@ -118,7 +121,7 @@ mod json {
     use gemba_drivers::{Loss, Time};
     use serde::Serialize;
 
-    use crate::http::Kpi;
+    use crate::http::{Flow, Kpi};
     use crate::model::UNASSIGNED;
     use crate::replay::Report;
 
@@ -126,6 +129,9 @@ mod json {
     pub(super) struct ReportJson<'a> {
         periods: Vec<PeriodJson<'a>>,
         losses: &'a [Loss],
+        /// Where `flow` is configured.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        line: Vec<Flow<'a>>,
     }
 
     #[derive(Serialize)]
@@ -145,7 +151,7 @@ mod json {
         defects: BTreeMap<String, f64>,
     }
 
-    pub(super) fn report(report: &Report) -> ReportJson<'_> {
+    pub(super) fn report<'a>(report: &'a Report, names: &[&'a str]) -> ReportJson<'a> {
         let periods = report.periods.iter().map(|reported| {
             let period = &reported.period;
             #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a shift stay far below 2^53")]
@@ -168,6 +174,7 @@ mod json {
                 defects: BTreeMap::new(),
             }
         });
-        ReportJson { periods: periods.collect(), losses: &report.losses }
+        let line = report.flow.iter().map(|flow| Flow::new(flow, names)).collect();
+        ReportJson { periods: periods.collect(), losses: &report.losses, line }
     }
 }

@@ -12,6 +12,7 @@ mod accept;
 mod events;
 #[cfg(test)]
 mod fixture;
+mod flow;
 mod health;
 mod kpi;
 mod metrics;
@@ -44,6 +45,7 @@ use tokio::time::Instant;
 use crate::snapshot::{GatewayView, Snapshot, UpstreamView};
 
 pub use events::MOST_LISTENERS;
+pub use flow::Flow;
 pub use kpi::Kpi;
 pub use status::Status;
 

@@ -229,7 +229,7 @@ impl Station {
     pub fn count(&mut self, at: Time, count: Count, parts: f64) -> bool {
         let Some(first) = self.core.first else { return false };
         let at = at.max(first);
-        self.facts.count(Made { since: at, at, count, parts, gap: false });
+        self.facts.count(Made { since: at, at, count, parts, gap: false, early: false });
         self.core.touch(at);
         true
     }
@@ -386,6 +386,12 @@ impl Look<'_> {
         sums
     }
 
+    /// The shift that runs at the instant of the look, as far as it was observed.
+    pub(super) fn running(&self, setting: Setting<'_>) -> Option<(Arc<str>, Time)> {
+        let running = setting.slot(self.now).shift.filter(|_| self.core.first.is_some())?;
+        Some((running.name, running.from.max(self.closed_to())))
+    }
+
     /// Every period still held; closed ones first, the last may still run.
     pub fn periods(&self, setting: Setting<'_>) -> impl Iterator<Item = Period> {
         let open = self.core.first.into_iter().flat_map(move |_| {
@@ -401,7 +407,8 @@ impl Look<'_> {
         self.station.closed.iter().cloned().chain(open)
     }
 
-    fn facts(&self) -> Facts<'_> {
+    /// What is known, with what is not settled yet.
+    pub(super) fn facts(&self) -> Facts<'_> {
         self.station.facts.before(&self.end)
     }
 
@@ -609,7 +616,7 @@ impl Core {
                 };
                 let parts = difference * a_count;
                 if parts > 0.0 {
-                    facts.count(Made { since, at, count, parts, gap: !known });
+                    facts.count(Made { since, at, count, parts, gap: !known, early: false });
                     self.touch(at);
                     if count.is_part(setting.spec) {
                         self.keep_pace(facts, setting, (at, parts, known), out);

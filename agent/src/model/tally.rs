@@ -189,9 +189,9 @@ impl Tally {
 
     fn parts(&mut self, facts: Facts<'_>, setting: Setting<'_>, from: Time, to: Time) {
         for made in facts.made(from, to) {
-            let &Made { since, at, count, parts, gap } = made;
+            let &Made { since, at, count, parts, gap, .. } = made;
             if count == Count::Energy {
-                let state = facts.span(facts.place(at)).map(|span| span.state);
+                let state = facts.span(facts.place(made.within())).map(|span| span.state);
                 self.energy_j += parts;
                 if facts.seen(since, at) && state.is_some_and(|state| !state.is_run()) {
                     self.idle_energy_j += parts;
@@ -213,7 +213,8 @@ impl Tally {
             let seen = facts.seen(since, at);
             if gap || !seen {
                 self.unattributed += parts;
-            } else if setting.slot(at).planned && !facts.span(facts.place(at)).is_some_and(|of| of.state.is_unplanned())
+            } else if setting.slot(at).planned
+                && !facts.span(facts.place(made.within())).is_some_and(|of| of.state.is_unplanned())
             {
                 self.ideal_ns += parts * ideal.unwrap_or(0.0);
             }
@@ -266,6 +267,18 @@ impl Tally {
             Ideal::One(_) | Ideal::Mixed => true,
         };
         known.then_some(self.ideal_ns)
+    }
+
+    /// Nanoseconds of planned time that is known.
+    #[must_use]
+    pub fn planned_ns(&self) -> i64 {
+        self.bucket(Bucket::Run) + self.bucket(Bucket::Performance) + self.bucket(Bucket::Availability)
+    }
+
+    /// Ideal time of the good parts, in nanoseconds; `None` where nothing tells them, or of some part it is not known.
+    #[must_use]
+    pub fn good_ideal_ns(&self, spec: &OeeSpec) -> Option<f64> {
+        self.ideal_ns(spec).and_then(|_| self.weighted.good(spec))
     }
 
     /// Good parts over all parts, weighted by their ideal time where products mix (the sum of the ideal times of good parts
