@@ -11,12 +11,14 @@ use gemba_drivers::{Loss, OwnStatus, Reading, Status, TagId, Time, Validity, Val
 use serde::Deserialize;
 
 use crate::config::Config;
-use crate::model::{Derived, InspectedShift, LATENESS, Line, OeeSpec, Period, PeriodOf};
+use crate::model::{Derived, FlowView, InspectedShift, LATENESS, Line, OeeSpec, Period, PeriodOf};
 use crate::record::{AnomalyTold, Record, ViolationTold};
 
 /// What a replay found.
 #[derive(Debug, Default)]
 pub struct Report {
+    /// The line as a whole, shift by shift, in order of time.
+    pub flow: Vec<FlowView>,
     /// One for each station and shift, in order of time.
     pub periods: Vec<ReportedPeriod>,
     /// What the model could not use, in order.
@@ -112,19 +114,22 @@ pub fn replay(config: &Config, input: impl BufRead, until: Option<Time>) -> Resu
     readings.sort_by_key(|reading| reading.received_time);
 
     let mut line = Line::new(config);
+    let pacer = line.pacer().map(|pacer| &config.stations[pacer].name);
     let mut told = Collected::default();
     for together in readings.chunk_by(|one, other| one.received_time == other.received_time) {
         let mut derived = Derived::default();
         line.advance(together[0].received_time, &mut derived);
         line.apply(together, &mut derived);
-        told.collect(derived);
+        told.collect(&line, pacer, derived);
     }
     let mut report = Report { strangers, ..Report::default() };
     if let Some(end) = until.or_else(|| readings.iter().map(|reading| reading.received_time).max()) {
         // Nothing more comes: what waits for it is settled.
         let mut derived = Derived::default();
         line.advance(end + LATENESS, &mut derived);
-        told.collect(derived);
+        told.collect(&line, pacer, derived);
+        told.flow.extend(line.flow(end).map(|view| (view.from, view)));
+        report.flow = told.flow.into_values().collect();
         report.periods = periods(config, &line, told.closed, end);
         report.inspections = told.inspected;
         report.inspections.extend(line.inspected(end));
@@ -142,6 +147,8 @@ pub fn replay(config: &Config, input: impl BufRead, until: Option<Time>) -> Resu
 #[derive(Default)]
 struct Collected {
     closed: Vec<(Arc<str>, Period)>,
+    /// By when they begin.
+    flow: BTreeMap<Time, FlowView>,
     losses: Vec<Loss>,
     violations: Vec<ViolationTold>,
     /// By their names.
@@ -150,7 +157,11 @@ struct Collected {
 }
 
 impl Collected {
-    fn collect(&mut self, derived: Derived) {
+    /// `pacer` is the station whose shifts are the line's.
+    fn collect(&mut self, line: &Line, pacer: Option<&Arc<str>>, derived: Derived) {
+        for (_, period) in derived.closed.iter().filter(|(station, _)| Some(station) == pacer) {
+            self.flow.extend(line.flow_of(period).map(|view| (view.from, view)));
+        }
         self.closed.extend(derived.closed);
         self.inspected.extend(derived.inspected);
         for record in derived.records {

@@ -72,7 +72,10 @@ impl Replay {
             ));
         }
         let text = match self.format {
-            Format::Json => serde_json::to_string(&json::report(&report))? + "\n",
+            Format::Json => {
+                let names: Vec<&str> = config.stations.iter().map(|station| &*station.name).collect();
+                serde_json::to_string(&json::report(&report, &names))? + "\n"
+            }
             Format::Table => table(&report),
         };
         std::io::stdout().write_all(text.as_bytes()).context("stdout")?;
@@ -118,7 +121,7 @@ mod json {
     use gemba_drivers::{Loss, Time};
     use serde::Serialize;
 
-    use crate::http::{InspectionFigures, Kpi, NamedAnomaly, NamedFigures, NamedViolation};
+    use crate::http::{Flow, InspectionFigures, Kpi, NamedAnomaly, NamedFigures, NamedViolation};
     use crate::model::UNASSIGNED;
     use crate::replay::Report;
 
@@ -126,6 +129,9 @@ mod json {
     pub(super) struct ReportJson<'a> {
         periods: Vec<PeriodJson<'a>>,
         losses: &'a [Loss],
+        /// Where `flow` is configured.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        line: Vec<Flow<'a>>,
         /// Beyond the contract: rules of control charts that were broken, in order of time.
         violations: Vec<NamedViolation<'a>>,
         /// Beyond the contract: in the order in which they began, as they stood last.
@@ -154,7 +160,7 @@ mod json {
         inspection: Option<InspectionFigures>,
     }
 
-    pub(super) fn report(report: &Report) -> ReportJson<'_> {
+    pub(super) fn report<'a>(report: &'a Report, names: &[&'a str]) -> ReportJson<'a> {
         let periods = report.periods.iter().map(|reported| {
             let period = &reported.period;
             #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a shift stay far below 2^53")]
@@ -184,9 +190,11 @@ mod json {
                 inspection: inspected.map(InspectionFigures::from),
             }
         });
+        let line = report.flow.iter().map(|flow| Flow::new(flow, names)).collect();
         ReportJson {
             periods: periods.collect(),
             losses: &report.losses,
+            line,
             violations: report.violations.iter().map(NamedViolation::from).collect(),
             anomalies: report.anomalies.iter().map(NamedAnomaly::from).collect(),
             inspections: report.inspections.iter().map(NamedFigures::from).collect(),

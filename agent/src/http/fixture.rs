@@ -44,6 +44,7 @@ pub(super) fn line() -> View {
             timezone: jiff::tz::TimeZone::get("Europe/Berlin").expect("a time zone"),
         },
         snapshot: Snapshot {
+            flow: None,
             time: at("2026-11-02T11:59:59.9Z"),
             stations: vec![printer(), aoi(), oven(), scale()],
             losses: vec![Loss {
@@ -140,6 +141,8 @@ fn printer() -> StationView {
             planned_ns: 23_400_000_000_000,
             run_ns: 17_550_000_000_000,
             unknown_ns: 0,
+            energy: None,
+            cost: None,
         }),
         sums: Some((
             at("2026-10-01T00:00:00Z"),
@@ -149,6 +152,7 @@ fn printer() -> StationView {
                 state_time: vec![(State::Producing, 17_550_500_000_000), (State::Down, 900_000_000_000)],
                 downtime: vec![("jam \"A\"".into(), false, 600_000_000_000), ("lunch".into(), true, 300_000_000_000)],
                 cycle: cycle(),
+                ..Sums::default()
             },
         )),
         tags: vec![
@@ -186,6 +190,8 @@ fn aoi() -> StationView {
             planned_ns: 1_350_000_000_000,
             run_ns: 0,
             unknown_ns: 4_050_000_000_000,
+            energy: None,
+            cost: None,
         }),
         sums: Some((at("2026-11-02T10:30:00Z"), Sums { good: Some(0.5), ..Sums::default() })),
         tags: vec![

@@ -12,6 +12,7 @@ mod accept;
 mod events;
 #[cfg(test)]
 mod fixture;
+mod flow;
 mod health;
 mod kpi;
 mod metrics;
@@ -46,6 +47,7 @@ use tokio::time::Instant;
 use crate::snapshot::{GatewayView, Snapshot, UpstreamView};
 
 pub use events::MOST_LISTENERS;
+pub use flow::Flow;
 pub use kpi::Kpi;
 pub use status::Status;
 pub use watched::{Figures as InspectionFigures, NamedAnomaly, NamedFigures, NamedViolation};

@@ -17,7 +17,7 @@ use crate::model::period::{Count, Period};
 use crate::model::plan::Plan;
 use crate::model::station::{LATENESS, Look, Role, Setting, Station};
 use crate::model::visit::{About, Visits};
-use crate::model::{Knowledge, OeeSpec};
+use crate::model::{FlowSpec, FlowView, Knowledge, LineBy, OeeSpec, flow};
 use crate::record::{Record, Sums};
 use crate::snapshot::{Snapshot, SpoolView, StationView, TagView};
 
@@ -37,6 +37,8 @@ pub struct Derived {
 /// The line as far as readings have told. See the module's head for what it never does.
 #[derive(Debug)]
 pub struct Line {
+    /// How parts flow through the stations.
+    flow: Option<FlowSpec>,
     /// The slots of the plan, worked out once.
     plan: RefCell<Plan>,
     knowledge: Knowledge,
@@ -142,6 +144,7 @@ impl Line {
                 config.exceptions.clone(),
             ))),
             knowledge: config.knowledge.clone(),
+            flow: config.flow.clone(),
             stations: stations.collect(),
             tags: tags.collect(),
             ledger: Ledger::default(),
@@ -223,9 +226,11 @@ impl Line {
     /// changes nothing of what upstream is told.
     #[must_use]
     pub fn snapshot(&mut self, now: Time, spool: SpoolView) -> Snapshot {
+        let flow = self.flow(now);
         let Self { plan, knowledge, stations, tags, .. } = self;
         Snapshot {
             time: now,
+            flow,
             stations: stations.iter_mut().map(|station| station.view(plan, knowledge, tags, now)).collect(),
             losses: self.ledger.newest().cloned().collect(),
             loss_totals: self.ledger.totals().collect(),
@@ -260,6 +265,36 @@ impl Line {
         let station = self.stations.iter_mut().find(|of| of.name == anomaly.station);
         let station = station.ok_or(UnknownEpisode(anomaly.began))?;
         station.monitor.judge(&anomaly.tag, &anomaly.detector, anomaly.began, verdict)
+    }
+
+    /// The line as a whole in the shift that runs at `now`; nothing outside shifts, or where no flow is configured.
+    #[must_use]
+    pub fn flow(&self, now: Time) -> Option<FlowView> {
+        let flow = self.flow.as_ref()?;
+        let looks = self.looks(flow, now);
+        let running = looks.iter().flatten().filter_map(|(look, setting)| look.running(*setting));
+        // From when on all are seen.
+        let (shift, from) = running.max_by_key(|(_, from)| *from)?;
+        flow::view(flow, &looks, (shift, from, now))
+    }
+
+    /// The same of a shift that was, as far as it is still held.
+    #[must_use]
+    pub fn flow_of(&self, period: &Period) -> Option<FlowView> {
+        let flow = self.flow.as_ref()?;
+        flow::view(flow, &self.looks(flow, period.to), (period.shift.clone(), period.from, period.to))
+    }
+
+    /// Index of the station whose shifts are the line's.
+    #[must_use]
+    pub fn pacer(&self) -> Option<usize> {
+        let flow = self.flow.as_ref()?;
+        if flow.by == LineBy::Constraint { flow.constraint } else { Some(flow.end) }
+    }
+
+    fn looks<'a>(&'a self, flow: &FlowSpec, now: Time) -> Vec<Option<(Look<'a>, Setting<'a>)>> {
+        let look = |&station: &usize| self.stations[station].look(&self.plan, &self.knowledge, &self.tags, now);
+        flow.stations.iter().map(look).collect()
     }
 
     /// What is computed for the station at `index`.
@@ -475,6 +510,8 @@ fn role(station: &crate::config::Station, tag: TagId) -> Role {
         Role::Counter(Count::Reject)
     } else if counts(&oee.rework) {
         Role::Counter(Count::Rework)
+    } else if oee.energy.as_ref().is_some_and(|energy| energy.counter.tag == tag) {
+        Role::Counter(Count::Energy)
     } else if let Some(place) = oee.reason.as_ref().and_then(|spec| spec.tags.iter().position(|(of, _)| *of == tag)) {
         Role::Reason(u32::try_from(place).unwrap_or(u32::MAX))
     } else {

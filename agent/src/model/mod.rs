@@ -4,10 +4,12 @@
 //! give the same figures, always.
 
 pub mod anomaly;
+mod by_count;
 mod calendar;
 mod checkpoint;
 mod counter;
 pub mod drift;
+mod flow;
 mod histogram;
 #[cfg(test)]
 mod history;
@@ -33,14 +35,15 @@ mod visit;
 
 pub use calendar::{Calendar, Shift, Slot, WHOLE_DAY};
 pub use checkpoint::CheckpointError;
+pub use flow::{FlowView, Wait};
 pub use line::{Derived, Line, PeriodOf};
 pub use monitor::InspectedShift;
 pub use losses::{Bucket, Preset, UNASSIGNED};
-pub use period::Period;
+pub use period::{JOULES_PER_KWH, Period};
 pub use plan::Plan;
 pub use spec::{
-    ByCount, CostSpec, CounterSpec, EnergySpec, ExceptionalDay, FlowSpec, Knowledge, MicroStops, OeeSpec, Product,
-    Rates, Reason, ReasonSpec, ShiftSpec, StateSpec,
+    ByCount, CostSpec, CounterSpec, EnergySpec, ExceptionalDay, FlowSpec, Knowledge, LineBy, MicroStops, OeeSpec,
+    Product, Rates, Reason, ReasonSpec, ShiftSpec, StateSpec,
 };
 pub use state::{E10, State};
 pub use station::{KPI_EVERY, LATENESS};

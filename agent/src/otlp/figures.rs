@@ -103,7 +103,7 @@ impl Families {
             }
         }
         let sums = &point.sums;
-        for (disposition, parts) in [("good", sums.good), ("reject", sums.reject)] {
+        for (disposition, parts) in [("good", sums.good), ("reject", sums.reject), ("rework", sums.rework)] {
             let Some(parts) = parts else { continue };
             let word = text("factory.part.disposition", disposition);
             self.station_sum("factory.parts", "{part}", point, &[disposition], [word], parts);
@@ -116,6 +116,9 @@ impl Families {
             let key = [&**reason, if *planned { "planned" } else { "unplanned" }];
             let words = [text("factory.reason", &**reason), flag("factory.planned", *planned)];
             self.station_sum("factory.downtime", "s", point, &key, words, seconds(*ns));
+        }
+        if let Some(energy) = sums.energy {
+            self.station_sum("factory.energy", "J", point, &[], [], energy);
         }
         let about = About { station: &point.station, words: Vec::new() };
         let span = Span { since: point.since, time: point.time };
