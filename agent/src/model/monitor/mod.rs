@@ -86,7 +86,6 @@ impl Monitor {
 
     /// Takes up what `before` knew, as far as it is still asked for.
     pub fn restore(&mut self, before: Self) {
-        self.next = before.next;
         take_up(&mut self.detectors, before.detectors);
         take_up(&mut self.charts, before.charts);
         if let (Some(kept), Some(held)) = (&mut self.inspection, before.inspection)
@@ -94,13 +93,21 @@ impl Monitor {
         {
             *kept = held;
         }
+        self.next = before.next.filter(|_| self.seen());
+    }
+
+    fn seen(&self) -> bool {
+        let detectors = self.detectors.iter().map(|kept| kept.since);
+        let charts = self.charts.iter().map(|kept| kept.since);
+        let inspection = self.inspection.iter().map(|kept| kept.since);
+        detectors.chain(charts).chain(inspection).flatten().next().is_some()
     }
 
     /// A settled reading.
     pub fn observe(&mut self, setting: Setting<'_>, reading: &Reading, out: &mut Derived) {
         let at = reading.source_time.min(reading.received_time);
-        self.next.get_or_insert_with(|| boundary_from(Time(at.0 + 1)));
         for listener in setting.watch.listeners(reading.tag) {
+            self.next.get_or_insert_with(|| boundary_from(Time(at.0 + 1)));
             match *listener {
                 Listener::Detector(place) => {
                     let kept = self.detectors[place].seen(at);
