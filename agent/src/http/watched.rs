@@ -9,7 +9,9 @@ use crate::model::InspectedShift;
 use crate::model::anomaly::{Baseline, Episode, Severity};
 use crate::model::inspection::{Drift as DriftOf, InspectionFigures};
 use crate::model::quality::Ratio as RatioOf;
-use crate::model::spc::{Capability as CapabilityOf, Limits as LimitsOf, Named, Part, Phase, Side, Violation as Broken, Window};
+use crate::model::spc::{
+    Capability as CapabilityOf, Limits as LimitsOf, Named, Part, Phase, Side, Violation as Broken, Window,
+};
 use crate::record::{AnomalyTold, CycleHistogram, InspectionSums, ViolationTold};
 use crate::snapshot::{ChartView, DetectorView, InspectionView};
 
@@ -89,7 +91,7 @@ struct Durations {
 
 /// A control chart; likewise two seconds behind.
 #[derive(Debug, Serialize)]
-pub(super) struct Chart<'a> {
+pub struct Chart<'a> {
     name: &'a str,
     /// Its tags: `diameter`, or `rejects/total`.
     tag: &'a str,
@@ -108,6 +110,14 @@ pub(super) struct Chart<'a> {
     capability: Vec<Capability>,
     late: u64,
     incomplete: u64,
+}
+
+/// A control chart of a station.
+#[derive(Debug, Serialize)]
+pub struct NamedChart<'a> {
+    station: &'a str,
+    #[serde(flatten)]
+    chart: Chart<'a>,
 }
 
 /// Where the limits of a chart come from.
@@ -345,12 +355,7 @@ impl Durations {
     fn of(held: &CycleHistogram) -> Option<Self> {
         #[expect(clippy::cast_precision_loss, reason = "a count of anomalies")]
         let count = held.count as f64;
-        (held.count > 0).then(|| Self {
-            count: held.count,
-            mean_s: held.sum / count,
-            min_s: held.min,
-            max_s: held.max,
-        })
+        (held.count > 0).then(|| Self { count: held.count, mean_s: held.sum / count, min_s: held.min, max_s: held.max })
     }
 }
 
@@ -387,6 +392,14 @@ impl<'a> From<&'a ChartView> for Chart<'a> {
             late: chart.late,
             incomplete: chart.incomplete,
         }
+    }
+}
+
+impl<'a> NamedChart<'a> {
+    /// The chart of that station.
+    #[must_use]
+    pub fn new(station: &'a str, view: &'a ChartView) -> Self {
+        Self { station, chart: Chart::from(view) }
     }
 }
 
@@ -495,5 +508,20 @@ impl From<&DriftOf> for Drift {
 impl<'a> From<&'a InspectedShift> for NamedFigures<'a> {
     fn from(shift: &'a InspectedShift) -> Self {
         Self { station: &shift.station, shift: &shift.shift, to: shift.to, figures: Figures::from(shift) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::watched;
+    use super::*;
+
+    #[test]
+    fn what_watches_a_station() {
+        let view = watched();
+        let station = &view.snapshot.stations[3];
+        insta::assert_json_snapshot!("detectors", station.anomalies.iter().map(Detector::from).collect::<Vec<_>>());
+        insta::assert_json_snapshot!("charts", station.charts.iter().map(Chart::from).collect::<Vec<_>>());
+        insta::assert_json_snapshot!("inspection", station.inspection.as_ref().map(Inspection::from));
     }
 }

@@ -8,8 +8,8 @@ use gemba_drivers::opcua::Watermark;
 use gemba_drivers::{Loss, OwnStatus, Reading, Status, TagId, Time, Validity, Value};
 
 use crate::config::{Config, Source};
-use crate::model::calendar::Calendar;
 use crate::model::anomaly::{Episode, EpisodeId, UnknownEpisode, Verdict};
+use crate::model::calendar::Calendar;
 use crate::model::ledger::Ledger;
 use crate::model::monitor::{self, InspectedShift, Monitor, Watch};
 use crate::model::pending::Pending;

@@ -37,8 +37,8 @@ pub use calendar::{Calendar, Shift, Slot, WHOLE_DAY};
 pub use checkpoint::CheckpointError;
 pub use flow::{FlowView, Wait};
 pub use line::{Derived, Line, PeriodOf};
-pub use monitor::InspectedShift;
 pub use losses::{Bucket, Preset, UNASSIGNED};
+pub use monitor::InspectedShift;
 pub use period::{JOULES_PER_KWH, Period};
 pub use plan::Plan;
 pub use spec::{

@@ -112,7 +112,13 @@ fn happened(event: &Event) -> LogRecord {
     LogRecord { observed_time_unix_nano, ..log("factory.event", event.time, severity, body, attributes) }
 }
 
-pub(super) fn log(event: &str, time: Time, severity: SeverityNumber, body: String, attributes: Vec<KeyValue>) -> LogRecord {
+pub(super) fn log(
+    event: &str,
+    time: Time,
+    severity: SeverityNumber,
+    body: String,
+    attributes: Vec<KeyValue>,
+) -> LogRecord {
     LogRecord {
         time_unix_nano: nanos(time),
         observed_time_unix_nano: nanos(time),

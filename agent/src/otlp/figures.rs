@@ -145,14 +145,7 @@ impl Families {
     }
 
     /// How many there ever were.
-    pub(super) fn counted(
-        &mut self,
-        name: &'static str,
-        unit: &'static str,
-        about: About<'_>,
-        span: Span,
-        count: u64,
-    ) {
+    pub(super) fn counted(&mut self, name: &'static str, unit: &'static str, about: About<'_>, span: Span, count: u64) {
         let value = Value::AsInt(i64::try_from(count).unwrap_or(i64::MAX));
         self.sum(name, unit, about.key(), about.attributes(), span, value);
     }

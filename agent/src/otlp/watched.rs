@@ -166,13 +166,7 @@ fn add_sums(families: &mut Families, point: &WatchPoint, sums: &InspectionSums) 
 
 fn add_rates(families: &mut Families, point: &WatchPoint, rates: &InspectionRates) {
     let shift = || ("factory.shift", rates.shift.clone());
-    families.gauge(
-        "factory.inspection.rate",
-        "{inspection}/h",
-        about(point, [shift()]),
-        point.time,
-        rates.per_hour,
-    );
+    families.gauge("factory.inspection.rate", "{inspection}/h", about(point, [shift()]), point.time, rates.per_hour);
     #[expect(clippy::cast_precision_loss, reason = "reviews by people")]
     let labelled = Some(rates.labelled as f64);
     families.gauge("factory.inspection.labelled", "{inspection}", about(point, [shift()]), point.time, labelled);
@@ -191,7 +185,8 @@ fn add_rates(families: &mut Families, point: &WatchPoint, rates: &InspectionRate
         families.gauge(metric, "1", about(point, [shift()]), point.time, rate);
     }
     for drift in &rates.drift {
-        for (metric, distance) in [("factory.inspection.drift.psi", drift.psi), ("factory.inspection.drift.ks", drift.ks)]
+        for (metric, distance) in
+            [("factory.inspection.drift.psi", drift.psi), ("factory.inspection.drift.ks", drift.ks)]
         {
             let Some(distance) = distance else { continue };
             let version = drift.version.iter().map(|version| ("factory.inspection.model.version", version.clone()));

@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use self::inspected::Inspected;
 pub use self::inspected::InspectedShift;
-pub use self::watch::Watch;
 use self::watch::Listener;
+pub use self::watch::Watch;
 use crate::model::Derived;
 use crate::model::anomaly::{Detector, Episode, UnknownEpisode, Verdict};
 use crate::model::counter::{Counter, Step, Told};
@@ -121,7 +121,9 @@ impl Monitor {
                     charted.observe(setting, place, reading, at, out);
                 }
                 Listener::Inspection(role) => {
-                    let (Some(kept), Some((spec, _))) = (&mut self.inspection, &setting.watch.inspection) else { continue };
+                    let (Some(kept), Some((spec, _))) = (&mut self.inspection, &setting.watch.inspection) else {
+                        continue;
+                    };
                     kept.seen(at).observe(setting, spec, role, reading, out);
                 }
             }
@@ -159,7 +161,13 @@ impl Monitor {
     ///
     /// # Errors
     /// There is no such detector, or it does not remember the anomaly.
-    pub fn judge(&mut self, tag: &str, detector: &str, began: Time, verdict: Verdict) -> Result<Episode, UnknownEpisode> {
+    pub fn judge(
+        &mut self,
+        tag: &str,
+        detector: &str,
+        began: Time,
+        verdict: Verdict,
+    ) -> Result<Episode, UnknownEpisode> {
         let found = self.detectors.iter_mut().find(|kept| *kept.name == *detector && *kept.of == *tag);
         found.ok_or(UnknownEpisode(began))?.what.judge(began, verdict)
     }

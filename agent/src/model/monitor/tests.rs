@@ -147,10 +147,8 @@ fn a_station_without_figures_is_watched_as_well() {
         ]
     );
     assert_eq!(anomalies(&derived)[0].id().to_string(), "press-1/temp/hot@2026-03-02T06:00:02Z");
-    let broken: Vec<_> = violations(&derived)
-        .iter()
-        .map(|told| (&*told.violation.chart, told.violation.rule, told.time()))
-        .collect();
+    let broken: Vec<_> =
+        violations(&derived).iter().map(|told| (&*told.violation.chart, told.violation.rule, told.time())).collect();
     let Some(part) = violations(&derived).first().map(|told| told.violation.part) else { panic!("nothing broken") };
     assert_eq!(part, crate::model::spc::Part::Location);
     assert!(broken.contains(&("heat", Rule::Nelson1, at(2.0))) && broken.contains(&("heat", Rule::Nelson1, at(3.0))));
@@ -257,10 +255,7 @@ fn inspections_are_summed_by_shift() {
     let of = |point: &&WatchPoint| {
         (point.inspection.is_some(), point.rates.as_ref().map(|rates| (rates.shift.to_string(), rates.dpu)))
     };
-    assert_eq!(
-        ends.iter().map(of).collect::<Vec<_>>(),
-        [(false, Some(("early".to_owned(), Some(0.4))))]
-    );
+    assert_eq!(ends.iter().map(of).collect::<Vec<_>>(), [(false, Some(("early".to_owned(), Some(0.4))))]);
     let last = watched(&derived).into_iter().rev().find_map(|point| point.inspection.clone()).expect("sums");
     assert_eq!((last.pass, last.fail, last.review, last.unknown, last.since), (3, 2, 0, 1, at(10.0)));
 }
@@ -345,7 +340,9 @@ fn any_readings() -> impl Strategy<Value = Vec<Reading>> {
                     let count = i64::try_from(readings.len()).expect("few") + i64::from(value % 3);
                     Reading::good(TagId(tag), Value::Int(count), source, at(now))
                 }
-                (VERDICT, _) => Reading::good(TagId(tag), (if value % 2 == 0 { "OK" } else { "NG" }).value(), source, at(now)),
+                (VERDICT, _) => {
+                    Reading::good(TagId(tag), (if value % 2 == 0 { "OK" } else { "NG" }).value(), source, at(now))
+                }
                 _ => Reading::good(TagId(tag), format!("v{}", value % 3).as_str().value(), source, at(now)),
             });
         }
