@@ -99,6 +99,29 @@ pub struct KpiView {
     pub run_ns: i64,
     /// Unknown time within planned time.
     pub unknown_ns: i64,
+    /// OEE over all the time of the period that is known, breaks and all (TEEP).
+    pub teep: Option<f64>,
+    /// Failures and repairs.
+    pub maintenance: Maintenance,
+}
+
+/// What failed and was mended in a period; see [`crate::model`] for the formulas.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Maintenance {
+    /// Failures that began.
+    pub failures: u64,
+    /// Failures that ended.
+    pub repairs: u64,
+    /// Mean operating time between failures, in seconds; `None` without a failure.
+    pub mtbf: Option<f64>,
+    /// Mean time to restoration, in seconds; `None` without a repair.
+    pub mttr: Option<f64>,
+    /// Seconds in failures.
+    pub corrective: f64,
+    /// Seconds of maintenance that no failure asked for.
+    pub planned: f64,
+    /// Corrective maintenance time over all maintenance time; `None` without either.
+    pub corrective_ratio: Option<f64>,
 }
 
 impl KpiView {

@@ -10,7 +10,7 @@ use super::{Identity, Pipeline, View};
 use crate::model::{Preset, State};
 use crate::record::{CycleHistogram, Figures, Sums};
 use crate::snapshot::{
-    GatewayView, Intake, KpiView, Snapshot, SpoolView, StationView, TagView, UpstreamStatus, UpstreamView,
+    GatewayView, Intake, KpiView, Maintenance, Snapshot, SpoolView, StationView, TagView, UpstreamStatus, UpstreamView,
 };
 
 /// An instant, from RFC 3339.
@@ -137,6 +137,16 @@ fn printer() -> StationView {
             planned_ns: 23_400_000_000_000,
             run_ns: 17_550_000_000_000,
             unknown_ns: 0,
+            teep: Some(0.275),
+            maintenance: Maintenance {
+                failures: 2,
+                repairs: 1,
+                mtbf: Some(8775.0),
+                mttr: Some(540.0),
+                corrective: 900.0,
+                planned: 300.0,
+                corrective_ratio: Some(0.75),
+            },
         }),
         sums: Some((
             at("2026-10-01T00:00:00Z"),
@@ -180,6 +190,8 @@ fn aoi() -> StationView {
             planned_ns: 1_350_000_000_000,
             run_ns: 0,
             unknown_ns: 4_050_000_000_000,
+            teep: None,
+            maintenance: Maintenance::default(),
         }),
         sums: Some((at("2026-11-02T10:30:00Z"), Sums { good: Some(0.5), ..Sums::default() })),
         tags: vec![

@@ -3,7 +3,7 @@
 use gemba_drivers::Time;
 use serde::{Serialize, Serializer};
 
-use crate::snapshot::KpiView;
+use crate::snapshot::{self, KpiView};
 
 /// The figures of a period, as `/health` and `gemba replay` write them; null is "cannot be known".
 ///
@@ -36,6 +36,20 @@ pub struct Kpi {
     planned_s: Option<f64>,
     run_s: Option<f64>,
     unknown_s: Option<f64>,
+    teep: Option<f64>,
+    maintenance: Option<Maintenance>,
+}
+
+/// Failures and repairs. Times are seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+struct Maintenance {
+    failures: u64,
+    repairs: u64,
+    mtbf_s: Option<f64>,
+    mttr_s: Option<f64>,
+    corrective_s: f64,
+    planned_s: f64,
+    corrective_ratio: Option<f64>,
 }
 
 /// OEE if all unknown time was down, and if it was all run at ideal speed.
@@ -82,6 +96,22 @@ impl From<&KpiView> for Kpi {
             planned_s: Some(seconds(kpi.planned_ns)),
             run_s: Some(seconds(kpi.run_ns)),
             unknown_s: Some(seconds(kpi.unknown_ns)),
+            teep: kpi.teep,
+            maintenance: Some(Maintenance::from(kpi.maintenance)),
+        }
+    }
+}
+
+impl From<snapshot::Maintenance> for Maintenance {
+    fn from(of: snapshot::Maintenance) -> Self {
+        Self {
+            failures: of.failures,
+            repairs: of.repairs,
+            mtbf_s: of.mtbf,
+            mttr_s: of.mttr,
+            corrective_s: of.corrective,
+            planned_s: of.planned,
+            corrective_ratio: of.corrective_ratio,
         }
     }
 }

@@ -16,6 +16,7 @@ mod pending;
 mod period;
 mod piece;
 mod plan;
+mod rollup;
 mod spec;
 mod state;
 mod station;
@@ -31,10 +32,12 @@ pub use line::{Derived, Line, PeriodOf};
 pub use losses::{Bucket, Preset, UNASSIGNED};
 pub use period::Period;
 pub use plan::Plan;
+pub use rollup::rollup;
 pub use spec::{
     ByCount, CostSpec, CounterSpec, EnergySpec, ExceptionalDay, FlowSpec, Knowledge, MicroStops, OeeSpec, Product,
     Rates, Reason, ReasonSpec, ShiftSpec, StateSpec,
 };
 pub use state::{E10, State};
 pub use station::{KPI_EVERY, LATENESS};
+pub use tally::Tally;
 pub use visit::ContextSpec;

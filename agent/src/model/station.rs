@@ -12,7 +12,7 @@ use crate::model::calendar::Slot;
 use crate::model::counter::{Counter, Step, Told};
 use crate::model::period::{Count, Period};
 use crate::model::plan::Plan;
-use crate::model::tally::Tally;
+use crate::model::tally::{Tally, ideal_since};
 use crate::model::timeline::{Assigned, Blame, Facts, Made, Timeline, Work};
 use crate::model::visit::{self, About};
 use crate::model::{Derived, Knowledge, OeeSpec, Product, Reason, State};
@@ -220,7 +220,7 @@ impl Station {
     pub fn count(&mut self, at: Time, count: Count, parts: f64) -> bool {
         let Some(first) = self.core.first else { return false };
         let at = at.max(first);
-        self.facts.count(Made { since: at, at, count, parts, gap: false });
+        self.facts.count(Made { since: at, at, count, parts, gap: false }, at);
         self.core.touch(at);
         true
     }
@@ -580,7 +580,8 @@ impl Core {
                 };
                 let parts = difference * spec.parts_per_count.unwrap_or(1.0) * per_cycle.unwrap_or(1.0);
                 if parts > 0.0 {
-                    facts.count(Made { since, at, count, parts, gap: !known });
+                    let same = setting.slot(at).from.max(ideal_since(setting, facts.facts().work(at), at));
+                    facts.count(Made { since, at, count, parts, gap: !known }, same);
                     self.touch(at);
                     if count.is_part(setting.spec) {
                         let known = known && facts.facts().seen(since, at);
