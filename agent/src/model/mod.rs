@@ -16,6 +16,8 @@ mod pending;
 mod period;
 mod piece;
 mod plan;
+#[cfg(test)]
+mod properties;
 mod rollup;
 mod spec;
 mod state;

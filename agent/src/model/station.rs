@@ -161,6 +161,11 @@ pub struct Look<'a> {
 }
 
 impl Station {
+    /// Whether anything was observed.
+    pub fn has_begun(&self) -> bool {
+        self.core.first.is_some()
+    }
+
     /// Applies one settled reading.
     pub fn apply(&mut self, setting: Setting<'_>, role: Role, reading: &Reading, out: &mut Derived) {
         if self.core.first.is_none() {
@@ -407,6 +412,10 @@ impl Core {
             facts.begin(first);
             first
         });
+        // Nor may what is not computed with say anything more: it is not always heard.
+        if role == Role::Other {
+            return;
+        }
         let source_time = self.known_till(reading);
         let value = (!reading.validity.is_bad()).then_some(&reading.value);
         // What held before the gap says nothing about the gap, unless history says that it did so till something changed.
@@ -573,7 +582,7 @@ impl Core {
             Step::Counted { difference, since, at, known } => {
                 self.latest = self.latest.max(at);
                 let per_cycle = if spec.cycles {
-                    let product = setting.product(facts.working_on().map(|run| &run.work));
+                    let product = setting.product(facts.facts().work(at));
                     product.and_then(|product| product.parts_per_cycle)
                 } else {
                     None

@@ -175,10 +175,14 @@ impl Tally {
             let ideal = ideal(setting, facts.work(at), at);
             self.counts.add(count, parts);
             self.weighted.add(count, parts * ideal.unwrap_or(0.0));
-            if !count.is_part(setting.spec) {
+            let is_part = count.is_part(setting.spec);
+            // A reject may be of another product than any part of the window: then they mix, too.
+            if is_part || ideal.is_some() {
+                self.ideal = self.ideal.and(ideal.map_or(Ideal::Unknown, Ideal::One));
+            }
+            if !is_part {
                 continue;
             }
-            self.ideal = self.ideal.and(ideal.map_or(Ideal::Unknown, Ideal::One));
             let seen = facts.seen(since, at);
             if gap || !seen {
                 self.unattributed += parts;
