@@ -121,7 +121,7 @@ mod json {
     use gemba_drivers::{Loss, Time};
     use serde::Serialize;
 
-    use crate::http::{Flow, Kpi};
+    use crate::http::{Flow, InspectionFigures, Kpi, NamedAnomaly, NamedFigures, NamedViolation};
     use crate::model::UNASSIGNED;
     use crate::replay::Report;
 
@@ -132,6 +132,12 @@ mod json {
         /// Where `flow` is configured.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         line: Vec<Flow<'a>>,
+        /// Beyond the contract: rules of control charts that were broken, in order of time.
+        violations: Vec<NamedViolation<'a>>,
+        /// Beyond the contract: in the order in which they began, as they stood last.
+        anomalies: Vec<NamedAnomaly<'a>>,
+        /// Beyond the contract: what was inspected, also at stations without `oee:`.
+        inspections: Vec<NamedFigures<'a>>,
     }
 
     #[derive(Serialize)]
@@ -147,8 +153,11 @@ mod json {
         states: BTreeMap<&'static str, f64>,
         /// Seconds by reason, where one is known.
         reasons: BTreeMap<String, f64>,
-        /// Defects by code; no tag tells codes yet.
+        /// Defects by code, where an inspection tells them.
         defects: BTreeMap<String, f64>,
+        /// Beyond the contract: what was inspected; left out where nothing is.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        inspection: Option<InspectionFigures>,
     }
 
     pub(super) fn report<'a>(report: &'a Report, names: &[&'a str]) -> ReportJson<'a> {
@@ -161,6 +170,12 @@ mod json {
             for (reason, _, spent) in period.tally.reasons().iter().filter(|(reason, ..)| &**reason != UNASSIGNED) {
                 *reasons.entry(reason.to_string()).or_default() += *spent as f64 / 1e9;
             }
+            // The station may have been watched from another moment on than its inspection.
+            let inspected = report.inspections.iter().find(|shift| {
+                shift.station == reported.station && shift.shift == period.shift && shift.to == period.to
+            });
+            #[expect(clippy::cast_precision_loss, reason = "defects of a shift")]
+            let defects = inspected.iter().flat_map(|shift| &shift.figures.defects);
             PeriodJson {
                 station: &reported.station,
                 shift: &period.shift,
@@ -171,10 +186,18 @@ mod json {
                 kpi: Kpi::from(&period.view(&reported.spec)),
                 states,
                 reasons,
-                defects: BTreeMap::new(),
+                defects: defects.map(|(code, count)| (code.to_string(), *count as f64)).collect(),
+                inspection: inspected.map(InspectionFigures::from),
             }
         });
         let line = report.flow.iter().map(|flow| Flow::new(flow, names)).collect();
-        ReportJson { periods: periods.collect(), losses: &report.losses, line }
+        ReportJson {
+            periods: periods.collect(),
+            losses: &report.losses,
+            line,
+            violations: report.violations.iter().map(NamedViolation::from).collect(),
+            anomalies: report.anomalies.iter().map(NamedAnomaly::from).collect(),
+            inspections: report.inspections.iter().map(NamedFigures::from).collect(),
+        }
     }
 }

@@ -109,6 +109,9 @@ pub(super) fn snapshot(view: &mut View) -> &mut Snapshot {
 
 fn printer() -> StationView {
     StationView {
+        anomalies: Vec::new(),
+        charts: Vec::new(),
+        inspection: None,
         name: "printer-1".into(),
         link: 0,
         state: Some(State::Producing),
@@ -173,6 +176,9 @@ fn printer() -> StationView {
 
 fn aoi() -> StationView {
     StationView {
+        anomalies: Vec::new(),
+        charts: Vec::new(),
+        inspection: None,
         name: "aoi-1".into(),
         link: 1,
         state: Some(State::Starved),
@@ -213,6 +219,9 @@ fn aoi() -> StationView {
 
 fn oven() -> StationView {
     StationView {
+        anomalies: Vec::new(),
+        charts: Vec::new(),
+        inspection: None,
         name: "oven-1".into(),
         link: 2,
         state: Some(State::Unknown),
@@ -229,6 +238,9 @@ fn oven() -> StationView {
 
 fn scale() -> StationView {
     StationView {
+        anomalies: Vec::new(),
+        charts: Vec::new(),
+        inspection: None,
         name: "scale-1".into(),
         link: 0,
         state: None,

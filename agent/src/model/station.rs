@@ -425,6 +425,10 @@ impl Look<'_> {
 
 impl Core {
     fn apply(&mut self, facts: &mut Timeline, setting: Setting<'_>, role: Role, reading: &Reading, out: &mut Derived) {
+        // What only others work with says no more than that somebody watches.
+        if role == Role::Other && self.first.is_some() {
+            return;
+        }
         // The first observation ever is made here; a device that held its value all along was not observed.
         let first = *self.first.get_or_insert_with(|| {
             let first = first(reading);
@@ -772,7 +776,7 @@ fn word(count: Count) -> &'static str {
 }
 
 /// The first multiple of [`KPI_EVERY`] at or after `at`.
-fn boundary_from(at: Time) -> Time {
+pub(super) fn boundary_from(at: Time) -> Time {
     let step = nanos_i64(KPI_EVERY);
     Time((at.0 - 1).div_euclid(step) * step + step)
 }
