@@ -166,6 +166,10 @@ pub struct KpiView {
     pub energy: Option<EnergyView>,
     /// Where the configuration says what things cost.
     pub cost: Option<CostView>,
+    /// OEE over all the time of the period that is known, breaks and all (TEEP).
+    pub teep: Option<f64>,
+    /// Failures and repairs.
+    pub maintenance: Maintenance,
 }
 
 /// The energy of a period (ISO 22400-2: energy consumption by part).
@@ -188,6 +192,25 @@ pub struct CostView {
     pub cost: f64,
     /// By the good parts made; `None` without any.
     pub per_good_part: Option<f64>,
+}
+
+/// What failed and was mended in a period; see [`crate::model`] for the formulas.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Maintenance {
+    /// Failures that began.
+    pub failures: u64,
+    /// Failures that ended.
+    pub repairs: u64,
+    /// Mean operating time between failures, in seconds; `None` without a failure.
+    pub mtbf: Option<f64>,
+    /// Mean time to restoration, in seconds; `None` without a repair.
+    pub mttr: Option<f64>,
+    /// Seconds in failures.
+    pub corrective: f64,
+    /// Seconds of maintenance that no failure asked for.
+    pub planned: f64,
+    /// Corrective maintenance time over all maintenance time; `None` without either.
+    pub corrective_ratio: Option<f64>,
 }
 
 impl KpiView {

@@ -349,6 +349,7 @@ fn the_line_is_measured_by_its_constraint_and_never_a_mean() {
     let line = over(&flow("{ constraint: middle }"), &all, 100.0);
     assert_eq!((line.good, line.good_ideal_ns, line.planned_ns), (Some(36.0), Some(72e9), 100 * SECOND));
     assert_eq!(line.oee, Some(0.72), "36 good parts, each of which takes the constraint two seconds");
+    assert_eq!(line.rolled_yield.map(|of| (of.value, of.n)), Some((0.9, 40.0)), "36 of 40, and all of 60 and 42");
     let last = over(&flow("{ oee: last }"), &all, 100.0);
     assert_eq!(last.oee, Some(0.36));
     let weighted = over(&flow("{ oee: weighted }"), &all, 100.0);

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::model::{Derived, Line, Preset, State};
 use crate::record::{CycleHistogram, Figures, Sums};
 use crate::snapshot::{
-    GatewayView, Intake, KpiView, Snapshot, SpoolView, StationView, TagView, UpstreamStatus, UpstreamView,
+    GatewayView, Intake, KpiView, Maintenance, Snapshot, SpoolView, StationView, TagView, UpstreamStatus, UpstreamView,
 };
 
 /// An instant, from RFC 3339.
@@ -197,6 +197,16 @@ fn printer() -> StationView {
             unknown_ns: 0,
             energy: None,
             cost: None,
+            teep: Some(0.275),
+            maintenance: Maintenance {
+                failures: 2,
+                repairs: 1,
+                mtbf: Some(8775.0),
+                mttr: Some(540.0),
+                corrective: 900.0,
+                planned: 300.0,
+                corrective_ratio: Some(0.75),
+            },
         }),
         sums: Some((
             at("2026-10-01T00:00:00Z"),
@@ -246,6 +256,8 @@ fn aoi() -> StationView {
             unknown_ns: 4_050_000_000_000,
             energy: None,
             cost: None,
+            teep: None,
+            maintenance: Maintenance::default(),
         }),
         sums: Some((at("2026-11-02T10:30:00Z"), Sums { good: Some(0.5), ..Sums::default() })),
         tags: vec![

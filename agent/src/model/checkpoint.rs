@@ -148,7 +148,7 @@ impl Line {
             let Some(of) = self.stations.iter_mut().find(|of| &*of.name == station) else { continue };
             let found = (of.tags.start..of.tags.end).find(|&tag| &*self.tags[tag as usize].name == name);
             if let Some(tag) = found {
-                of.pending.take(Reading { tag: TagId(tag), ..reading });
+                of.pending.take(Reading { tag: TagId(tag), ..reading }, self.tags[tag as usize].counts());
             }
         }
         self.ledger = checkpoint.ledger;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use gemba_drivers::Time;
 
 use crate::model::piece::{Piece, pieces};
+use crate::model::quality::{self, Ratio};
 use crate::model::station::{Look, Setting};
 use crate::model::tally::Tally;
 use crate::model::{FlowSpec, LineBy, OeeSpec, State};
@@ -29,6 +30,9 @@ pub struct FlowView {
     pub good_ideal_ns: Option<f64>,
     /// Planned time that is known, in nanoseconds.
     pub planned_ns: i64,
+    /// Rolled throughput yield: the product of the stations' first-pass yields, with the least of their numbers of parts; `None`
+    /// where one is not known.
+    pub rolled_yield: Option<Ratio>,
     /// Who waited for whom, the longest first.
     pub waits: Vec<Wait>,
 }
@@ -99,6 +103,11 @@ pub fn view(flow: &FlowSpec, stations: &Stations<'_>, (shift, from, to): (Arc<st
         good,
         good_ideal_ns,
         planned_ns,
+        rolled_yield: quality::rolled_throughput_yield(stations.iter().map(|of| {
+            let of = of.as_ref()?;
+            let counts = tally(of, of.1.spec).counts;
+            quality::first_pass_yield(counts.good(of.1.spec)?, counts.total(of.1.spec)?)
+        })),
         waits: waits(flow, stations, from, to),
     })
 }

@@ -161,9 +161,11 @@ impl Line {
         for (place, reading) in readings.iter().enumerate() {
             let Some(tag) = self.tags.get_mut(reading.tag.index()) else { continue };
             let station = &mut self.stations[tag.station];
-            let computed = tag.note(&station.name, reading, out) && station.spec.is_some();
+            tag.note(&station.name, reading, out);
+            // Anything may be the station's first observation.
+            let computed = station.spec.is_some() && (tag.role != Role::Other || !station.station.has_begun());
             if computed || station.watch.listens(reading.tag) {
-                station.pending.take(reading.clone());
+                station.pending.take(reading.clone(), tag.counts());
                 if self.due.last() != Some(&tag.station) {
                     self.due.push(tag.station);
                 }
@@ -414,10 +416,13 @@ impl StationOf {
 }
 
 impl TagOf {
-    /// Remembers a reading and tells what changed. Returns whether it is worth the station's while: it is
-    /// computed with, or may be the station's first observation.
-    fn note(&mut self, station: &Arc<str>, reading: &Reading, out: &mut Derived) -> bool {
-        let news = self.times.is_none();
+    /// What it tells is counted, so that all that is told of the same instant holds for it.
+    pub(super) fn counts(&self) -> bool {
+        matches!(self.role, Role::Counter(_))
+    }
+
+    /// Remembers a reading and tells what changed.
+    fn note(&mut self, station: &Arc<str>, reading: &Reading, out: &mut Derived) {
         // History says what was, and the page what is.
         let past = reading.backfilled && self.shown.is_some_and(|shown| reading.source_time < shown);
         if !past {
@@ -439,7 +444,6 @@ impl TagOf {
         if self.historic && !reading.validity.is_bad() {
             self.told = Some(self.watermark(reading));
         }
-        news || self.role != Role::Other
     }
 
     /// By the source's own clock, and never back. A value that has no time of it, or none to be believed, leaves no place in

@@ -22,7 +22,10 @@ mod pending;
 mod period;
 mod piece;
 mod plan;
+#[cfg(test)]
+mod properties;
 pub mod quality;
+mod rollup;
 pub mod spc;
 mod spec;
 mod state;
@@ -41,10 +44,12 @@ pub use losses::{Bucket, Preset, UNASSIGNED};
 pub use monitor::InspectedShift;
 pub use period::{JOULES_PER_KWH, Period};
 pub use plan::Plan;
+pub use rollup::rollup;
 pub use spec::{
     ByCount, CostSpec, CounterSpec, EnergySpec, ExceptionalDay, FlowSpec, Knowledge, LineBy, MicroStops, OeeSpec,
     Product, Rates, Reason, ReasonSpec, ShiftSpec, StateSpec,
 };
 pub use state::{E10, State};
 pub use station::{KPI_EVERY, LATENESS};
+pub use tally::Tally;
 pub use visit::ContextSpec;

@@ -13,7 +13,7 @@ use crate::model::calendar::Slot;
 use crate::model::counter::{Counter, Step, Told};
 use crate::model::period::{Count, Period};
 use crate::model::plan::Plan;
-use crate::model::tally::{self, Tally};
+use crate::model::tally::{self, Tally, ideal_since};
 use crate::model::timeline::{Assigned, Blame, Facts, Made, Timeline, Work};
 use crate::model::visit::{self, About};
 use crate::model::{Derived, Knowledge, OeeSpec, Product, Reason, State};
@@ -169,6 +169,11 @@ pub struct Look<'a> {
 }
 
 impl Station {
+    /// Whether anything was observed.
+    pub fn has_begun(&self) -> bool {
+        self.core.first.is_some()
+    }
+
     /// Applies one settled reading.
     pub fn apply(&mut self, setting: Setting<'_>, role: Role, reading: &Reading, out: &mut Derived) {
         if self.core.first.is_none() {
@@ -229,7 +234,7 @@ impl Station {
     pub fn count(&mut self, at: Time, count: Count, parts: f64) -> bool {
         let Some(first) = self.core.first else { return false };
         let at = at.max(first);
-        self.facts.count(Made { since: at, at, count, parts, gap: false, early: false });
+        self.facts.count(Made { since: at, at, count, parts, gap: false }, at);
         self.core.touch(at);
         true
     }
@@ -430,6 +435,10 @@ impl Core {
             facts.begin(first);
             first
         });
+        // Nor may what is not computed with say anything more: it is not always heard.
+        if role == Role::Other {
+            return;
+        }
         let source_time = self.known_till(reading);
         let value = (!reading.validity.is_bad()).then_some(&reading.value);
         // What held before the gap says nothing about the gap, unless history says that it did so till something changed.
@@ -609,7 +618,7 @@ impl Core {
             Step::Counted { difference, since, at, known } => {
                 self.latest = self.latest.max(at);
                 let per_cycle = if spec.cycles {
-                    let product = setting.product(facts.working_on().map(|run| &run.work));
+                    let product = setting.product(facts.facts().work(at));
                     product.and_then(|product| product.parts_per_cycle)
                 } else {
                     None
@@ -620,7 +629,8 @@ impl Core {
                 };
                 let parts = difference * a_count;
                 if parts > 0.0 {
-                    facts.count(Made { since, at, count, parts, gap: !known, early: false });
+                    let same = setting.slot(at).from.max(ideal_since(setting, facts.facts().work(at), at));
+                    facts.count(Made { since, at, count, parts, gap: !known }, same);
                     self.touch(at);
                     if count.is_part(setting.spec) {
                         self.keep_pace(facts, setting, (at, parts, known), out);
