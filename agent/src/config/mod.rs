@@ -5,8 +5,10 @@
 //! is worked out (`resolve`). Each step reports everything that is wrong and goes on.
 
 mod amounts;
+mod anomalies;
 mod calendar;
 mod error;
+mod inspection;
 mod otlp;
 mod protocols;
 mod raw;
@@ -29,6 +31,9 @@ use gemba_drivers::{AnyDriver, TagId, gpio, modbus, mqtt, opcua, treat};
 use self::error::Report;
 pub use self::error::{ConfigError, Finding};
 use self::section::Shape;
+use crate::model::anomaly::DetectorSpec;
+use crate::model::inspection::InspectionSpec;
+use crate::model::spc::ChartSpec;
 use crate::model::{ContextSpec, CostSpec, ExceptionalDay, FlowSpec, Knowledge, OeeSpec, ShiftSpec};
 use crate::spool::Signal;
 
@@ -298,8 +303,14 @@ pub struct Station {
     pub oee: Option<OeeSpec>,
     /// Which tags tell what it works on.
     pub context: ContextSpec,
+    /// Which anomalies are looked for, each name once.
+    pub detectors: Vec<DetectorSpec>,
+    /// Which tags tell of its inspections, if it inspects.
+    pub inspection: Option<InspectionSpec>,
     /// How far its source's clock may be from the gateway's; without it the source's time counts.
     pub max_clock_skew: Option<Duration>,
+    /// Its control charts, each with a name of its own.
+    pub charts: Vec<ChartSpec>,
 }
 
 /// A tag.

@@ -44,6 +44,7 @@ pub(super) fn line() -> View {
             timezone: jiff::tz::TimeZone::get("Europe/Berlin").expect("a time zone"),
         },
         snapshot: Snapshot {
+            flow: None,
             time: at("2026-11-02T11:59:59.9Z"),
             stations: vec![printer(), aoi(), oven(), scale()],
             losses: vec![Loss {
@@ -108,6 +109,9 @@ pub(super) fn snapshot(view: &mut View) -> &mut Snapshot {
 
 fn printer() -> StationView {
     StationView {
+        anomalies: Vec::new(),
+        charts: Vec::new(),
+        inspection: None,
         name: "printer-1".into(),
         link: 0,
         state: Some(State::Producing),
@@ -137,6 +141,8 @@ fn printer() -> StationView {
             planned_ns: 23_400_000_000_000,
             run_ns: 17_550_000_000_000,
             unknown_ns: 0,
+            energy: None,
+            cost: None,
             teep: Some(0.275),
             maintenance: Maintenance {
                 failures: 2,
@@ -156,6 +162,7 @@ fn printer() -> StationView {
                 state_time: vec![(State::Producing, 17_550_500_000_000), (State::Down, 900_000_000_000)],
                 downtime: vec![("jam \"A\"".into(), false, 600_000_000_000), ("lunch".into(), true, 300_000_000_000)],
                 cycle: cycle(),
+                ..Sums::default()
             },
         )),
         tags: vec![
@@ -169,6 +176,9 @@ fn printer() -> StationView {
 
 fn aoi() -> StationView {
     StationView {
+        anomalies: Vec::new(),
+        charts: Vec::new(),
+        inspection: None,
         name: "aoi-1".into(),
         link: 1,
         state: Some(State::Starved),
@@ -190,6 +200,8 @@ fn aoi() -> StationView {
             planned_ns: 1_350_000_000_000,
             run_ns: 0,
             unknown_ns: 4_050_000_000_000,
+            energy: None,
+            cost: None,
             teep: None,
             maintenance: Maintenance::default(),
         }),
@@ -207,6 +219,9 @@ fn aoi() -> StationView {
 
 fn oven() -> StationView {
     StationView {
+        anomalies: Vec::new(),
+        charts: Vec::new(),
+        inspection: None,
         name: "oven-1".into(),
         link: 2,
         state: Some(State::Unknown),
@@ -223,6 +238,9 @@ fn oven() -> StationView {
 
 fn scale() -> StationView {
     StationView {
+        anomalies: Vec::new(),
+        charts: Vec::new(),
+        inspection: None,
         name: "scale-1".into(),
         link: 0,
         state: None,

@@ -8,14 +8,16 @@ use gemba_drivers::opcua::Watermark;
 use gemba_drivers::{Loss, OwnStatus, Reading, Status, TagId, Time, Validity, Value};
 
 use crate::config::{Config, Source};
+use crate::model::anomaly::{Episode, EpisodeId, UnknownEpisode, Verdict};
 use crate::model::calendar::Calendar;
 use crate::model::ledger::Ledger;
+use crate::model::monitor::{self, InspectedShift, Monitor, Watch};
 use crate::model::pending::Pending;
 use crate::model::period::{Count, Period};
 use crate::model::plan::Plan;
 use crate::model::station::{LATENESS, Look, Role, Setting, Station};
 use crate::model::visit::{About, Visits};
-use crate::model::{Knowledge, OeeSpec};
+use crate::model::{FlowSpec, FlowView, Knowledge, LineBy, OeeSpec, flow};
 use crate::record::{Record, Sums};
 use crate::snapshot::{Snapshot, SpoolView, StationView, TagView};
 
@@ -28,11 +30,15 @@ pub struct Derived {
     pub(super) losses: Vec<Loss>,
     /// Periods that have just closed, or were revised since, with their station.
     pub closed: Vec<(Arc<str>, Period)>,
+    /// Shifts of inspections that are let go of, as they stood last.
+    pub inspected: Vec<InspectedShift>,
 }
 
 /// The line as far as readings have told. See the module's head for what it never does.
 #[derive(Debug)]
 pub struct Line {
+    /// How parts flow through the stations.
+    flow: Option<FlowSpec>,
     /// The slots of the plan, worked out once.
     plan: RefCell<Plan>,
     knowledge: Knowledge,
@@ -56,6 +62,8 @@ pub(super) struct StationOf {
     /// What is computed with, and is not settled yet.
     pub(super) pending: Pending,
     pub(super) visits: Visits,
+    watch: Watch,
+    pub(super) monitor: Monitor,
     /// What the page was last told of the sums: a scrape, too, must never see one fall.
     shown: Sums,
 }
@@ -100,15 +108,20 @@ impl Line {
     /// A line that has seen nothing yet.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        let stations = config.stations.iter().map(|station| StationOf {
-            name: station.name.clone(),
-            link: station.link,
-            tags: station.tags.clone(),
-            spec: station.oee.clone(),
-            station: Station::default(),
-            pending: Pending::default(),
-            visits: Visits::default(),
-            shown: Sums::default(),
+        let stations = config.stations.iter().map(|station| {
+            let watch = Watch::new(station, &config.tags);
+            StationOf {
+                name: station.name.clone(),
+                link: station.link,
+                tags: station.tags.clone(),
+                spec: station.oee.clone(),
+                station: Station::default(),
+                pending: Pending::default(),
+                visits: Visits::default(),
+                monitor: Monitor::new(&watch),
+                watch,
+                shown: Sums::default(),
+            }
         });
         let tags = config.tags.iter().map(|tag| TagOf {
             name: tag.name.clone(),
@@ -131,6 +144,7 @@ impl Line {
                 config.exceptions.clone(),
             ))),
             knowledge: config.knowledge.clone(),
+            flow: config.flow.clone(),
             stations: stations.collect(),
             tags: tags.collect(),
             ledger: Ledger::default(),
@@ -149,8 +163,8 @@ impl Line {
             let station = &mut self.stations[tag.station];
             tag.note(&station.name, reading, out);
             // Anything may be the station's first observation.
-            let matters = tag.role != Role::Other || !station.station.has_begun();
-            if matters && station.spec.is_some() {
+            let computed = station.spec.is_some() && (tag.role != Role::Other || !station.station.has_begun());
+            if computed || station.watch.listens(reading.tag) {
                 station.pending.take(reading.clone(), tag.counts());
                 if self.due.last() != Some(&tag.station) {
                     self.due.push(tag.station);
@@ -190,6 +204,8 @@ impl Line {
         let Self { plan, knowledge, stations, tags, .. } = self;
         for of in stations {
             of.settle(plan, knowledge, tags, now, out);
+            let StationOf { name, watch, monitor, .. } = of;
+            monitor.tell_last(monitor::Setting { station: name, watch, plan }, now, out);
             let StationOf { name, spec: Some(spec), station, .. } = of else { continue };
             station.tell_last(Setting { name, spec, plan, knowledge }, now, out);
         }
@@ -212,9 +228,11 @@ impl Line {
     /// changes nothing of what upstream is told.
     #[must_use]
     pub fn snapshot(&mut self, now: Time, spool: SpoolView) -> Snapshot {
+        let flow = self.flow(now);
         let Self { plan, knowledge, stations, tags, .. } = self;
         Snapshot {
             time: now,
+            flow,
             stations: stations.iter_mut().map(|station| station.view(plan, knowledge, tags, now)).collect(),
             losses: self.ledger.newest().cloned().collect(),
             loss_totals: self.ledger.totals().collect(),
@@ -233,6 +251,52 @@ impl Line {
             all.extend(periods.map(|period| PeriodOf { station: index, name: of.name.clone(), period }));
         }
         all
+    }
+
+    /// Every shift of an inspection that is still held, as it stands at `now`.
+    #[must_use]
+    pub fn inspected(&self, now: Time) -> Vec<InspectedShift> {
+        self.stations.iter().flat_map(|of| of.monitor.shifts(of.watching(&self.plan), now)).collect()
+    }
+
+    /// A person says what an anomaly was.
+    ///
+    /// # Errors
+    /// Nothing is known of it, or no longer.
+    pub fn judge(&mut self, anomaly: &EpisodeId, verdict: Verdict) -> Result<Episode, UnknownEpisode> {
+        let station = self.stations.iter_mut().find(|of| of.name == anomaly.station);
+        let station = station.ok_or(UnknownEpisode(anomaly.began))?;
+        station.monitor.judge(&anomaly.tag, &anomaly.detector, anomaly.began, verdict)
+    }
+
+    /// The line as a whole in the shift that runs at `now`; nothing outside shifts, or where no flow is configured.
+    #[must_use]
+    pub fn flow(&self, now: Time) -> Option<FlowView> {
+        let flow = self.flow.as_ref()?;
+        let looks = self.looks(flow, now);
+        let running = looks.iter().flatten().filter_map(|(look, setting)| look.running(*setting));
+        // From when on all are seen.
+        let (shift, from) = running.max_by_key(|(_, from)| *from)?;
+        flow::view(flow, &looks, (shift, from, now))
+    }
+
+    /// The same of a shift that was, as far as it is still held.
+    #[must_use]
+    pub fn flow_of(&self, period: &Period) -> Option<FlowView> {
+        let flow = self.flow.as_ref()?;
+        flow::view(flow, &self.looks(flow, period.to), (period.shift.clone(), period.from, period.to))
+    }
+
+    /// Index of the station whose shifts are the line's.
+    #[must_use]
+    pub fn pacer(&self) -> Option<usize> {
+        let flow = self.flow.as_ref()?;
+        if flow.by == LineBy::Constraint { flow.constraint } else { Some(flow.end) }
+    }
+
+    fn looks<'a>(&'a self, flow: &FlowSpec, now: Time) -> Vec<Option<(Look<'a>, Setting<'a>)>> {
+        let look = |&station: &usize| self.stations[station].look(&self.plan, &self.knowledge, &self.tags, now);
+        flow.stations.iter().map(look).collect()
     }
 
     /// What is computed for the station at `index`.
@@ -280,16 +344,28 @@ impl StationOf {
         settled: Time,
         out: &mut Derived,
     ) {
-        let Self { name, spec: Some(spec), station, pending, .. } = self else { return };
-        let setting = Setting { name, spec, plan, knowledge };
+        let Self { name, spec, station, pending, watch, monitor, .. } = self;
+        let setting = spec.as_ref().map(|spec| Setting { name, spec, plan, knowledge });
+        let watching = monitor::Setting { station: name, watch, plan };
         while let Some(turn) = pending.turn(settled) {
-            station.settle(setting, turn, out);
-            for reading in pending.settle(turn) {
-                station.apply(setting, tags[reading.tag.index()].role, &reading, out);
+            if let Some(setting) = setting {
+                station.settle(setting, turn, out);
             }
-            station.revise(setting, out);
+            monitor.settle_due(watching, turn, out);
+            for reading in pending.settle(turn) {
+                if let Some(setting) = setting {
+                    station.apply(setting, tags[reading.tag.index()].role, &reading, out);
+                }
+                monitor.observe(watching, &reading, out);
+            }
+            if let Some(setting) = setting {
+                station.revise(setting, out);
+            }
         }
-        station.settle(setting, settled, out);
+        if let Some(setting) = setting {
+            station.settle(setting, settled, out);
+        }
+        monitor.settle(watching, settled, out);
     }
 
     /// The station as it stands at `now`; nothing without `oee:`.
@@ -305,6 +381,10 @@ impl StationOf {
         Some((self.station.look(setting, waiting, now), setting))
     }
 
+    fn watching<'a>(&'a self, plan: &'a RefCell<Plan>) -> monitor::Setting<'a> {
+        monitor::Setting { station: &self.name, watch: &self.watch, plan }
+    }
+
     fn view(&mut self, plan: &RefCell<Plan>, knowledge: &Knowledge, tags: &[TagOf], now: Time) -> StationView {
         let mut view = StationView {
             name: self.name.clone(),
@@ -315,6 +395,9 @@ impl StationOf {
             kpi: None,
             sums: None,
             tags: tags[self.tags.start as usize..self.tags.end as usize].iter().map(TagOf::view).collect(),
+            anomalies: self.monitor.detectors(self.watching(plan)),
+            charts: self.monitor.charts(self.watching(plan)),
+            inspection: self.monitor.inspection(self.watching(plan), now),
         };
         let mut shown = None;
         if let Some((look, setting)) = self.look(plan, knowledge, tags, now) {
@@ -431,6 +514,8 @@ fn role(station: &crate::config::Station, tag: TagId) -> Role {
         Role::Counter(Count::Reject)
     } else if counts(&oee.rework) {
         Role::Counter(Count::Rework)
+    } else if oee.energy.as_ref().is_some_and(|energy| energy.counter.tag == tag) {
+        Role::Counter(Count::Energy)
     } else if let Some(place) = oee.reason.as_ref().and_then(|spec| spec.tags.iter().position(|(of, _)| *of == tag)) {
         Role::Reason(u32::try_from(place).unwrap_or(u32::MAX))
     } else {

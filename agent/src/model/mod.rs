@@ -3,22 +3,30 @@
 //! Pure: no I/O, no clock, not async. Time is a parameter, so the same readings with the same times
 //! give the same figures, always.
 
+pub mod anomaly;
+mod by_count;
 mod calendar;
 mod checkpoint;
 mod counter;
+pub mod drift;
+mod flow;
 mod histogram;
 #[cfg(test)]
 mod history;
+pub mod inspection;
 mod ledger;
 mod line;
 mod losses;
+mod monitor;
 mod pending;
 mod period;
 mod piece;
 mod plan;
 #[cfg(test)]
 mod properties;
+pub mod quality;
 mod rollup;
+pub mod spc;
 mod spec;
 mod state;
 mod station;
@@ -30,14 +38,16 @@ mod visit;
 
 pub use calendar::{Calendar, Shift, Slot, WHOLE_DAY};
 pub use checkpoint::CheckpointError;
+pub use flow::{FlowView, Wait};
 pub use line::{Derived, Line, PeriodOf};
 pub use losses::{Bucket, Preset, UNASSIGNED};
-pub use period::Period;
+pub use monitor::InspectedShift;
+pub use period::{JOULES_PER_KWH, Period};
 pub use plan::Plan;
 pub use rollup::rollup;
 pub use spec::{
-    ByCount, CostSpec, CounterSpec, EnergySpec, ExceptionalDay, FlowSpec, Knowledge, MicroStops, OeeSpec, Product,
-    Rates, Reason, ReasonSpec, ShiftSpec, StateSpec,
+    ByCount, CostSpec, CounterSpec, EnergySpec, ExceptionalDay, FlowSpec, Knowledge, LineBy, MicroStops, OeeSpec,
+    Product, Rates, Reason, ReasonSpec, ShiftSpec, StateSpec,
 };
 pub use state::{E10, State};
 pub use station::{KPI_EVERY, LATENESS};

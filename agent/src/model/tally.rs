@@ -37,6 +37,34 @@ pub struct Tally {
     reasons: Vec<(Arc<str>, bool, i64)>,
     /// What failed, and was mended.
     pub repairs: Repairs,
+    /// Energy taken, in joules.
+    pub energy_j: f64,
+    /// Of it, while the machine was known not to run.
+    pub idle_energy_j: f64,
+    /// What the material of the parts cost.
+    pub material: Material,
+}
+
+/// What material cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub enum Material {
+    /// Of no part is it said.
+    #[default]
+    Unsaid,
+    /// In the line's currency.
+    Known(f64),
+    /// Of some parts it is not said.
+    Partly,
+}
+
+impl Material {
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Partly, _) | (_, Self::Partly) => Self::Partly,
+            (Self::Unsaid, only) | (only, Self::Unsaid) => only,
+            (Self::Known(one), Self::Known(other)) => Self::Known(one + other),
+        }
+    }
 }
 
 /// Failures and their ends.
@@ -142,6 +170,9 @@ impl Tally {
         self.unattributed += other.unattributed;
         other.paced.iter().for_each(|&(pace, spent)| self.pace(pace, spent));
         self.repairs.add(&other.repairs);
+        self.energy_j += other.energy_j;
+        self.idle_energy_j += other.idle_energy_j;
+        self.material = self.material.and(other.material);
         other.reasons.iter().for_each(|(reason, planned, spent)| self.blame(reason, *planned, *spent));
     }
 
@@ -171,7 +202,15 @@ impl Tally {
 
     fn parts(&mut self, facts: Facts<'_>, setting: Setting<'_>, from: Time, to: Time) {
         for made in facts.made(from, to) {
-            let &Made { since, at, count, parts, gap } = made;
+            let &Made { since, at, count, parts, gap, .. } = made;
+            if count == Count::Energy {
+                let state = facts.span(facts.place(Time(at.0 - 1))).map(|span| span.state);
+                self.energy_j += parts;
+                if facts.seen(since, at) && state.is_some_and(|state| !state.is_run()) {
+                    self.idle_energy_j += parts;
+                }
+                continue;
+            }
             let ideal = ideal(setting, facts.work(at), at);
             self.counts.add(count, parts);
             self.weighted.add(count, parts * ideal.unwrap_or(0.0));
@@ -182,6 +221,11 @@ impl Tally {
             }
             if !is_part {
                 continue;
+            }
+            if setting.prices_material() {
+                let price = setting.product(facts.work(at)).and_then(|product| product.material_cost);
+                self.material =
+                    self.material.and(price.map_or(Material::Partly, |price| Material::Known(price * parts)));
             }
             let seen = facts.seen(since, at);
             if gap || !seen {
@@ -240,6 +284,18 @@ impl Tally {
         known.then_some(self.ideal_ns)
     }
 
+    /// Nanoseconds of planned time that is known.
+    #[must_use]
+    pub fn planned_ns(&self) -> i64 {
+        self.bucket(Bucket::Run) + self.bucket(Bucket::Performance) + self.bucket(Bucket::Availability)
+    }
+
+    /// Ideal time of the good parts, in nanoseconds; `None` where nothing tells them, or of some part it is not known.
+    #[must_use]
+    pub fn good_ideal_ns(&self, spec: &OeeSpec) -> Option<f64> {
+        self.ideal_ns(spec).and_then(|_| self.weighted.good(spec))
+    }
+
     /// Good parts over all parts, weighted by their ideal time where products mix (the sum of the ideal times of good parts
     /// over that of all parts), so that the product of the three is good ideal time over planned time.
     #[must_use]
@@ -290,6 +346,7 @@ impl Count {
             Self::Total => true,
             Self::Good => spec.total.is_none(),
             Self::Reject | Self::Rework => spec.total.is_none() && spec.good.is_some(),
+            Self::Energy => false,
         }
     }
 }
