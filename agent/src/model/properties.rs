@@ -342,7 +342,7 @@ proptest! {
         let (config, readings) = (a_config(&plan), readings(plan.begin, &words));
         let end = end(&readings);
         let periods = Watched::ran(&config, &live(&readings)).periods(end);
-        let mut slots = super::Plan::new(super::Calendar::new(config.timezone.clone(), config.shifts.clone(), vec![]));
+        let mut slots = super::Plan::new(super::Calendar::new(config.timezone.clone(), config.shifts, vec![]));
         let mut before: Option<Time> = None;
         for period in periods.values() {
             let to = period.to.min(end);
