@@ -12,7 +12,7 @@ site: fab-2
 line: smt-1
 timezone: UTC
 http: {{ listen: 127.0.0.1:0 }}
-upstream: {{ endpoint: "{receiver}" }}
+upstream: {{ otlp: {{ endpoint: "{receiver}" }} }}
 spool: {{ path: {spool} }}
 stations:
   - name: aoi-1
@@ -52,8 +52,7 @@ async fn what_is_watched_goes_on_after_a_restart() {
     for (result, height, defect) in [("OK", 10.0, ""), ("NG", 14.5, "bridge"), ("OK", 10.5, "")] {
         broker.publish("aoi", message(result, height, defect));
     }
-    // An inspection is complete when later ones are told.
-    let health = agent.until("two inspections", |health| total(health) == (1, 1)).await;
+    let health = agent.until("three inspections", |health| total(health) == (2, 1)).await;
     let aoi = station(&health, "aoi-1");
     assert_eq!(aoi["anomalies"][0]["detected"], 1, "{aoi:#}");
     assert_eq!(aoi["anomalies"][0]["over"][0]["value"], 14.5);
@@ -65,7 +64,7 @@ async fn what_is_watched_goes_on_after_a_restart() {
     for (result, height, defect) in [("NG", 15.0, "void"), ("OK", 10.0, "")] {
         broker.publish("aoi", message(result, height, defect));
     }
-    let health = agent.until("the inspections since", |health| total(health).1 == 2).await;
+    let health = agent.until("the inspections since", |health| total(health) == (3, 2)).await;
     let aoi = station(&health, "aoi-1");
     assert_eq!(aoi["anomalies"][0]["detected"], 2, "{aoi:#}");
     assert_eq!(aoi["charts"][0]["last"]["index"], 5, "the chart goes on: {aoi:#}");
