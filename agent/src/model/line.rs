@@ -232,6 +232,24 @@ impl Line {
         all
     }
 
+    /// Keeps every fact from now on, for a replay, which has an end: an agent lets go of what nothing may change any more.
+    #[must_use]
+    pub fn keeping(mut self) -> Self {
+        self.stations.iter_mut().for_each(|of| of.station.keep());
+        self
+    }
+
+    /// The station at `index` as it stands at `now`; nothing without `oee:`.
+    pub(super) fn look(&self, index: usize, now: Time) -> Option<(Look<'_>, Setting<'_>)> {
+        self.stations.get(index)?.look(&self.plan, &self.knowledge, &self.tags, now)
+    }
+
+    /// The index of the station of this name.
+    #[must_use]
+    pub fn station(&self, name: &str) -> Option<usize> {
+        self.stations.iter().position(|of| *of.name == *name)
+    }
+
     /// What is computed for the station at `index`.
     #[must_use]
     pub fn spec(&self, index: usize) -> Option<&OeeSpec> {

@@ -7,6 +7,7 @@ pub mod anomaly;
 mod calendar;
 mod checkpoint;
 mod counter;
+mod explain;
 mod histogram;
 #[cfg(test)]
 mod history;
@@ -17,7 +18,9 @@ mod pending;
 mod period;
 mod piece;
 mod plan;
+mod select;
 mod spec;
+mod standing;
 mod state;
 mod station;
 mod tally;
@@ -25,9 +28,13 @@ mod tally;
 mod tests;
 mod timeline;
 mod visit;
+mod window;
 
 pub use calendar::{Calendar, Shift, Slot, WHOLE_DAY};
 pub use checkpoint::CheckpointError;
+pub use explain::{
+    Counted, ExplainError, Explained, Explanation, Figure, LossLine, Selector, SelectorError, Term, Terms, Waterfall,
+};
 pub use line::{Derived, Line, PeriodOf};
 pub use losses::{Bucket, Preset, UNASSIGNED};
 pub use period::Period;
@@ -36,6 +43,8 @@ pub use spec::{
     ByCount, CostSpec, CounterSpec, EnergySpec, ExceptionalDay, FlowSpec, Knowledge, MicroStops, OeeSpec, Product,
     Rates, Reason, ReasonSpec, ShiftSpec, StateSpec,
 };
+pub use standing::Standing;
 pub use state::{E10, State};
 pub use station::{KPI_EVERY, LATENESS};
 pub use visit::ContextSpec;
+pub use window::{Changeover, ROLLING, Stretch, Window, WindowKind};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gemba_drivers::{Loss, Reading, Time, Value};
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 use crate::model::calendar::Slot;
@@ -74,6 +75,9 @@ pub struct Station {
     told_sums: Sums,
     /// The next instant at which figures are told.
     next_kpi: Time,
+    /// Facts are never let go of: a replay has an end.
+    #[serde(skip)]
+    keeps: bool,
 }
 
 /// What a reading is looked at against.
@@ -138,6 +142,11 @@ impl<'a> Setting<'a> {
         self.plan.borrow_mut().slot(at).clone()
     }
 
+    /// Of the clock on the plant's wall.
+    pub fn zone(self) -> TimeZone {
+        self.plan.borrow().zone().clone()
+    }
+
     /// The reason of this code, if the configuration knows it.
     pub fn reason(self, code: &str) -> Option<&'a Reason> {
         self.knowledge.reasons.iter().find(|reason| &*reason.code == code)
@@ -161,6 +170,11 @@ pub struct Look<'a> {
 }
 
 impl Station {
+    /// Keeps every fact, for as long as it lives. Closed shifts are let go of as ever.
+    pub fn keep(&mut self) {
+        self.keeps = true;
+    }
+
     /// Applies one settled reading.
     pub fn apply(&mut self, setting: Setting<'_>, role: Role, reading: &Reading, out: &mut Derived) {
         if self.core.first.is_none() {
@@ -293,6 +307,9 @@ impl Station {
         while self.closed.len() > MOST_CLOSED || self.closed.len() > 1 && self.closed.front().is_some_and(old) {
             forgotten = self.closed.pop_front();
         }
+        if self.keeps {
+            return;
+        }
         // Where no shift is planned, none closes.
         let until = forgotten.map_or(settled - LONGEST, |period| period.to.max(settled - LONGEST));
         if let Some(begin) = self.facts.facts().begin().filter(|&begin| begin < until) {
@@ -389,8 +406,22 @@ impl Look<'_> {
         self.station.closed.iter().cloned().chain(open)
     }
 
-    fn facts(&self) -> Facts<'_> {
+    /// All that is known, with what waits.
+    pub fn facts(&self) -> Facts<'_> {
         self.station.facts.before(&self.end)
+    }
+
+    /// The instant it is looked at.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// How often the shift of this name and end was revised since it closed; `None` if it is no longer held.
+    pub fn revision(&self, shift: &str, to: Time) -> Option<u32> {
+        if to > self.closed_to() {
+            return Some(0);
+        }
+        self.station.closed.iter().find(|period| *period.shift == *shift && period.to == to).map(|period| period.revision)
     }
 
     /// Where open periods begin.
@@ -593,7 +624,7 @@ impl Core {
                 from: since,
                 to: at,
                 count: 1,
-                reason: format!("{} counter jumped by {difference}, faster than max_rate", word(count)).into(),
+                reason: format!("{} counter jumped by {difference}, faster than max_rate", count.word()).into(),
             }),
         }
     }
@@ -682,15 +713,6 @@ fn mapped<T: Copy>(map: &[(String, T)], value: &Value) -> Option<T> {
         Value::Text(text) => found(text),
         Value::Bool(on) => found(if *on { "true" } else { "false" }).or_else(|| found(if *on { "1" } else { "0" })),
         Value::Int(_) | Value::Float(_) | Value::Null => found(&value.to_string()),
-    }
-}
-
-fn word(count: Count) -> &'static str {
-    match count {
-        Count::Total => "total",
-        Count::Good => "good",
-        Count::Reject => "reject",
-        Count::Rework => "rework",
     }
 }
 
