@@ -11,7 +11,7 @@ use gemba_drivers::{Loss, OwnStatus, Reading, Status, TagId, Time, Validity, Val
 use serde::Deserialize;
 
 use crate::config::Config;
-use crate::model::{Derived, LATENESS, Line, OeeSpec, Period, PeriodOf};
+use crate::model::{Derived, LATENESS, Line, OeeSpec, Period, PeriodOf, Window, WindowKind};
 use crate::record::Record;
 
 /// What a replay found.
@@ -38,6 +38,21 @@ pub struct ReportedPeriod {
     pub closed: bool,
     /// What its figures are computed by.
     pub spec: OeeSpec,
+}
+
+/// A line after a replay, with all that was ever known of it.
+#[derive(Debug)]
+pub struct Replayed {
+    /// The line.
+    pub line: Line,
+    /// The last instant seen, or as of which the line stands; `None` without readings.
+    pub end: Option<Time>,
+    /// What the model could not use, in order.
+    pub losses: Vec<Loss>,
+    /// Readings of stations or tags that the configuration does not have: how many of each.
+    pub strangers: BTreeMap<(String, String), u64>,
+    /// Periods as they closed and were revised.
+    closed: Vec<(Arc<str>, Period)>,
 }
 
 /// Why readings cannot be replayed. Shown as `3: …`, for the file's name to stand before it.
@@ -93,6 +108,14 @@ enum RawValidity {
 /// # Errors
 /// At the first line that cannot be read or is no reading.
 pub fn replay(config: &Config, input: impl BufRead, until: Option<Time>) -> Result<Report, ReplayError> {
+    Ok(run(config, input, until)?.report(config))
+}
+
+/// Replays `input`, and lets the line be looked at.
+///
+/// # Errors
+/// At the first line that cannot be read or is no reading.
+pub fn run(config: &Config, input: impl BufRead, until: Option<Time>) -> Result<Replayed, ReplayError> {
     let mut strangers = BTreeMap::new();
     let mut readings = read(config, input, &mut strangers)?;
     if let Some(until) = until {
@@ -105,7 +128,7 @@ pub fn replay(config: &Config, input: impl BufRead, until: Option<Time>) -> Resu
     // Stable: order of input decides between readings of one instant.
     readings.sort_by_key(|reading| reading.received_time);
 
-    let mut line = Line::new(config);
+    let mut line = Line::new(config).keeping();
     let mut closed = Vec::new();
     let mut losses = Vec::new();
     let mut collect = |derived: Derived| {
@@ -121,14 +144,45 @@ pub fn replay(config: &Config, input: impl BufRead, until: Option<Time>) -> Resu
         line.apply(together, &mut derived);
         collect(derived);
     }
-    let Some(end) = until.or_else(|| readings.iter().map(|reading| reading.received_time).max()) else {
-        return Ok(Report { periods: Vec::new(), losses, strangers });
-    };
-    // Nothing more comes: what waits for it is settled.
-    let mut derived = Derived::default();
-    line.advance(end + LATENESS, &mut derived);
-    collect(derived);
-    Ok(Report { periods: periods(config, &line, closed, end), losses, strangers })
+    let end = until.or_else(|| readings.iter().map(|reading| reading.received_time).max());
+    if let Some(end) = end {
+        // Nothing more comes: what waits for it is settled.
+        let mut derived = Derived::default();
+        line.advance(end + LATENESS, &mut derived);
+        collect(derived);
+    }
+    line.recall();
+    Ok(Replayed { line, end, losses, strangers, closed })
+}
+
+impl Replayed {
+    /// Every period.
+    #[must_use]
+    pub fn report(self, config: &Config) -> Report {
+        let Self { line, end, losses, strangers, closed } = self;
+        let periods = end.map_or_else(Vec::new, |end| periods(config, &line, closed, end));
+        Report { periods, losses, strangers }
+    }
+
+    /// The windows of a kind, with their stations, in order of time.
+    #[must_use]
+    pub fn windows(&self, config: &Config, kind: WindowKind) -> Vec<(Arc<str>, Window)> {
+        let Some(end) = self.end else { return Vec::new() };
+        let of = |(index, station): (usize, &crate::config::Station)| {
+            let name = station.name.clone();
+            self.line.windows(index, kind, end).into_iter().map(move |window| (name.clone(), window))
+        };
+        let mut all: Vec<_> = config.stations.iter().enumerate().flat_map(of).collect();
+        all.sort_by_key(|(_, window)| window.from); // stable: stations as they are configured
+        all
+    }
+
+    /// How often the shift of `station` that ends at `to` was revised, also where the model holds it no longer.
+    #[must_use]
+    pub fn revision(&self, station: &str, to: Time) -> Option<u32> {
+        let of_it = |of: &&(Arc<str>, Period)| *of.0 == *station && of.1.to == to;
+        self.closed.iter().rev().find(of_it).map(|(_, period)| period.revision)
+    }
 }
 
 /// Every period once: as it closed, or as it stands now if it is still held (late data may have revised it).

@@ -4,6 +4,7 @@ pub mod browse;
 pub mod check;
 #[cfg(feature = "demo")]
 pub mod demo;
+pub mod explain;
 mod probe;
 pub mod replay;
 pub mod run;
@@ -36,6 +37,7 @@ enum Command {
     Check(check::Check),
     Browse(browse::Browse),
     Replay(replay::Replay),
+    Explain(explain::Explain),
     Schema(schema::Schema),
     Spool(spool::Spool),
     Trust(trust::Trust),
@@ -67,6 +69,7 @@ impl Cli {
             Command::Check(check) => check.run(),
             Command::Browse(browse) => browse.run(),
             Command::Replay(replay) => replay.run(),
+            Command::Explain(explain) => explain.run(),
             Command::Schema(schema) => schema.run(),
             Command::Spool(spool) => spool.run(),
             Command::Trust(trust) => trust.run(),

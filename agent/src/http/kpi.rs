@@ -47,7 +47,7 @@ struct Bounds {
 
 /// A number of parts: whole ones are written without a fraction.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Count(f64);
+pub(super) struct Count(pub(super) f64);
 
 impl Kpi {
     /// Of a time of which no figure can be known.

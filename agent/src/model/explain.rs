@@ -194,8 +194,9 @@ impl Line {
         let (look, setting) = self.look(station, now).ok_or_else(|| ExplainError::NoFigures(name.clone()))?;
         let chosen = selector.choose(&look, setting)?;
         let (from, to) = (chosen.from(), chosen.to());
-        let of_the_time =
-            |loss: &&Loss| loss.source == name && loss.to >= from && (loss.from < to || !chosen.closed && loss.from <= to);
+        let of_the_time = |loss: &&Loss| {
+            loss.source == name && loss.to >= from && (loss.from < to || !chosen.closed && loss.from <= to)
+        };
         let mut losses: Vec<Loss> = self.ledger.newest().filter(of_the_time).cloned().collect();
         losses.sort_by_key(|loss| loss.from);
         Ok(chosen.explain(&look, setting, losses))
@@ -332,7 +333,10 @@ fn figures(tally: &Tally, view: &KpiView, waterfall: &Waterfall, spec: &OeeSpec)
     let seconds = |what, ns: f64| Term { what, value: ns / 1e9, unit: "s" };
     let over = |numerator, denominator: Term| Some(Terms { numerator, denominator });
     let (planned, run) = (real(view.planned_ns), real(view.run_ns));
-    let withheld = view.figures.coverage.is_some_and(|coverage| coverage < spec.min_coverage)
+    let withheld = view
+        .figures
+        .coverage
+        .is_some_and(|coverage| coverage < spec.min_coverage)
         .then_some("withheld: too much of the planned time is unknown (oee.min_coverage)");
     let nothing = (view.planned_ns == 0).then_some("no planned time is known");
     let no_ideal = waterfall.ideal_ns.is_none().then_some("of some part no ideal cycle time is known");
@@ -369,9 +373,11 @@ fn figures(tally: &Tally, view: &KpiView, waterfall: &Waterfall, spec: &OeeSpec)
         Figure {
             name: "performance",
             value: view.figures.performance,
-            terms: above_nothing(waterfall.ideal_ns.and_then(|ideal_ns| {
-                over(seconds("ideal time of parts", ideal_ns), seconds("run time", run))
-            })),
+            terms: above_nothing(
+                waterfall
+                    .ideal_ns
+                    .and_then(|ideal_ns| over(seconds("ideal time of parts", ideal_ns), seconds("run time", run))),
+            ),
             note: withheld.or(nothing).or(stood).or(no_ideal).or(fast),
         },
         Figure { name: "quality", value: view.figures.quality, terms: quality, note: no_parts.or(assumed) },

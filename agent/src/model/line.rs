@@ -232,11 +232,16 @@ impl Line {
         all
     }
 
-    /// Keeps every fact from now on, for a replay, which has an end: an agent lets go of what nothing may change any more.
+    /// Keeps every fact, for a replay, which has an end: an agent lets go of what nothing may change any more.
     #[must_use]
     pub fn keeping(mut self) -> Self {
         self.stations.iter_mut().for_each(|of| of.station.keep());
         self
+    }
+
+    /// Has all that [`Line::keeping`] kept at hand, for windows and explanations; nothing more is to be applied.
+    pub fn recall(&mut self) {
+        self.stations.iter_mut().for_each(|of| of.station.recall());
     }
 
     /// The station at `index` as it stands at `now`; nothing without `oee:`.

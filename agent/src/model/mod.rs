@@ -8,6 +8,8 @@ mod calendar;
 mod checkpoint;
 mod counter;
 mod explain;
+#[cfg(test)]
+mod explained;
 mod histogram;
 #[cfg(test)]
 mod history;

@@ -50,7 +50,9 @@ pub enum SelectorError {
     #[error("`{0}` names no shift: write `current`, `today/early`, `yesterday/late` or `2026-11-22/night`")]
     Shift(String),
     /// As an hour.
-    #[error("`{0}` names no hour: write `today/06:00`, `yesterday/06:00`, `2026-11-22/06:00` or an RFC 3339 instant in it")]
+    #[error(
+        "`{0}` names no hour: write `today/06:00`, `yesterday/06:00`, `2026-11-22/06:00` or an RFC 3339 instant in it"
+    )]
     Hour(String),
 }
 
@@ -264,14 +266,7 @@ fn hour(look: &Look<'_>, setting: Setting<'_>, zone: &TimeZone, at: Time) -> Res
         stretches.push(Stretch::until(from, end, look.now()));
     }
     let name = begin.timestamp().to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M").to_string();
-    Ok(Chosen {
-        kind: "hour",
-        name: name.into(),
-        stretches,
-        closed: end <= look.now(),
-        whole,
-        revision: None,
-    })
+    Ok(Chosen { kind: "hour", name: name.into(), stretches, closed: end <= look.now(), whole, revision: None })
 }
 
 fn work(look: &Look<'_>, setting: Setting<'_>, kind: WindowKind, name: &str) -> Result<Chosen, ExplainError> {

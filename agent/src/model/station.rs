@@ -75,9 +75,9 @@ pub struct Station {
     told_sums: Sums,
     /// The next instant at which figures are told.
     next_kpi: Time,
-    /// Facts are never let go of: a replay has an end.
+    /// Facts that were let go of, in a replay, which has an end.
     #[serde(skip)]
-    keeps: bool,
+    archive: Option<Timeline>,
 }
 
 /// What a reading is looked at against.
@@ -170,9 +170,17 @@ pub struct Look<'a> {
 }
 
 impl Station {
-    /// Keeps every fact, for as long as it lives. Closed shifts are let go of as ever.
+    /// Archives what it lets go of.
     pub fn keep(&mut self) {
-        self.keeps = true;
+        self.archive.get_or_insert_default();
+    }
+
+    /// Takes the archive back: nothing more will be applied.
+    pub fn recall(&mut self) {
+        if let Some(mut archive) = self.archive.take() {
+            archive.go_on(std::mem::take(&mut self.facts));
+            self.facts = archive;
+        }
     }
 
     /// Applies one settled reading.
@@ -307,13 +315,13 @@ impl Station {
         while self.closed.len() > MOST_CLOSED || self.closed.len() > 1 && self.closed.front().is_some_and(old) {
             forgotten = self.closed.pop_front();
         }
-        if self.keeps {
-            return;
-        }
         // Where no shift is planned, none closes.
         let until = forgotten.map_or(settled - LONGEST, |period| period.to.max(settled - LONGEST));
         if let Some(begin) = self.facts.facts().begin().filter(|&begin| begin < until) {
             self.before.add(&Tally::of(self.facts.facts(), setting, begin, until));
+            if let Some(archive) = &mut self.archive {
+                archive.go_on(self.facts.old(until));
+            }
             self.facts.forget(until);
         }
     }
@@ -421,7 +429,11 @@ impl Look<'_> {
         if to > self.closed_to() {
             return Some(0);
         }
-        self.station.closed.iter().find(|period| *period.shift == *shift && period.to == to).map(|period| period.revision)
+        self.station
+            .closed
+            .iter()
+            .find(|period| *period.shift == *shift && period.to == to)
+            .map(|period| period.revision)
     }
 
     /// Where open periods begin.

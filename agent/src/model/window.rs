@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gemba_drivers::Time;
-use jiff::tz::TimeZone;
 use jiff::ToSpan;
+use jiff::tz::TimeZone;
 
 use crate::model::Line;
 use crate::model::losses::Bucket;
@@ -199,13 +199,8 @@ fn rolling(look: &Look<'_>, setting: Setting<'_>, begin: Time, length: Duration)
     let minutes = i64::try_from(length.as_secs().div_ceil(60)).unwrap_or(i64::MAX / MINUTE).max(1);
     let from = Time(to.0.saturating_sub(minutes.saturating_mul(MINUTE))).max(begin).min(to);
     let stretch = Stretch { known: look.now(), ..Stretch::closed(from, to) };
-    let window = window(
-        look.facts(),
-        setting,
-        WindowKind::Rolling(length),
-        format!("the last {minutes} min").into(),
-        stretch,
-    );
+    let window =
+        window(look.facts(), setting, WindowKind::Rolling(length), format!("the last {minutes} min").into(), stretch);
     Window { closed: true, ..window }
 }
 
@@ -213,8 +208,7 @@ fn rolling(look: &Look<'_>, setting: Setting<'_>, begin: Time, length: Duration)
 fn works(look: &Look<'_>, setting: Setting<'_>, kind: WindowKind) -> Vec<Window> {
     let facts = look.facts();
     let runs = runs(look, kind);
-    let changes =
-        if kind == WindowKind::Product { changeovers(facts, setting, &runs, look.now()) } else { Vec::new() };
+    let changes = if kind == WindowKind::Product { changeovers(facts, setting, &runs, look.now()) } else { Vec::new() };
     let mut all: Vec<Window> = Vec::new();
     for run in &runs {
         let window = Window {
@@ -307,7 +301,7 @@ fn window(facts: Facts<'_>, setting: Setting<'_>, kind: WindowKind, name: Arc<st
 
 /// The hours of the clock on the wall that share time with the span from `from` to `to`, cut at its ends. Where clocks are
 /// turned by half an hour, half an hour is one of its own.
-fn hours_between(zone: &TimeZone, from: Time, to: Time) -> impl Iterator<Item = (Time, Time)> {
+pub(super) fn hours_between(zone: &TimeZone, from: Time, to: Time) -> impl Iterator<Item = (Time, Time)> {
     let mut at = from;
     std::iter::from_fn(move || {
         (at < to).then(|| {
