@@ -142,6 +142,10 @@ pub struct Sums {
     pub downtime: Vec<(Arc<str>, bool, i64)>,
     /// Cycle times, in seconds.
     pub cycle: CycleHistogram,
+    /// Reworked parts; `None` where no counter tells.
+    pub rework: Option<f64>,
+    /// Energy taken, in joules; `None` where no counter tells.
+    pub energy: Option<f64>,
 }
 
 /// Cycle times as an OTel base-2 exponential histogram (scale, offset, counts), in seconds.

@@ -99,6 +99,32 @@ pub struct KpiView {
     pub run_ns: i64,
     /// Unknown time within planned time.
     pub unknown_ns: i64,
+    /// Where a counter tells it.
+    pub energy: Option<EnergyView>,
+    /// Where the configuration says what things cost.
+    pub cost: Option<CostView>,
+}
+
+/// The energy of a period (ISO 22400-2: energy consumption by part).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EnergyView {
+    /// All of it, in joules.
+    pub joules: f64,
+    /// What was taken while the machine was known not to run.
+    pub idle_joules: f64,
+    /// All of it by the parts made; `None` without any.
+    pub per_part: Option<f64>,
+    /// All of it by the good parts.
+    pub per_good_part: Option<f64>,
+}
+
+/// What a period cost, in the line's currency.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CostView {
+    /// Material, energy and time.
+    pub cost: f64,
+    /// By the good parts made; `None` without any.
+    pub per_good_part: Option<f64>,
 }
 
 impl KpiView {

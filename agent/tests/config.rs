@@ -6,9 +6,14 @@ use std::time::Duration;
 
 use gemba::config::{Config, Link, Protocol, Source};
 use gemba::model::anomaly::{DetectorSpec, Learning, Limits, Method, Thresholds, Window};
-use gemba::model::{ContextSpec, State};
+use gemba::model::inspection::{
+    BaselineSpec, DefectSpec, Finding, InspectionSpec, LatencySpec, ReviewSpec, Role, ScoreSpec, Trigger, Verdict,
+    Words,
+};
+use gemba::model::spc::{Input, Kind, LimitsFrom, Rule, Tolerance};
+use gemba::model::{ContextSpec, CounterSpec, State};
 use gemba::spool::Signal;
-use gemba_drivers::treat::expression::Kind;
+use gemba_drivers::treat::expression;
 use gemba_drivers::treat::{Compress, Options};
 use gemba_drivers::{TagId, gpio, modbus, mqtt, opcua};
 use jiff::civil::time;
@@ -246,6 +251,50 @@ fn a_station_says_which_tags_tell_its_unit_and_how_many_spans_are_told() {
 }
 
 #[test]
+fn an_inspection_station_says_what_its_tags_tell() {
+    let config = load(include_str!("config/good/inspection.yaml"));
+    let [camera, scanner, plain] = config.stations.as_slice() else { panic!("{:?}", config.stations) };
+    let spec = camera.inspection.as_ref().expect("it inspects");
+    let words = |words: &[(&str, Verdict)]| words.iter().map(|(text, word)| ((*text).to_owned(), *word)).collect();
+    let verdict = words(&[("OK", Verdict::Pass), ("NG", Verdict::Fail), ("?", Verdict::Review)]);
+    let found = [("false call", Finding::Good), ("1", Finding::Confirmed)];
+    let expected = InspectionSpec {
+        trigger: Trigger::Id,
+        settle: Duration::from_millis(100),
+        verdict: Some(Words { tag: TagId(0), map: verdict }),
+        id: Some(TagId(1)),
+        score: Some(ScoreSpec { tag: TagId(2), edges: vec![0.0, 25.0, 50.0, 75.0, 100.0] }),
+        defects: Some(DefectSpec {
+            tag: TagId(3),
+            separator: ';',
+            codes: vec![("17".to_owned(), "bridge".into()), ("18".to_owned(), "tombstone".into())],
+        }),
+        queue: Some(TagId(4)),
+        latency: Some(LatencySpec { tag: TagId(5), unit_ns: 1_000 }),
+        model: Some(TagId(6)),
+        review: Some(ReviewSpec {
+            finding: Words { tag: TagId(7), map: found.map(|(text, word)| (text.to_owned(), word)).to_vec() },
+            id: Some(TagId(8)),
+            remember: 50,
+        }),
+        baseline: BaselineSpec::Given { edges: vec![40.0, 90.0], shares: vec![0.2, 0.5, 0.3] },
+    };
+    assert_eq!(*spec, expected);
+    assert_eq!([0, 3, 8].map(|tag| spec.role(TagId(tag))), [Role::Verdict, Role::Defects, Role::ReviewId].map(Some));
+    assert_eq!(spec.role(TagId(9)), None);
+
+    let counted = scanner.inspection.as_ref().expect("it inspects");
+    let counter = CounterSpec { modulus: Some(65536.0), max_rate: Some(20.0), ..CounterSpec::of(TagId(10)) };
+    assert_eq!((&counted.trigger, counted.role(TagId(10))), (&Trigger::Count(counter), Some(Role::Count)));
+    let defaults = (counted.settle, counted.baseline.clone(), counted.review.is_none());
+    assert_eq!(defaults, (Duration::ZERO, BaselineSpec::Learnt(200), true));
+    let edges = &counted.score.as_ref().expect("it has a score").edges;
+    assert_eq!((edges.len(), edges.first(), edges.last()), (21, Some(&0.0), Some(&1.0)));
+    assert_eq!(plain.inspection.as_ref().map(|spec| &spec.trigger), Some(&Trigger::Message));
+    assert!(load(include_str!("../../config/line.yaml")).stations.iter().all(|station| station.inspection.is_none()));
+}
+
+#[test]
 fn all_signals_are_sent_unless_some_are_named() {
     let line = include_str!("../../config/line.yaml");
     let signals = |text: &str| load(text).upstream.expect("there is one").signals;
@@ -379,8 +428,11 @@ stations:
     let door = Compress { deviation: 0.2, max_gap: Duration::from_secs(60) };
     assert_eq!(options(6).and_then(|options| options.compress), Some(door));
     let formula = |tag| options(tag).and_then(|options| options.derived.as_ref()).expect("it is computed");
-    assert_eq!((formula(0).inputs.as_slice(), formula(0).expression.kind()), (&[TagId(1), TagId(2)][..], Kind::Number));
-    assert_eq!((formula(3).inputs.as_slice(), formula(3).expression.kind()), (&[TagId(0)][..], Kind::Bool));
+    assert_eq!(
+        (formula(0).inputs.as_slice(), formula(0).expression.kind()),
+        (&[TagId(1), TagId(2)][..], expression::Kind::Number)
+    );
+    assert_eq!((formula(3).inputs.as_slice(), formula(3).expression.kind()), (&[TagId(0)][..], expression::Kind::Bool));
     assert!(options(0).is_some_and(|options| options.on_change));
     let read: Vec<_> = modbus(&config.links[0]).groups[0].tags.iter().map(|tag| tag.id.0).collect();
     assert_eq!(read, [1, 2], "the driver never sees what is computed");
@@ -554,6 +606,72 @@ stations:
     assert_eq!(json(&link.topics[0]).time.as_ref().map(|time| time.format.clone()), Some(mqtt::TimeFormat::Rfc3339));
     assert!(json(&link.topics[1]).tags[1].required);
     assert_eq!(config.tags[1].metric.as_deref(), Some("plant.one"));
+}
+
+#[test]
+fn every_control_chart_is_resolved() {
+    let config = load(include_str!("config/good/spc.yaml"));
+    let charts = &config.stations[0].charts;
+    let names: Vec<_> = charts.iter().map(|chart| &*chart.name).collect();
+    let expected = [
+        "diameter-xbar_r",
+        "diameter-xbar_s",
+        "diameter-i_mr",
+        "diameter-ewma",
+        "drift",
+        "reject-total-p",
+        "reject-total-np",
+        "scratches-c",
+        "scratches-total-u",
+    ];
+    assert_eq!(names, expected);
+    assert!(charts.iter().all(|chart| chart.zone == config.timezone));
+    let settings: Vec<_> = charts.iter().map(|chart| &chart.setting).collect();
+    let kinds: Vec<_> = settings.iter().map(|setting| setting.kind).collect();
+    let (ewma, cusum) = (Kind::Ewma { lambda: 0.1, width: 2.7 }, Kind::Cusum { k: 0.5, h: 4.77 });
+    let expected = [Kind::XbarR, Kind::XbarS, Kind::IMr, ewma, cusum, Kind::P, Kind::Np, Kind::C, Kind::U];
+    assert_eq!(kinds, expected);
+    let sizes: Vec<_> = settings.iter().map(|setting| setting.size).collect();
+    assert_eq!(sizes, [Some(5), None, Some(1), Some(1), Some(4), Some(50), Some(50), None, None]);
+    let minutes: Vec<_> = settings.iter().map(|setting| setting.every.map(|every| every.as_secs() / 60)).collect();
+    assert_eq!(minutes, [None, Some(15), None, None, Some(60), None, None, Some(480), Some(60)]);
+    let limits: Vec<_> = settings.iter().map(|setting| setting.limits).collect();
+    let known = |center, sigma| LimitsFrom::Known { center, sigma };
+    let drawn = |center, lower, upper| LimitsFrom::Drawn { center, lower, upper };
+    let expected = [
+        LimitsFrom::Phase1(25),
+        LimitsFrom::Phase1(30),
+        drawn(74.0, Some(73.97), Some(74.03)),
+        known(74.0, Some(0.01)),
+        LimitsFrom::Phase1(25),
+        LimitsFrom::Phase1(25),
+        known(0.04, None), // 2 of 50
+        LimitsFrom::Phase1(25),
+        drawn(0.4, None, Some(0.9)),
+    ];
+    assert_eq!(limits, expected);
+    assert_eq!((settings[1].max_gap, settings[0].max_gap), (Some(Duration::from_secs(60)), None));
+    assert_eq!((&*settings[0].of, &*settings[5].of), ("diameter", "reject/total"));
+
+    assert_eq!(charts[0].rules, Rule::ALL[..4]);
+    assert_eq!(charts[1].rules, Rule::ALL[4..]);
+    assert_eq!(charts[2].rules, [Rule::WesternElectric4, Rule::Nelson1]);
+    assert_eq!((charts[3].rules.as_slice(), charts[4].rules.as_slice()), (&[][..], &[][..]));
+    assert_eq!(
+        charts[7].rules,
+        [Rule::WesternElectric1, Rule::WesternElectric4, Rule::Nelson3],
+        "counts have no zones"
+    );
+    let tolerance = Tolerance { lower: Some(73.95), target: Some(74.0), upper: Some(74.05) };
+    assert_eq!((charts[0].tolerance, charts[1].tolerance), (Some(tolerance), None));
+
+    let counter = |tag| CounterSpec::of(TagId(tag));
+    assert_eq!(charts[0].input, Input::Readings(TagId(0)));
+    let defects = CounterSpec { modulus: Some(65_536.0), ..counter(2) };
+    let inspected = CounterSpec { max_rate: Some(2.0), ..counter(1) };
+    assert_eq!(charts[5].input, Input::Counts { defects, inspected: Some(inspected) });
+    assert_eq!(charts[7].input, Input::Counts { defects: counter(3), inspected: None });
+    assert!(load(include_str!("../../config/line.yaml")).stations.iter().all(|station| station.charts.is_empty()));
 }
 
 #[test]
@@ -782,6 +900,7 @@ fn the_schema_says_what_loading_says() {
         validator.iter_errors(&line).map(|error| error.to_string()).collect::<Vec<_>>()
     );
     assert!(validator.is_valid(&json(LEAST)));
+    assert!(validator.is_valid(&json(include_str!("config/good/spc.yaml"))));
     for (from, to) in [
         ("site: fab-2", "sites: fab-2"),
         ("poll: 200ms", "publish: 200ms"),

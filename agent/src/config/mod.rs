@@ -8,6 +8,7 @@ mod amounts;
 mod anomalies;
 mod calendar;
 mod error;
+mod inspection;
 mod otlp;
 mod protocols;
 mod raw;
@@ -31,6 +32,8 @@ use self::error::Report;
 pub use self::error::{ConfigError, Finding};
 use self::section::Shape;
 use crate::model::anomaly::DetectorSpec;
+use crate::model::inspection::InspectionSpec;
+use crate::model::spc::ChartSpec;
 use crate::model::{ContextSpec, CostSpec, ExceptionalDay, FlowSpec, Knowledge, OeeSpec, ShiftSpec};
 use crate::spool::Signal;
 
@@ -302,8 +305,12 @@ pub struct Station {
     pub context: ContextSpec,
     /// Which anomalies are looked for, each name once.
     pub detectors: Vec<DetectorSpec>,
+    /// Which tags tell of its inspections, if it inspects.
+    pub inspection: Option<InspectionSpec>,
     /// How far its source's clock may be from the gateway's; without it the source's time counts.
     pub max_clock_skew: Option<Duration>,
+    /// Its control charts, each with a name of its own.
+    pub charts: Vec<ChartSpec>,
 }
 
 /// A tag.

@@ -216,9 +216,12 @@ pub(super) struct Entries<V>(pub(super) Vec<(Key, At<V>)>);
 impl<V: Shape> Shape for Entries<V> {
     fn read(node: &Node, report: &mut Report) -> Option<Self> {
         match &node.kind {
-            Kind::Map(entries) => Some(Self(
-                entries.iter().filter_map(|(key, value)| Some((key.clone(), At::read(value, report)?))).collect(),
-            )),
+            Kind::Map(entries) => {
+                let read = |(key, value): &(Key, Node)| Some((key.clone(), At::read(value, report)?));
+                let all: Vec<_> = entries.iter().filter_map(read).collect();
+                // As with a list: none that can be read is not the same as none.
+                (entries.is_empty() || !all.is_empty()).then_some(Self(all))
+            }
             Kind::Empty => Some(Self(Vec::new())),
             Kind::Broken | Kind::Scalar(_) | Kind::List(_) => {
                 expected(node, SECTION, report);

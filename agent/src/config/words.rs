@@ -9,6 +9,7 @@ use super::section::Leaf;
 use super::suggest::{self, did_you_mean};
 use super::tree::Scalar;
 use crate::model::State;
+use crate::model::spc::Kind;
 use crate::spool::Signal;
 
 /// The text of `scalar`, unless YAML itself would see something else in it.
@@ -340,6 +341,15 @@ impl Word for State {
 
     fn all() -> Vec<(&'static str, Self)> {
         Self::ALL.into_iter().map(|state| (state.word(), state)).collect()
+    }
+}
+
+impl Word for Kind {
+    const WHAT: &'static str = "control chart";
+    const FORM: &'static str = "a control chart, such as `xbar_r` or `p`";
+
+    fn all() -> Vec<(&'static str, Self)> {
+        Self::ALL.into_iter().map(|kind| (kind.word(), kind)).collect()
     }
 }
 

@@ -137,6 +137,8 @@ fn printer() -> StationView {
             planned_ns: 23_400_000_000_000,
             run_ns: 17_550_000_000_000,
             unknown_ns: 0,
+            energy: None,
+            cost: None,
         }),
         sums: Some((
             at("2026-10-01T00:00:00Z"),
@@ -146,6 +148,7 @@ fn printer() -> StationView {
                 state_time: vec![(State::Producing, 17_550_500_000_000), (State::Down, 900_000_000_000)],
                 downtime: vec![("jam \"A\"".into(), false, 600_000_000_000), ("lunch".into(), true, 300_000_000_000)],
                 cycle: cycle(),
+                ..Sums::default()
             },
         )),
         tags: vec![
@@ -180,6 +183,8 @@ fn aoi() -> StationView {
             planned_ns: 1_350_000_000_000,
             run_ns: 0,
             unknown_ns: 4_050_000_000_000,
+            energy: None,
+            cost: None,
         }),
         sums: Some((at("2026-11-02T10:30:00Z"), Sums { good: Some(0.5), ..Sums::default() })),
         tags: vec![

@@ -3,6 +3,7 @@
 use gemba_drivers::Time;
 use serde::{Serialize, Serializer};
 
+use crate::model::JOULES_PER_KWH;
 use crate::snapshot::KpiView;
 
 /// The figures of a period, as `/health` and `gemba replay` write them; null is "cannot be known".
@@ -36,6 +37,26 @@ pub struct Kpi {
     planned_s: Option<f64>,
     run_s: Option<f64>,
     unknown_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    energy: Option<Energy>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cost: Option<Cost>,
+}
+
+/// Energy in joules, and by part in kilowatt-hours.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+struct Energy {
+    joules: f64,
+    idle_joules: f64,
+    kwh_per_part: Option<f64>,
+    kwh_per_good_part: Option<f64>,
+}
+
+/// What it cost, in the line's currency.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+struct Cost {
+    total: f64,
+    per_good_part: Option<f64>,
 }
 
 /// OEE if all unknown time was down, and if it was all run at ideal speed.
@@ -82,6 +103,13 @@ impl From<&KpiView> for Kpi {
             planned_s: Some(seconds(kpi.planned_ns)),
             run_s: Some(seconds(kpi.run_ns)),
             unknown_s: Some(seconds(kpi.unknown_ns)),
+            energy: kpi.energy.map(|energy| Energy {
+                joules: energy.joules,
+                idle_joules: energy.idle_joules,
+                kwh_per_part: energy.per_part.map(|joules| joules / JOULES_PER_KWH),
+                kwh_per_good_part: energy.per_good_part.map(|joules| joules / JOULES_PER_KWH),
+            }),
+            cost: kpi.cost.map(|cost| Cost { total: cost.cost, per_good_part: cost.per_good_part }),
         }
     }
 }

@@ -73,7 +73,7 @@ fn sums(page: &mut Page, view: &View) {
     };
     page.family("factory_parts_total", Kind::Counter, "Parts made since the station was first seen.", |family| {
         for (station, sums) in stations() {
-            for (disposition, count) in [("good", sums.good), ("reject", sums.reject)] {
+            for (disposition, count) in [("good", sums.good), ("reject", sums.reject), ("rework", sums.rework)] {
                 let Some(count) = count else { continue };
                 let labels = [("factory_station", &*station.name), ("factory_part_disposition", disposition)];
                 family.sample(&labels, count);
@@ -98,6 +98,12 @@ fn sums(page: &mut Page, view: &View) {
                     [("factory_station", &*station.name), ("factory_reason", reason), ("factory_planned", planned)];
                 family.sample(&labels, seconds(*nanos));
             }
+        }
+    });
+    let help = "Energy taken since the station was first seen.";
+    page.family("factory_energy_joules_total", Kind::Counter, help, |family| {
+        for (station, joules) in stations().filter_map(|(station, sums)| Some((station, sums.energy?))) {
+            family.sample(&[("factory_station", &*station.name)], joules);
         }
     });
     let help = "Cycle times since the station was first seen.";

@@ -54,7 +54,7 @@ pub struct Explanation {
     pub pieces: Vec<Explained>,
     /// Of the oldest pieces so many are not listed.
     pub pieces_left_out: usize,
-    /// What was counted, in order; readings of one minute, state and piece of work together.
+    /// The parts that were counted, in order; readings of one minute, state and piece of work together.
     pub counts: Vec<Counted>,
     /// Of the oldest counts so many are not listed.
     pub counts_left_out: usize,
@@ -244,7 +244,8 @@ impl Chosen {
 }
 
 fn counted(facts: Facts<'_>, setting: Setting<'_>, stretch: Stretch) -> impl Iterator<Item = Counted> {
-    stretch.made(facts).map(move |made| Counted {
+    let parts = stretch.made(facts).filter(|made| made.count != Count::Energy);
+    parts.map(move |made| Counted {
         since: made.since,
         at: made.at,
         count: made.count,

@@ -3,7 +3,7 @@
 use crate::record::CycleHistogram;
 
 /// 2^(1/8) from one bucket to the next: 9 % apart, from a millisecond to an hour in 175 buckets.
-const SCALE: i32 = 3;
+pub(super) const SCALE: i32 = 3;
 
 /// Buckets are kept within this many of the first one seen; the edge buckets take the rest.
 const MOST_BUCKETS: i32 = 320;
@@ -25,10 +25,7 @@ impl CycleHistogram {
             self.zero_count += cycles;
             return;
         }
-        // OTel data model, "All Scales: Use the Logarithm Function": ceil(log_base(value)) - 1.
-        #[expect(clippy::cast_possible_truncation, reason = "the logarithm of a finite f64 is small")]
-        let index = (seconds.log2() * f64::from(1 << SCALE)).ceil() as i32 - 1;
-        *self.bucket(index) += cycles;
+        *self.bucket(index(seconds)) += cycles;
     }
 
     fn bucket(&mut self, index: i32) -> &mut u64 {
@@ -49,6 +46,13 @@ impl CycleHistogram {
         }
         &mut self.buckets[place]
     }
+}
+
+/// The bucket that `seconds`, above zero, belong to. OTel data model, "All Scales: Use the Logarithm Function":
+/// ceil(log_base(value)) - 1.
+#[expect(clippy::cast_possible_truncation, reason = "the logarithm of a finite f64 is small")]
+pub(super) fn index(seconds: f64) -> i32 {
+    (seconds.log2() * f64::from(1 << SCALE)).ceil() as i32 - 1
 }
 
 #[cfg(test)]

@@ -449,6 +449,8 @@ fn role(station: &crate::config::Station, tag: TagId) -> Role {
         Role::Counter(Count::Reject)
     } else if counts(&oee.rework) {
         Role::Counter(Count::Rework)
+    } else if oee.energy.as_ref().is_some_and(|energy| energy.counter.tag == tag) {
+        Role::Counter(Count::Energy)
     } else if let Some(place) = oee.reason.as_ref().and_then(|spec| spec.tags.iter().position(|(of, _)| *of == tag)) {
         Role::Reason(u32::try_from(place).unwrap_or(u32::MAX))
     } else {

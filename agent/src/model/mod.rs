@@ -4,15 +4,18 @@
 //! give the same figures, always.
 
 pub mod anomaly;
+mod by_count;
 mod calendar;
 mod checkpoint;
 mod counter;
+pub mod drift;
 mod explain;
 #[cfg(test)]
 mod explained;
 mod histogram;
 #[cfg(test)]
 mod history;
+pub mod inspection;
 mod ledger;
 mod line;
 mod losses;
@@ -20,7 +23,9 @@ mod pending;
 mod period;
 mod piece;
 mod plan;
+pub mod quality;
 mod select;
+pub mod spc;
 mod spec;
 mod standing;
 mod state;
@@ -39,7 +44,7 @@ pub use explain::{
 };
 pub use line::{Derived, Line, PeriodOf};
 pub use losses::{Bucket, Preset, UNASSIGNED};
-pub use period::Period;
+pub use period::{JOULES_PER_KWH, Period};
 pub use plan::Plan;
 pub use spec::{
     ByCount, CostSpec, CounterSpec, EnergySpec, ExceptionalDay, FlowSpec, Knowledge, MicroStops, OeeSpec, Product,

@@ -6,10 +6,10 @@ use gemba_drivers::Time;
 use serde::{Deserialize, Serialize};
 
 use crate::model::losses::Bucket;
-use crate::model::tally::{Tally, real};
+use crate::model::tally::{Material, Tally, real};
 use crate::model::{OeeSpec, State};
 use crate::record::Figures;
-use crate::snapshot::KpiView;
+use crate::snapshot::{CostView, EnergyView, KpiView};
 
 /// Which counter a count came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +22,8 @@ pub enum Count {
     Reject,
     /// `oee.rework`
     Rework,
+    /// `oee.energy`, in joules: no part.
+    Energy,
 }
 
 /// What the counters added. Any two of total, good and reject give the third; where rework is counted it is beside good and
@@ -42,6 +44,7 @@ impl Counts {
             Count::Good => self.good += difference,
             Count::Reject => self.reject += difference,
             Count::Rework => self.rework += difference,
+            Count::Energy => {}
         }
     }
 
@@ -188,6 +191,33 @@ impl Tally {
             planned_ns,
             run_ns,
             unknown_ns,
+            energy: spec.energy.as_ref().map(|_| EnergyView {
+                joules: self.energy_j,
+                idle_joules: self.idle_energy_j,
+                per_part: total.filter(|&total| total > 0.0).map(|total| self.energy_j / total),
+                per_good_part: good.filter(|&good| good > 0.0).map(|good| self.energy_j / good),
+            }),
+            cost: self
+                .cost(spec)
+                .map(|cost| CostView { cost, per_good_part: good.filter(|&good| good > 0.0).map(|good| cost / good) }),
         }
     }
+
+    /// What the window cost, as far as the configuration says what things cost: material of all parts, energy, and time. `None`
+    /// where nothing of that is said, or the material of some parts is not while that of others is.
+    fn cost(&self, spec: &OeeSpec) -> Option<f64> {
+        let material = match self.material {
+            Material::Unsaid => None,
+            Material::Known(cost) => Some(cost),
+            Material::Partly => return None,
+        };
+        let energy = spec.costs.energy_per_kwh.filter(|_| spec.energy.is_some());
+        let energy = energy.map(|rate| rate * self.energy_j / JOULES_PER_KWH);
+        let time: i64 = self.states().map(|(_, spent)| spent).sum();
+        let time = spec.costs.time_per_hour.map(|rate| rate * real(time) / 3.6e12);
+        [material, energy, time].into_iter().flatten().reduce(|sum, more| sum + more)
+    }
 }
+
+/// A kilowatt-hour in joules.
+pub const JOULES_PER_KWH: f64 = 3.6e6;

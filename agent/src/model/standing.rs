@@ -73,6 +73,7 @@ impl Count {
             Self::Good => "good",
             Self::Reject => "reject",
             Self::Rework => "rework",
+            Self::Energy => "energy",
         }
     }
 }

@@ -9,11 +9,12 @@ use gemba_drivers::{Loss, Reading, Time, Value};
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
+use crate::model::by_count::Pace;
 use crate::model::calendar::Slot;
 use crate::model::counter::{Counter, Step, Told};
 use crate::model::period::{Count, Period};
 use crate::model::plan::Plan;
-use crate::model::tally::Tally;
+use crate::model::tally::{self, Tally};
 use crate::model::timeline::{Assigned, Blame, Facts, Made, Timeline, Work};
 use crate::model::visit::{self, About};
 use crate::model::{Derived, Knowledge, OeeSpec, Product, Reason, State};
@@ -93,8 +94,8 @@ struct Core {
     strange: Option<Value>,
     /// Since when nobody knows the state, because a bad reading said so.
     lost: Option<Time>,
-    /// The counters: total, good, reject, rework.
-    counters: [Counter; 4],
+    /// The counters: total, good, reject, rework, energy.
+    counters: [Counter; 5],
     /// When the last part was counted; none when the next cycle cannot be told.
     last_part: Option<Time>,
     /// Cycle times, ever.
@@ -103,6 +104,8 @@ struct Core {
     catching: Option<Catching>,
     /// The latest time that something live counted from.
     live: Option<Time>,
+    /// Where the state follows from parts.
+    pace: Pace,
     /// The earliest time that has changed since closed periods were last looked at.
     edited: Option<Time>,
 }
@@ -152,6 +155,11 @@ impl<'a> Setting<'a> {
         self.knowledge.reasons.iter().find(|reason| &*reason.code == code)
     }
 
+    /// Whether it is said of any product what its material costs.
+    pub fn prices_material(self) -> bool {
+        self.knowledge.products.iter().any(|product| product.material_cost.is_some())
+    }
+
     /// The product that is worked on, if it is known.
     pub fn product(self, work: Option<&Work>) -> Option<&'a Product> {
         let name = work?.product.as_deref()?;
@@ -198,6 +206,7 @@ impl Station {
         if self.core.first.is_none() {
             return;
         }
+        self.core.miss_parts(&mut self.facts, setting, to, out);
         self.tell_due(setting, to, out);
         // Nobody knows yet how a shift ended whose history is coming in.
         if Catching::edge(self.core.catching, to + LATENESS).is_none_or(|edge| edge >= to) {
@@ -276,6 +285,7 @@ impl Station {
         for (role, reading) in waiting {
             core.apply(&mut end, setting, role, reading, &mut unsaid);
         }
+        core.miss_parts(&mut end, setting, now, &mut unsaid);
         let state = end.state().map(|span| (span.state, span.from));
         if let Some(edge) = Catching::edge(core.catching, now).filter(|&edge| edge < now) {
             end.say(edge, State::Unknown);
@@ -385,9 +395,11 @@ impl Look<'_> {
         Sums {
             good: all.counts.good(setting.spec),
             reject: all.counts.reject(setting.spec),
+            rework: all.counts.rework(setting.spec),
             state_time: all.states().collect(),
             downtime: all.reasons().to_vec(),
             cycle: self.core.cycle.clone(),
+            energy: setting.spec.energy.as_ref().map(|_| all.energy_j),
         }
     }
 
@@ -519,13 +531,20 @@ impl Core {
                 }
             }
             Role::Counter(count) => match value.and_then(Value::as_f64) {
-                Some(value) => {
+                Some(value) if value.is_finite() => {
                     let lost = self.counter(count).bad_since().filter(|&bad| source_time <= bad);
                     let at = lost.map_or(source_time, held_from).max(first);
                     let told = Told { source_time, at, backfilled: reading.backfilled };
                     self.count(facts, setting, count, value, told, out);
                 }
-                None => self.counter(count).lose(source_time.max(first)),
+                _ => {
+                    let at = source_time.max(first);
+                    self.counter(count).lose(at);
+                    if setting.spec.by_count.is_some() && count.is_part(setting.spec) {
+                        self.pace.lose();
+                        self.enter(facts, setting, State::Unknown, at, out);
+                    }
+                }
             },
         }
     }
@@ -608,11 +627,17 @@ impl Core {
             Count::Good => setting.spec.good.as_ref(),
             Count::Reject => setting.spec.reject.as_ref(),
             Count::Rework => setting.spec.rework.as_ref(),
+            Count::Energy => setting.spec.energy.as_ref().map(|energy| &energy.counter),
         };
         let Some(spec) = spec else { return };
         match self.counter(count).observe(spec, value, told) {
             Step::Late => {}
-            Step::Baseline => self.latest = self.latest.max(told.at),
+            Step::Baseline => {
+                self.latest = self.latest.max(told.at);
+                if count.is_part(setting.spec) {
+                    self.pace.begin(told.at);
+                }
+            }
             Step::Counted { difference, since, at, known } => {
                 self.latest = self.latest.max(at);
                 let per_cycle = if spec.cycles {
@@ -621,11 +646,16 @@ impl Core {
                 } else {
                     None
                 };
-                let parts = difference * spec.parts_per_count.unwrap_or(1.0) * per_cycle.unwrap_or(1.0);
+                let a_count = match (&setting.spec.energy, count) {
+                    (Some(energy), Count::Energy) => energy.joules_per_count,
+                    _ => spec.parts_per_count.unwrap_or(1.0) * per_cycle.unwrap_or(1.0),
+                };
+                let parts = difference * a_count;
                 if parts > 0.0 {
                     facts.count(Made { since, at, count, parts, gap: !known });
                     self.touch(at);
                     if count.is_part(setting.spec) {
+                        self.keep_pace(facts, setting, (at, parts, known), out);
                         let known = known && facts.facts().seen(since, at);
                         self.cycle(facts, parts, at, known);
                     }
@@ -638,6 +668,30 @@ impl Core {
                 count: 1,
                 reason: format!("{} counter jumped by {difference}, faster than max_rate", count.word()).into(),
             }),
+        }
+    }
+
+    /// Where the state follows from parts: the machine ran. After a gap nobody knows what it did before this part.
+    fn keep_pace(
+        &mut self,
+        facts: &mut Timeline,
+        setting: Setting<'_>,
+        (at, parts, known): (Time, f64, bool),
+        out: &mut Derived,
+    ) {
+        let Some(spec) = &setting.spec.by_count else { return };
+        let ideal = tally::ideal(setting, facts.working_on().map(|run| &run.work), at);
+        let Some(ideal) = ideal.filter(|_| known) else { return self.pace.begin(at) };
+        let since = self.pace.made(spec, ideal, at, parts);
+        self.say(facts, setting, State::Producing, since, out);
+    }
+
+    /// Where the state follows from parts: by `now` none came for so long that the machine stands.
+    fn miss_parts(&mut self, facts: &mut Timeline, setting: Setting<'_>, now: Time, out: &mut Derived) {
+        let Some(spec) = &setting.spec.by_count else { return };
+        let ideal = tally::ideal(setting, facts.working_on().map(|run| &run.work), now);
+        if let Some((since, state)) = ideal.and_then(|ideal| self.pace.stop(spec, ideal, now)) {
+            self.say(facts, setting, state, since, out);
         }
     }
 
@@ -699,7 +753,12 @@ fn shifts(
 impl Sums {
     /// Holds what it has until `now` has more: no sum ever falls.
     pub(super) fn raise(&mut self, now: Self) {
-        for (held, made) in [(&mut self.good, now.good), (&mut self.reject, now.reject)] {
+        for (held, made) in [
+            (&mut self.good, now.good),
+            (&mut self.reject, now.reject),
+            (&mut self.rework, now.rework),
+            (&mut self.energy, now.energy),
+        ] {
             *held = [*held, made].into_iter().flatten().reduce(f64::max);
         }
         for (state, spent) in now.state_time {

@@ -12,7 +12,7 @@ use crate::model::period::{Count, Counts};
 use crate::model::piece::{Stop, pieces};
 use crate::model::standing::Standing;
 use crate::model::station::{Setting, nanoseconds};
-use crate::model::timeline::{Facts, Work};
+use crate::model::timeline::{Facts, Made, Work};
 use crate::model::window::Stretch;
 use crate::model::{OeeSpec, State};
 
@@ -39,6 +39,34 @@ pub struct Tally {
     reasons: Vec<(Arc<str>, bool, i64)>,
     /// What failed, and was mended.
     pub repairs: Repairs,
+    /// Energy taken, in joules.
+    pub energy_j: f64,
+    /// Of it, while the machine was known not to run.
+    pub idle_energy_j: f64,
+    /// What the material of the parts cost.
+    pub material: Material,
+}
+
+/// What material cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub enum Material {
+    /// Of no part is it said.
+    #[default]
+    Unsaid,
+    /// In the line's currency.
+    Known(f64),
+    /// Of some parts it is not said.
+    Partly,
+}
+
+impl Material {
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Partly, _) | (_, Self::Partly) => Self::Partly,
+            (Self::Unsaid, only) | (only, Self::Unsaid) => only,
+            (Self::Known(one), Self::Known(other)) => Self::Known(one + other),
+        }
+    }
 }
 
 /// Failures and their ends.
@@ -140,6 +168,9 @@ impl Tally {
         self.unattributed += other.unattributed;
         other.paced.iter().for_each(|&(pace, spent)| self.pace(pace, spent));
         self.repairs.add(&other.repairs);
+        self.energy_j += other.energy_j;
+        self.idle_energy_j += other.idle_energy_j;
+        self.material = self.material.and(other.material);
         other.reasons.iter().for_each(|(reason, planned, spent)| self.blame(reason, *planned, *spent));
     }
 
@@ -163,17 +194,31 @@ impl Tally {
 
     fn parts(&mut self, facts: Facts<'_>, setting: Setting<'_>, stretch: Stretch) {
         for made in stretch.made(facts) {
-            let ideal = ideal(setting, facts.work(made.at), made.at);
-            self.counts.add(made.count, made.parts);
-            self.weighted.add(made.count, made.parts * ideal.unwrap_or(0.0));
+            let &Made { since, at, count, parts, .. } = made;
+            if count == Count::Energy {
+                let state = facts.span(facts.place(at)).map(|span| span.state);
+                self.energy_j += parts;
+                if facts.seen(since, at) && state.is_some_and(|state| !state.is_run()) {
+                    self.idle_energy_j += parts;
+                }
+                continue;
+            }
+            let ideal = ideal(setting, facts.work(at), at);
+            self.counts.add(count, parts);
+            self.weighted.add(count, parts * ideal.unwrap_or(0.0));
             let standing = Standing::of(facts, setting, made);
             if standing == Standing::Beside {
                 continue;
             }
+            if setting.prices_material() {
+                let price = setting.product(facts.work(at)).and_then(|product| product.material_cost);
+                self.material =
+                    self.material.and(price.map_or(Material::Partly, |price| Material::Known(price * parts)));
+            }
             self.ideal = self.ideal.and(ideal.map_or(Ideal::Unknown, Ideal::One));
             match standing {
-                Standing::Gap | Standing::Unseen => self.unattributed += made.parts,
-                Standing::Counted => self.ideal_ns += made.parts * ideal.unwrap_or(0.0),
+                Standing::Gap | Standing::Unseen => self.unattributed += parts,
+                Standing::Counted => self.ideal_ns += parts * ideal.unwrap_or(0.0),
                 Standing::Unplanned | Standing::Beside => {}
             }
         }
@@ -278,6 +323,7 @@ impl Count {
             Self::Total => true,
             Self::Good => spec.total.is_none(),
             Self::Reject | Self::Rework => spec.total.is_none() && spec.good.is_some(),
+            Self::Energy => false,
         }
     }
 }

@@ -91,7 +91,7 @@ impl Families {
             }
         }
         let sums = &point.sums;
-        for (disposition, parts) in [("good", sums.good), ("reject", sums.reject)] {
+        for (disposition, parts) in [("good", sums.good), ("reject", sums.reject), ("rework", sums.rework)] {
             let Some(parts) = parts else { continue };
             let word = text("factory.part.disposition", disposition);
             self.station_sum("factory.parts", "{part}", point, &[disposition], [word], parts);
@@ -104,6 +104,9 @@ impl Families {
             let key = [&**reason, if *planned { "planned" } else { "unplanned" }];
             let words = [text("factory.reason", &**reason), flag("factory.planned", *planned)];
             self.station_sum("factory.downtime", "s", point, &key, words, seconds(*ns));
+        }
+        if let Some(energy) = sums.energy {
+            self.station_sum("factory.energy", "J", point, &[], [], energy);
         }
         if sums.cycle.count > 0 {
             let cycles = histogram(&sums.cycle, point);

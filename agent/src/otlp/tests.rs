@@ -293,6 +293,7 @@ fn kpi() -> KpiPoint {
             state_time: vec![(State::Producing, 12_600_500_000_000), (State::Down, 900_000_000_000)],
             downtime: vec![("jam".into(), false, 600_000_000_000), ("cleaning".into(), true, 300_000_000_000)],
             cycle: CycleHistogram::default(),
+            ..Sums::default()
         },
     }
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 pub(super) use self::gpio::Gpio;
 pub(super) use self::modbus::Modbus;
-pub(super) use self::mqtt::Mqtt;
+pub(super) use self::mqtt::{Mqtt, Separator};
 pub(super) use self::opcua::Opcua;
 use super::error::Report;
 use super::raw::{StationOf, TagOptions, TreatOptions};

@@ -313,8 +313,9 @@ impl Speaks for Opcua {
         for (tag, facts) in station.tags.iter().flat_map(|tags| &tags.value).zip(told.facts) {
             let OpcuaTag(keys) = &tag.value.own;
             let (pick, Some(node)) = (keys.pick(), keys.address()) else { continue };
-            if let Some(told_as) = keys.r#enum.as_ref().filter(|_| pick.names && told.oee.counts(facts.id)) {
-                told_as.wrong(report, format!("`{}` counts, and names are no numbers; leave `enum` out", facts.shown));
+            let numeric = told.numeric(facts.id).filter(|_| pick.names);
+            if let (Some(told_as), Some(used)) = (&keys.r#enum, numeric) {
+                told_as.wrong(report, format!("`{}` {used}, and names are no numbers; leave `enum` out", facts.shown));
             }
             tags.push(opcua::Tag { id: facts.id, node, pick });
         }

@@ -5,15 +5,18 @@
 
 mod line;
 mod oee;
+mod spc;
 
 use serde_json::{Value, json};
 
 pub(super) use self::line::{Calendar, Costs, Cycle, DayShift, Flow, Product, Rates, Reason};
 pub(super) use self::oee::{Counter, Counts, Energy, EnergyUnit, MicroStops, Oee, StateKeys, StateTag};
+pub(super) use self::spc::{Chart, ChartCounter, ChartKeys};
 use super::amounts::{Band, Formula, Real};
 use super::anomalies::Anomaly;
 use super::calendar::{Days, WallTime, Zone};
 use super::error::Report;
+use super::inspection::Inspection;
 use super::otlp::{BaseUrl, Compression};
 use super::protocols::{Gpio, Modbus, Mqtt, Opcua, Protocol, Source, Speaks, Tag};
 use super::section::{At, Entries, Leaf, Shape, expect_map, section};
@@ -169,6 +172,10 @@ section! {
         context: Context => optional;
         /// Which anomalies of its tags are looked for.
         anomalies: Vec<At<Anomaly>> => optional;
+        /// Which tags tell of its inspections.
+        inspection: Inspection => optional;
+        /// Control charts.
+        spc: Vec<At<Chart>> => optional;
         /// How far the clock of its source may be from the gateway's. Beyond it readings get the time of their receipt and
         /// are uncertain; without it the source's time counts, whatever it is.
         max_clock_skew: Span<1, DAY> => optional;

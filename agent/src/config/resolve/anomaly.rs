@@ -24,7 +24,7 @@ const WARNING: f64 = 3.5;
 pub(super) struct Known<'a> {
     pub(super) facts: &'a [TagFacts],
     /// The tag that tells the state in words.
-    pub(super) text_tag: Option<TagId>,
+    pub(super) text_tags: &'a [TagId],
     /// What a tag's readings go through.
     pub(super) treated: &'a dyn Fn(TagId) -> Option<&'a Options>,
 }
@@ -96,7 +96,7 @@ fn tag(entry: &Entry, known: &Known<'_>, report: &mut Report) -> Option<TagId> {
     };
     let derived = (known.treated)(tag.id).and_then(|options| options.derived.as_ref());
     let kind = derived.map_or(Kind::Any, |formula| formula.expression.kind());
-    if known.text_tag == Some(tag.id) || tag.data_type == Some(DataType::Text) || kind == Kind::Text {
+    if known.text_tags.contains(&tag.id) || tag.data_type == Some(DataType::Text) || kind == Kind::Text {
         name.wrong(report, format!("`{shown}` is text; anomalies are those of numbers"));
     } else if (tag.data_type == Some(DataType::Bool) || kind == Kind::Bool) && !matches!(entry.how, How::FlatLine(_)) {
         name.wrong(report, format!("`{shown}` is a truth value; all that can be told of it is a `flat_line`"));

@@ -4,12 +4,14 @@ mod anomaly;
 mod calendar;
 mod context;
 mod flow;
+mod inspection;
 mod links;
 mod oee;
 mod presets;
 mod products;
 mod reasons;
 mod shifts;
+mod spc;
 mod treat;
 mod values;
 
@@ -23,6 +25,7 @@ use jiff::tz::TimeZone;
 
 pub(super) use self::links::{Agreed, Links};
 pub(super) use self::presets::Preset;
+pub(super) use self::spc::RuleWord;
 use super::error::{Place, Report};
 use super::otlp::Compression;
 use super::protocols::{Speaks, Tag as RawTag};
@@ -31,6 +34,7 @@ use super::section::{At, Shape};
 use super::tree::{Kind, Node};
 use super::words::{Name, OneOf, Ucum, is_metric_name};
 use super::{Config, Http, Protocol, Secret, Spool, Stage, Station, Tag, Upstream};
+use crate::model::spc::ChartSpec;
 use crate::model::{ContextSpec, Knowledge};
 use crate::spool::Signal;
 
@@ -60,7 +64,7 @@ pub(super) fn resolve(mut document: Node, stage: Stage, report: &mut Report) -> 
     let line = root.line.map(|name| name.value.0);
     let pki = pki(root.opcua, spool.as_ref());
     let draft = stage == Stage::Draft;
-    let mut plant = Plant { line: line.clone(), draft, pki: pki.clone(), known, ..Plant::default() };
+    let mut plant = Plant { line: line.clone(), draft, pki: pki.clone(), known, zone: Some(zone), ..Plant::default() };
     let stations = root.stations?;
     if stations.is_empty() {
         stations.wrong(report, "there is no station; a line has at least one");
@@ -201,6 +205,7 @@ struct Plant {
     /// Stations may have no tags.
     draft: bool,
     pki: PathBuf,
+    zone: Option<TimeZone>,
     stations: Vec<Station>,
     tags: Vec<Tag>,
     links: Links,
@@ -250,10 +255,21 @@ pub(super) struct Told<'a> {
     /// In the order of its tags.
     pub(super) facts: &'a [TagFacts],
     pub(super) oee: &'a oee::Resolved,
+    pub(super) charts: &'a [ChartSpec],
     /// The line's name.
     pub(super) line: Option<&'a str>,
     /// The folder of OPC UA's certificates.
     pub(super) pki: &'a Path,
+}
+
+impl Told<'_> {
+    /// What `tag` does that only a number can, if so: text is a wrong type for it.
+    pub(super) fn numeric(&self, tag: TagId) -> Option<&'static str> {
+        if self.oee.counts(tag) {
+            return Some("counts");
+        }
+        self.charts.iter().any(|chart| chart.reads(tag)).then_some("has a control chart")
+    }
 }
 
 impl Plant {
@@ -269,23 +285,28 @@ impl Plant {
     fn station_of<P: Speaks>(&mut self, raw: &raw::StationOf<P>, report: &mut Report) {
         let (who, facts) = self.begin(raw, report);
         let oee = oee::resolve(raw.oee.as_ref(), &facts, &self.known, report);
-        let told = Told { who: &who, facts: &facts, oee: &oee, line: self.line.as_deref(), pki: &self.pki };
+        let charts = spc::resolve(raw.spc.as_ref(), &facts, self.zone.as_ref().unwrap_or(&TimeZone::UTC), report);
+        let (line, pki) = (self.line.as_deref(), self.pki.as_path());
+        let told = Told { who: &who, facts: &facts, oee: &oee, charts: &charts, line, pki };
         let link = P::join(&mut self.links, raw, &told, report);
         let context = context::resolve(raw.context.as_ref(), &facts, report);
         let tags = raw.tags.as_ref().map_or(&[][..], |tags| tags.value.as_slice());
         let all = tags.iter().flat_map(|tag| parts(&tag.value));
         let options: Vec<_> = all.map(|(tag, _)| tag.treat.as_deref()).collect();
-        let uses = treat::Uses { oee: &oee, context: &context };
+        let inspection = inspection::resolve(raw.inspection.as_ref(), P::PROTOCOL, &facts, report);
+        let uses = treat::Uses { oee: &oee, context: &context, charts: &charts, inspection: inspection.as_ref() };
         for (tag, treated) in facts.iter().zip(treat::resolve(&options, &facts, &uses, report)) {
             self.tags[tag.id.index()].treat = treated;
         }
         let treated = |tag: TagId| self.tags[tag.index()].treat.as_deref();
-        let known = anomaly::Known { facts: &facts, text_tag: oee.text_tag, treated: &treated };
+        let known = anomaly::Known { facts: &facts, text_tags: &oee.text_tags, treated: &treated };
         let detectors = anomaly::resolve(raw.anomalies.as_ref(), &known, report);
         self.end(who, &facts, oee, context, link);
         if let Some(station) = self.stations.last_mut() {
             station.detectors = detectors;
+            station.charts = charts;
             station.max_clock_skew = raw.max_clock_skew.as_ref().map(|most| most.0);
+            station.inspection = inspection;
         }
     }
 
@@ -374,7 +395,9 @@ impl Plant {
             oee: oee.spec,
             context,
             detectors: Vec::new(),
+            inspection: None,
             max_clock_skew: None,
+            charts: Vec::new(),
         });
     }
 }

@@ -278,7 +278,7 @@ impl<'a> Roles<'a> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "at most 2^53, exact")]
-fn modulus(raw: Option<&At<Whole<2, { 1 << 53 }>>>) -> Option<f64> {
+pub(super) fn modulus(raw: Option<&At<Whole<2, { 1 << 53 }>>>) -> Option<f64> {
     raw.map(|modulus| modulus.0 as f64)
 }
 

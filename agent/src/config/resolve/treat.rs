@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use gemba_drivers::TagId;
 use gemba_drivers::modbus::DataType;
 use gemba_drivers::treat::expression::{Draft, Kind, Mistake, functions};
 use gemba_drivers::treat::{Compress, Expression, Formula, Options};
@@ -16,16 +17,29 @@ use crate::config::suggest;
 use crate::config::tree::Origin;
 use crate::config::words::one_of_names;
 use crate::model::ContextSpec;
+use crate::model::inspection::{InspectionSpec, Role, Trigger};
+use crate::model::spc::ChartSpec;
+
+/// Why every reading of a tag with a control chart counts.
+const CHARTED: &str = "has a control chart";
 
 /// What tags are used for beside being told.
 pub(super) struct Uses<'a> {
     pub(super) oee: &'a oee::Resolved,
     pub(super) context: &'a ContextSpec,
+    pub(super) inspection: Option<&'a InspectionSpec>,
+    pub(super) charts: &'a [ChartSpec],
 }
 
 impl Uses<'_> {
+    /// Whether `tag` is of use only as a number.
+    fn numeric(&self, tag: TagId) -> bool {
+        self.oee.counts(tag) || self.charts.iter().any(|chart| chart.reads(tag))
+    }
+
     /// Why every reading of `tag` counts, if so.
     fn of(&self, tag: &TagFacts) -> Option<&'static str> {
+        let mut charts = self.charts.iter().filter(|chart| chart.reads(tag.id));
         let ContextSpec { serial, product, lot, order } = *self.context;
         if self.oee.counts_energy(tag.id) {
             Some("counts energy")
@@ -35,9 +49,20 @@ impl Uses<'_> {
             Some("tells the state")
         } else if self.oee.tells_reason(tag.id) {
             Some("tells why the machine stands")
+        } else if [serial, product, lot, order].contains(&Some(tag.id)) {
+            Some("tells what the station works on")
         } else {
-            [serial, product, lot, order].contains(&Some(tag.id)).then_some("tells what the station works on")
+            // Of a queue it is enough to know about how long it is.
+            let role = self.inspection.and_then(|inspection| inspection.role(tag.id));
+            role.filter(|role| *role != Role::Queue).map(|_| "tells of inspections").or(charts.next().map(|_| CHARTED))
         }
+    }
+
+    /// Whether a reading of `tag` counts even if it says the same as the one before.
+    fn each(&self, tag: &TagFacts) -> bool {
+        let role = self.inspection.filter(|inspection| inspection.trigger == Trigger::Message);
+        role.and_then(|inspection| inspection.role(tag.id))
+            .is_some_and(|role| !matches!(role, Role::Queue | Role::Model))
     }
 }
 
@@ -57,6 +82,10 @@ pub(super) fn resolve(
         let raw = (*raw)?;
         fits_the_kind(raw, kind, report);
         fits_the_use(raw, uses.of(tag), report);
+        if let Some(on_change) = raw.on_change.as_ref().filter(|on_change| on_change.0 && uses.each(tag)) {
+            on_change
+                .wrong(report, "each message is an inspection here, also one with the value that was there before");
+        }
         Some(Box::new(Options { derived, ..options(raw, report) }))
     })
     .collect()
@@ -145,7 +174,9 @@ fn fits_the_use(raw: &TreatOptions, used: Option<&str>, report: &mut Report) {
     let Some(used) = used else { return };
     let mut refuse = |key: &str, why: &str, origin: Option<&Rc<Origin>>| {
         if let Some(origin) = origin {
-            origin.wrong(report, format!("this tag {used}, and `{key}` {why}; `on_change: true` is harmless"));
+            // On a chart equal readings count, too.
+            let harmless = if used == CHARTED { "" } else { "; `on_change: true` is harmless" };
+            origin.wrong(report, format!("this tag {used}, and `{key}` {why}{harmless}"));
         }
     };
     refuse("clamp", "would change it", raw.clamp.as_ref().map(At::origin));
@@ -188,8 +219,9 @@ fn formulas(
         match draft.check(&of_inputs) {
             Ok(expression) => {
                 kinds[at] = expression.kind();
-                if uses.oee.counts(facts[at].id) && matches!(kinds[at], Kind::Bool | Kind::Text) {
-                    written.wrong(report, "this tag counts parts, and its expression gives no number");
+                let used = uses.of(&facts[at]).filter(|_| uses.numeric(facts[at].id));
+                if let Some(used) = used.filter(|_| matches!(kinds[at], Kind::Bool | Kind::Text)) {
+                    written.wrong(report, format!("this tag {used}, and its expression gives no number"));
                 }
                 formulas[at] = Some(formula(expression, inputs.iter().map(|input| facts[*input].id).collect()));
             }
@@ -199,7 +231,7 @@ fn formulas(
     (formulas, kinds)
 }
 
-fn formula(expression: Expression, inputs: Vec<gemba_drivers::TagId>) -> Formula {
+fn formula(expression: Expression, inputs: Vec<TagId>) -> Formula {
     Formula { expression: Arc::new(expression), inputs }
 }
 

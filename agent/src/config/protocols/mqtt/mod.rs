@@ -8,6 +8,7 @@ use std::time::Duration;
 use gemba_drivers::mqtt;
 
 use self::topics::{MqttTag, Topic, topics};
+pub(in crate::config) use self::words::Separator;
 use self::words::{Endpoint, Level};
 use super::{Known, Protocol, Speaks, Tag, Wire};
 use crate::config::error::Report;

@@ -132,7 +132,7 @@ impl Reader<'_, '_> {
                 name: facts.name.as_str().into(),
                 place: place(self, tag, facts)?,
                 required: tag.value.own.required.as_ref()?.0,
-                numeric: self.told.oee.counts(facts.id),
+                numeric: self.told.numeric(facts.id).is_some(),
             })
         });
         made.collect()
