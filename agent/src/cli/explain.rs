@@ -11,7 +11,7 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use gemba_drivers::Time;
 
-use super::warn;
+use super::{Misuse, warn};
 use crate::config::Config;
 use crate::http::ExplanationJson;
 use crate::model::Selector;
@@ -131,7 +131,10 @@ impl Explain {
         let config = Config::load(&self.config)?;
         let Some(station) = config.stations.iter().position(|station| *station.name == *self.station) else {
             let known: Vec<&str> = config.stations.iter().map(|station| &*station.name).collect();
-            anyhow::bail!("--station: there is no `{}`; the configuration has {}", self.station, known.join(", "));
+            let known = known.join("`, `");
+            return Err(
+                Misuse(format!("there is no station `{}`; the configuration has `{known}`", self.station)).into()
+            );
         };
         let (name, input) = readings(self.readings.as_deref(), &config, &self.station)?;
         let replayed = replay::run(&config, input, self.at).map_err(|error| anyhow::anyhow!("{name}:{error}"))?;

@@ -82,10 +82,15 @@ impl Cli {
             let wrong_input = error.is::<crate::config::ConfigError>();
             // Each line of a configuration's errors begins with its place, for editors to jump to.
             complain(&if wrong_input { error.to_string() } else { format!("error: {error:#}") });
-            ExitCode::from(if wrong_input { 2 } else { 1 })
+            ExitCode::from(if wrong_input || error.is::<Misuse>() { 2 } else { 1 })
         })
     }
 }
+
+/// Something was asked for that the configuration does not have.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Misuse(String);
 
 /// The same with the exit codes in every command's help, below what it says itself.
 fn taught(command: clap::Command) -> clap::Command {

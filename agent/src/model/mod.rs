@@ -53,5 +53,6 @@ pub use spec::{
 pub use standing::Standing;
 pub use state::{E10, State};
 pub use station::{KPI_EVERY, LATENESS};
+pub use tally::Tally;
 pub use visit::ContextSpec;
 pub use window::{Changeover, ROLLING, Stretch, Window, WindowKind};

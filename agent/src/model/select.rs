@@ -158,6 +158,9 @@ impl Selector {
     }
 
     pub(super) fn choose(&self, look: &Look<'_>, setting: Setting<'_>) -> Result<Chosen, ExplainError> {
+        if look.since().is_none() {
+            return Err(ExplainError::Unheard(setting.name.clone()));
+        }
         let zone = setting.zone();
         match self {
             Self::Current => {
@@ -270,9 +273,6 @@ fn hour(look: &Look<'_>, setting: Setting<'_>, zone: &TimeZone, at: Time) -> Res
 }
 
 fn work(look: &Look<'_>, setting: Setting<'_>, kind: WindowKind, name: &str) -> Result<Chosen, ExplainError> {
-    if look.since().is_none() {
-        return Err(ExplainError::Unheard(setting.name.clone()));
-    }
     let (of_it, others): (Vec<_>, Vec<_>) = runs(look, kind).into_iter().partition(|run| *run.name == *name);
     let (Some(first), Some(last)) = (of_it.first(), of_it.last()) else {
         let mut there: Vec<Arc<str>> = Vec::new();

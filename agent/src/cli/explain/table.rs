@@ -99,6 +99,8 @@ fn waterfall(of: &Explanation) -> String {
 
 fn pieces(of: &Explanation, zone: &TimeZone) -> String {
     let mut table = table(["from", "to", "seconds", "state", "counts as", "why", "product", "lot"], &[2]);
+    // By what the time counts as, in order of first appearance.
+    let mut sums: Vec<(String, i64)> = Vec::new();
     for piece in &of.pieces {
         let name = |name: &Option<std::sync::Arc<str>>| name.as_deref().map_or_else(String::new, printable);
         let bucket = match (piece.bucket, piece.micro) {
@@ -106,16 +108,27 @@ fn pieces(of: &Explanation, zone: &TimeZone) -> String {
             (Some(bucket), false) => bucket.word().replace('_', " "),
             (None, _) => "nothing".to_owned(),
         };
+        let spent_ns = piece.to.0 - piece.from.0;
+        match sums.iter_mut().find(|(held, _)| *held == bucket) {
+            Some((_, sum)) => *sum += spent_ns,
+            None => sums.push((bucket.clone(), spent_ns)),
+        }
         table.add_row([
             local(piece.from, zone),
             local(piece.to, zone),
-            number(real(piece.to.0 - piece.from.0) / 1e9),
+            number(real(spent_ns) / 1e9),
             piece.state.word().replace('_', " "),
             bucket,
             name(&piece.reason),
             name(&piece.work.product),
             name(&piece.work.lot),
         ]);
+    }
+    if of.pieces_left_out == 0 {
+        for (bucket, spent_ns) in sums {
+            let sum = ["sum".to_owned(), String::new(), number(real(spent_ns) / 1e9), String::new(), bucket];
+            table.add_row(sum.into_iter().chain(["", "", ""].map(str::to_owned)));
+        }
     }
     left_out(of.pieces_left_out, "pieces of time") + &format!("{table}\n")
 }
