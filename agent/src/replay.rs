@@ -11,12 +11,14 @@ use gemba_drivers::{Loss, OwnStatus, Reading, Status, TagId, Time, Validity, Val
 use serde::Deserialize;
 
 use crate::config::Config;
-use crate::model::{Derived, LATENESS, Line, OeeSpec, Period, PeriodOf, Window, WindowKind};
+use crate::model::{Derived, FlowView, LATENESS, Line, OeeSpec, Period, PeriodOf, Window, WindowKind};
 use crate::record::Record;
 
 /// What a replay found.
 #[derive(Debug)]
 pub struct Report {
+    /// The line as a whole, shift by shift, in order of time.
+    pub flow: Vec<FlowView>,
     /// One for each station and shift, in order of time.
     pub periods: Vec<ReportedPeriod>,
     /// What the model could not use, in order.
@@ -51,6 +53,8 @@ pub struct Replayed {
     pub losses: Vec<Loss>,
     /// Readings of stations or tags that the configuration does not have: how many of each.
     pub strangers: BTreeMap<(String, String), u64>,
+    /// The line as a whole, shift by shift, in order of time.
+    flow: Vec<FlowView>,
     /// Periods as they closed and were revised.
     closed: Vec<(Arc<str>, Period)>,
 }
@@ -131,7 +135,12 @@ pub fn run(config: &Config, input: impl BufRead, until: Option<Time>) -> Result<
     let mut line = Line::new(config).keeping();
     let mut closed = Vec::new();
     let mut losses = Vec::new();
-    let mut collect = |derived: Derived| {
+    let mut flow = BTreeMap::new();
+    let mut collect = |line: &Line, derived: Derived| {
+        let pacer = line.pacer().map(|pacer| &config.stations[pacer].name);
+        for (_, period) in derived.closed.iter().filter(|(station, _)| Some(station) == pacer) {
+            flow.extend(line.flow_of(period).map(|view| (view.from, view)));
+        }
         closed.extend(derived.closed);
         losses.extend(derived.records.into_iter().filter_map(|record| match record {
             Record::Loss { loss, .. } => Some(loss),
@@ -142,26 +151,27 @@ pub fn run(config: &Config, input: impl BufRead, until: Option<Time>) -> Result<
         let mut derived = Derived::default();
         line.advance(together[0].received_time, &mut derived);
         line.apply(together, &mut derived);
-        collect(derived);
+        collect(&line, derived);
     }
     let end = until.or_else(|| readings.iter().map(|reading| reading.received_time).max());
     if let Some(end) = end {
         // Nothing more comes: what waits for it is settled.
         let mut derived = Derived::default();
         line.advance(end + LATENESS, &mut derived);
-        collect(derived);
+        collect(&line, derived);
+        flow.extend(line.flow(end).map(|view| (view.from, view)));
     }
     line.recall();
-    Ok(Replayed { line, end, losses, strangers, closed })
+    Ok(Replayed { line, end, losses, strangers, closed, flow: flow.into_values().collect() })
 }
 
 impl Replayed {
     /// Every period.
     #[must_use]
     pub fn report(self, config: &Config) -> Report {
-        let Self { line, end, losses, strangers, closed } = self;
+        let Self { line, end, losses, strangers, closed, flow } = self;
         let periods = end.map_or_else(Vec::new, |end| periods(config, &line, closed, end));
-        Report { periods, losses, strangers }
+        Report { flow, periods, losses, strangers }
     }
 
     /// The windows of a kind, with their stations, in order of time.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use gemba_drivers::treat::clock::ClockState;
 use gemba_drivers::{Loss, Time, Validity, Value};
 
-use crate::model::{Preset, State};
+use crate::model::{FlowView, Preset, State};
 use crate::record::{Figures, Sums};
 use crate::telemetry::metric::Metric;
 
@@ -16,6 +16,8 @@ pub struct Snapshot {
     pub time: Time,
     /// In the order configured.
     pub stations: Vec<StationView>,
+    /// The line as a whole; nothing outside shifts, or where no flow is configured.
+    pub flow: Option<FlowView>,
     /// The newest losses, newest first; at most 100.
     pub losses: Vec<Loss>,
     /// All that was ever lost: source, reason, count.

@@ -109,7 +109,10 @@ impl Replay {
             ));
         }
         let text = match self.format {
-            Format::Json => serde_json::to_string(&json::report(&report, windows.as_deref()))? + "\n",
+            Format::Json => {
+                let names: Vec<&str> = config.stations.iter().map(|station| &*station.name).collect();
+                serde_json::to_string(&json::report(&report, &names, windows.as_deref()))? + "\n"
+            }
             Format::Table => table(&report, windows.as_deref()),
         };
         std::io::stdout().write_all(text.as_bytes()).context("stdout")?;
@@ -191,7 +194,7 @@ mod json {
     use gemba_drivers::{Loss, Time};
     use serde::Serialize;
 
-    use crate::http::Kpi;
+    use crate::http::{Flow, Kpi};
     use crate::model::{Changeover, Tally, UNASSIGNED, Window};
     use crate::replay::Report;
 
@@ -202,6 +205,9 @@ mod json {
         /// Only where it was asked for.
         #[serde(skip_serializing_if = "Option::is_none")]
         windows: Option<Vec<WindowJson<'a>>>,
+        /// Where `flow` is configured.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        line: Vec<Flow<'a>>,
     }
 
     #[derive(Serialize)]
@@ -259,7 +265,11 @@ mod json {
         planned_s: f64,
     }
 
-    pub(super) fn report<'a>(report: &'a Report, windows: Option<&'a [(Arc<str>, Window)]>) -> ReportJson<'a> {
+    pub(super) fn report<'a>(
+        report: &'a Report,
+        names: &[&'a str],
+        windows: Option<&'a [(Arc<str>, Window)]>,
+    ) -> ReportJson<'a> {
         let periods = report.periods.iter().map(|reported| {
             let period = &reported.period;
             PeriodJson {
@@ -274,7 +284,8 @@ mod json {
             }
         });
         let windows = windows.map(|windows| windows.iter().map(WindowJson::from).collect());
-        ReportJson { periods: periods.collect(), losses: &report.losses, windows }
+        let line = report.flow.iter().map(|flow| Flow::new(flow, names)).collect();
+        ReportJson { periods: periods.collect(), losses: &report.losses, line, windows }
     }
 
     impl From<&Tally> for Spent {

@@ -44,6 +44,7 @@ pub(super) fn line() -> View {
             timezone: jiff::tz::TimeZone::get("Europe/Berlin").expect("a time zone"),
         },
         snapshot: Snapshot {
+            flow: None,
             time: at("2026-11-02T11:59:59.9Z"),
             stations: vec![printer(), aoi(), oven(), scale()],
             losses: vec![Loss {

@@ -7,6 +7,7 @@ use gemba_drivers::{BreakerView, DeviceState, LinkPhase, LinkState, Time, Value}
 use serde::{Serialize, Serializer};
 
 use super::View;
+use super::flow::Flow;
 use super::kpi::Kpi;
 use super::status::{Status, Verdict};
 use crate::snapshot::{GatewayView, StationView, TagView};
@@ -25,6 +26,9 @@ pub(super) struct Health<'a> {
     /// When the snapshot was taken; null before the first.
     time: Option<Time>,
     stations: Vec<Station<'a>>,
+    /// The line as a whole, where `flow` is configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flow: Option<Flow<'a>>,
     losses: Vec<Loss<'a>>,
     loss_totals: Vec<LossTotal<'a>>,
     spool: Spool<'a>,
@@ -177,6 +181,10 @@ pub(super) fn body<'a>(view: &'a View, verdict: &'a Verdict) -> Health<'a> {
         uptime_s: view.uptime.as_secs_f64(),
         time: Some(snapshot.time).filter(|&time| time != Time::default()),
         stations: stations.map(|(station, &status)| Station::new(station, status, view)).collect(),
+        flow: snapshot.flow.as_ref().map(|flow| {
+            let names: Vec<&str> = snapshot.stations.iter().map(|station| &*station.name).collect();
+            Flow::new(flow, &names)
+        }),
         losses: snapshot.losses.iter().map(Loss::new).collect(),
         loss_totals: snapshot
             .loss_totals

@@ -13,6 +13,7 @@ mod events;
 mod explain;
 #[cfg(test)]
 mod fixture;
+mod flow;
 mod health;
 mod kpi;
 mod metrics;
@@ -46,6 +47,7 @@ use crate::snapshot::{GatewayView, Snapshot, UpstreamView};
 
 pub use events::MOST_LISTENERS;
 pub use explain::{Answer, ExplanationJson, MOST_QUESTIONS, Question, Refusal};
+pub use flow::Flow;
 pub use kpi::Kpi;
 pub use status::Status;
 

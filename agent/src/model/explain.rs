@@ -9,7 +9,7 @@ use gemba_drivers::{Loss, Time};
 
 use crate::model::losses::Bucket;
 use crate::model::period::Count;
-use crate::model::piece::{Piece, pieces as all_pieces};
+use crate::model::piece::{Piece, pieces_of};
 use crate::model::select::Chosen;
 use crate::model::standing::Standing;
 use crate::model::station::{Look, Setting};
@@ -210,7 +210,7 @@ impl Chosen {
         let (mut pieces, mut counts, mut waterfall) = (Listed::default(), Listed::default(), Waterfall::default());
         for &stretch in &self.stretches {
             tally.add(&Tally::within(facts, setting, stretch));
-            for piece in all_pieces(facts, setting, stretch) {
+            for piece in pieces_of(facts, setting, stretch) {
                 waterfall.spend(&piece);
                 pieces.push(piece.into());
             }

@@ -15,7 +15,7 @@ use crate::model::period::{Count, Period};
 use crate::model::plan::Plan;
 use crate::model::station::{LATENESS, Look, Role, Setting, Station};
 use crate::model::visit::{About, Visits};
-use crate::model::{Knowledge, OeeSpec};
+use crate::model::{FlowSpec, FlowView, Knowledge, LineBy, OeeSpec, flow};
 use crate::record::{Record, Sums};
 use crate::snapshot::{Snapshot, SpoolView, StationView, TagView};
 
@@ -33,6 +33,8 @@ pub struct Derived {
 /// The line as far as readings have told. See the module's head for what it never does.
 #[derive(Debug)]
 pub struct Line {
+    /// How parts flow through the stations.
+    flow: Option<FlowSpec>,
     /// The slots of the plan, worked out once.
     plan: RefCell<Plan>,
     knowledge: Knowledge,
@@ -131,6 +133,7 @@ impl Line {
                 config.exceptions.clone(),
             ))),
             knowledge: config.knowledge.clone(),
+            flow: config.flow.clone(),
             stations: stations.collect(),
             tags: tags.collect(),
             ledger: Ledger::default(),
@@ -209,9 +212,11 @@ impl Line {
     /// changes nothing of what upstream is told.
     #[must_use]
     pub fn snapshot(&mut self, now: Time, spool: SpoolView) -> Snapshot {
+        let flow = self.flow(now);
         let Self { plan, knowledge, stations, tags, .. } = self;
         Snapshot {
             time: now,
+            flow,
             stations: stations.iter_mut().map(|station| station.view(plan, knowledge, tags, now)).collect(),
             losses: self.ledger.newest().cloned().collect(),
             loss_totals: self.ledger.totals().collect(),
@@ -253,6 +258,36 @@ impl Line {
     #[must_use]
     pub fn station(&self, name: &str) -> Option<usize> {
         self.stations.iter().position(|of| *of.name == *name)
+    }
+
+    /// The line as a whole in the shift that runs at `now`; nothing outside shifts, or where no flow is configured.
+    #[must_use]
+    pub fn flow(&self, now: Time) -> Option<FlowView> {
+        let flow = self.flow.as_ref()?;
+        let looks = self.looks(flow, now);
+        let running = looks.iter().flatten().filter_map(|(look, setting)| look.running(*setting));
+        // From when on all are seen.
+        let (shift, from) = running.max_by_key(|(_, from)| *from)?;
+        flow::view(flow, &looks, (shift, from, now))
+    }
+
+    /// The same of a shift that was, as far as it is still held.
+    #[must_use]
+    pub fn flow_of(&self, period: &Period) -> Option<FlowView> {
+        let flow = self.flow.as_ref()?;
+        flow::view(flow, &self.looks(flow, period.to), (period.shift.clone(), period.from, period.to))
+    }
+
+    /// Index of the station whose shifts are the line's.
+    #[must_use]
+    pub fn pacer(&self) -> Option<usize> {
+        let flow = self.flow.as_ref()?;
+        if flow.by == LineBy::Constraint { flow.constraint } else { Some(flow.end) }
+    }
+
+    fn looks<'a>(&'a self, flow: &FlowSpec, now: Time) -> Vec<Option<(Look<'a>, Setting<'a>)>> {
+        let look = |&station: &usize| self.stations[station].look(&self.plan, &self.knowledge, &self.tags, now);
+        flow.stations.iter().map(look).collect()
     }
 
     /// What is computed for the station at `index`.

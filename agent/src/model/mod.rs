@@ -12,6 +12,7 @@ pub mod drift;
 mod explain;
 #[cfg(test)]
 mod explained;
+mod flow;
 mod histogram;
 #[cfg(test)]
 mod history;
@@ -42,13 +43,14 @@ pub use checkpoint::CheckpointError;
 pub use explain::{
     Counted, ExplainError, Explained, Explanation, Figure, LossLine, Selector, SelectorError, Term, Terms, Waterfall,
 };
+pub use flow::{FlowView, Wait};
 pub use line::{Derived, Line, PeriodOf};
 pub use losses::{Bucket, Preset, UNASSIGNED};
 pub use period::{JOULES_PER_KWH, Period};
 pub use plan::Plan;
 pub use spec::{
-    ByCount, CostSpec, CounterSpec, EnergySpec, ExceptionalDay, FlowSpec, Knowledge, MicroStops, OeeSpec, Product,
-    Rates, Reason, ReasonSpec, ShiftSpec, StateSpec,
+    ByCount, CostSpec, CounterSpec, EnergySpec, ExceptionalDay, FlowSpec, Knowledge, LineBy, MicroStops, OeeSpec,
+    Product, Rates, Reason, ReasonSpec, ShiftSpec, StateSpec,
 };
 pub use standing::Standing;
 pub use state::{E10, State};

@@ -74,8 +74,18 @@ pub struct Stop {
     pub down: bool,
 }
 
-/// The pieces of a stretch of time. What holds at the end of the facts goes on to hold.
+/// The pieces of the time from `from` to before `to`, where knowledge ends.
 pub fn pieces<'a>(
+    facts: Facts<'a>,
+    setting: Setting<'a>,
+    from: Time,
+    to: Time,
+) -> Pieces<'a, impl Iterator<Item = Time> + use<'a>> {
+    pieces_of(facts, setting, Stretch::closed(from, to))
+}
+
+/// The pieces of a stretch of time. What holds at the end of the facts goes on to hold.
+pub fn pieces_of<'a>(
     facts: Facts<'a>,
     setting: Setting<'a>,
     stretch: Stretch,

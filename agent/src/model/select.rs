@@ -186,9 +186,9 @@ impl Selector {
                 hour(look, setting, &zone, at)
             }
             Self::HourAt(at) => hour(look, setting, &zone, *at),
-            Self::Lot(name) => work(look, setting, WindowKind::Lot, name),
-            Self::Product(name) => work(look, setting, WindowKind::Product, name),
-            Self::Order(name) => work(look, setting, WindowKind::Order, name),
+            Self::Lot(name) => work(look, WindowKind::Lot, name),
+            Self::Product(name) => work(look, WindowKind::Product, name),
+            Self::Order(name) => work(look, WindowKind::Order, name),
         }
     }
 }
@@ -272,7 +272,7 @@ fn hour(look: &Look<'_>, setting: Setting<'_>, zone: &TimeZone, at: Time) -> Res
     Ok(Chosen { kind: "hour", name: name.into(), stretches, closed: end <= look.now(), whole, revision: None })
 }
 
-fn work(look: &Look<'_>, setting: Setting<'_>, kind: WindowKind, name: &str) -> Result<Chosen, ExplainError> {
+fn work(look: &Look<'_>, kind: WindowKind, name: &str) -> Result<Chosen, ExplainError> {
     let (of_it, others): (Vec<_>, Vec<_>) = runs(look, kind).into_iter().partition(|run| *run.name == *name);
     let (Some(first), Some(last)) = (of_it.first(), of_it.last()) else {
         let mut there: Vec<Arc<str>> = Vec::new();

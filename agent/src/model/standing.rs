@@ -32,7 +32,9 @@ impl Standing {
             Self::Gap
         } else if !facts.seen(since, at) {
             Self::Unseen
-        } else if !setting.slot(at).planned || facts.span(facts.place(at)).is_some_and(|of| of.state.is_unplanned()) {
+        } else if !setting.slot(at).planned
+            || facts.span(facts.place(made.within())).is_some_and(|of| of.state.is_unplanned())
+        {
             Self::Unplanned
         } else {
             Self::Counted

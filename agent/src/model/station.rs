@@ -251,7 +251,7 @@ impl Station {
     pub fn count(&mut self, at: Time, count: Count, parts: f64) -> bool {
         let Some(first) = self.core.first else { return false };
         let at = at.max(first);
-        self.facts.count(Made { since: at, at, count, parts, gap: false });
+        self.facts.count(Made { since: at, at, count, parts, gap: false, early: false });
         self.core.touch(at);
         true
     }
@@ -409,6 +409,12 @@ impl Look<'_> {
         let mut sums = self.station.told_sums.clone();
         sums.raise(self.sums(setting));
         sums
+    }
+
+    /// The shift that runs at the instant of the look, as far as it was observed.
+    pub(super) fn running(&self, setting: Setting<'_>) -> Option<(Arc<str>, Time)> {
+        let running = setting.slot(self.now).shift.filter(|_| self.core.first.is_some())?;
+        Some((running.name, running.from.max(self.closed_to())))
     }
 
     /// Every period still held; closed ones first, the last may still run.
@@ -652,7 +658,7 @@ impl Core {
                 };
                 let parts = difference * a_count;
                 if parts > 0.0 {
-                    facts.count(Made { since, at, count, parts, gap: !known });
+                    facts.count(Made { since, at, count, parts, gap: !known, early: false });
                     self.touch(at);
                     if count.is_part(setting.spec) {
                         self.keep_pace(facts, setting, (at, parts, known), out);

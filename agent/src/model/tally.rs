@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::losses::{Bucket, is_stop};
 use crate::model::period::{Count, Counts};
-use crate::model::piece::{Stop, pieces};
+use crate::model::piece::{Stop, pieces_of};
 use crate::model::standing::Standing;
 use crate::model::station::{Setting, nanoseconds};
 use crate::model::timeline::{Facts, Made, Work};
@@ -175,7 +175,7 @@ impl Tally {
     }
 
     fn time(&mut self, facts: Facts<'_>, setting: Setting<'_>, stretch: Stretch) {
-        for piece in pieces(facts, setting, stretch) {
+        for piece in pieces_of(facts, setting, stretch) {
             let spent = piece.length();
             self.states[piece.state as usize] += spent;
             let Some(bucket) = piece.bucket else { continue };
@@ -196,7 +196,7 @@ impl Tally {
         for made in stretch.made(facts) {
             let &Made { since, at, count, parts, .. } = made;
             if count == Count::Energy {
-                let state = facts.span(facts.place(at)).map(|span| span.state);
+                let state = facts.span(facts.place(made.within())).map(|span| span.state);
                 self.energy_j += parts;
                 if facts.seen(since, at) && state.is_some_and(|state| !state.is_run()) {
                     self.idle_energy_j += parts;
@@ -270,6 +270,18 @@ impl Tally {
             Ideal::One(_) | Ideal::Mixed => true,
         };
         known.then_some(self.ideal_ns)
+    }
+
+    /// Nanoseconds of planned time that is known.
+    #[must_use]
+    pub fn planned_ns(&self) -> i64 {
+        self.bucket(Bucket::Run) + self.bucket(Bucket::Performance) + self.bucket(Bucket::Availability)
+    }
+
+    /// Ideal time of the good parts, in nanoseconds; `None` where nothing tells them, or of some part it is not known.
+    #[must_use]
+    pub fn good_ideal_ns(&self, spec: &OeeSpec) -> Option<f64> {
+        self.ideal_ns(spec).and_then(|_| self.weighted.good(spec))
     }
 
     /// Good parts over all parts, weighted by their ideal time where products mix (the sum of the ideal times of good parts

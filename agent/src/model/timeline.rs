@@ -70,6 +70,15 @@ pub struct Made {
     pub parts: f64,
     /// The counter itself was bad between the two.
     pub gap: bool,
+    /// It was told at the instant at which the state changed, and before that: it belongs to the state before.
+    pub early: bool,
+}
+
+impl Made {
+    /// An instant of the state that it belongs to.
+    pub fn within(&self) -> Time {
+        if self.early { Time(self.at.0 - 1) } else { self.at }
+    }
 }
 
 /// From when on the station worked on something: until the next one.
@@ -119,6 +128,9 @@ impl Timeline {
             return None;
         }
         let before = held.state;
+        for made in self.made.iter_mut().rev().take_while(|made| made.at >= at).filter(|made| made.at == at) {
+            made.early = true;
+        }
         let next = self.spans.get(place + 1).filter(|next| next.state == state).copied();
         let span = Span { from: at, state, confirmed: next.map_or(at, |next| next.confirmed) };
         if self.spans[place].from == at {
@@ -146,7 +158,7 @@ impl Timeline {
         let near = self.made[place.saturating_sub(8)..place].iter_mut().rev();
         let minute = new.at.0.div_euclid(GRAIN);
         let mut near = near.take_while(|made| made.at.0.div_euclid(GRAIN) == minute);
-        let held = near.find(|made| made.count == new.count && !made.gap);
+        let held = near.find(|made| made.count == new.count && !made.gap && !made.early);
         if let Some(held) = held.filter(|_| !new.gap) {
             let since = held.at;
             let turned = |from: Option<Time>| from.is_some_and(|from| from > since);
@@ -515,7 +527,14 @@ mod tests {
     fn a_copy_of_the_end_and_what_is_before_it_are_the_whole() {
         let mut whole = told(&[(10, State::Producing), (30, State::Down), (50, State::Producing)]);
         for at in [5, 15, 31, 32, 55] {
-            whole.count(Made { since: Time(at - 1), at: Time(at), count: Count::Total, parts: 1.0, gap: false });
+            whole.count(Made {
+                since: Time(at - 1),
+                at: Time(at),
+                count: Count::Total,
+                parts: 1.0,
+                gap: false,
+                early: false,
+            });
         }
         whole.work(Time(12), |work| work.lot = Some("A".into()));
         whole.work(Time(40), |work| work.lot = Some("B".into()));
@@ -538,7 +557,14 @@ mod tests {
     fn what_was_forgotten_and_archived_goes_on_as_if_it_never_was() {
         let mut whole = told(&[(10, State::Producing), (30, State::Down), (50, State::Producing)]);
         for at in [5, 15, 31, 32, 55] {
-            whole.count(Made { since: Time(at - 1), at: Time(at), count: Count::Total, parts: 1.0, gap: false });
+            whole.count(Made {
+                since: Time(at - 1),
+                at: Time(at),
+                count: Count::Total,
+                parts: 1.0,
+                gap: false,
+                early: false,
+            });
         }
         whole.work(Time(12), |work| work.lot = Some("A".into()));
         whole.work(Time(40), |work| work.lot = Some("B".into()));
@@ -572,6 +598,7 @@ mod tests {
                 count: which,
                 parts,
                 gap: false,
+                early: false,
             });
         };
         for at in 1..100 {
@@ -592,6 +619,7 @@ mod tests {
             count: Count::Total,
             parts: 1.0,
             gap: false,
+            early: false,
         });
         assert_eq!(timeline.made.len(), 5, "another state");
     }

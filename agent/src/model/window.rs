@@ -11,7 +11,7 @@ use jiff::tz::TimeZone;
 
 use crate::model::Line;
 use crate::model::losses::Bucket;
-use crate::model::piece::pieces;
+use crate::model::piece::pieces_of;
 use crate::model::station::{Look, Setting};
 use crate::model::tally::Tally;
 use crate::model::timeline::{Facts, Made, Work};
@@ -275,7 +275,7 @@ fn changeovers(facts: Facts<'_>, setting: Setting<'_>, runs: &[RunOf], now: Time
         let from = parts(before).last().copied().unwrap_or(before.stretch.to);
         let to = parts(after).first().copied();
         let stretch = Stretch { known: now, ..Stretch::closed(from, to.unwrap_or(after.stretch.to)) };
-        let planned = pieces(facts, setting, stretch)
+        let planned = pieces_of(facts, setting, stretch)
             .filter(|piece| piece.bucket.is_some_and(|bucket| bucket != Bucket::NotPlanned));
         let planned_ns = planned.map(|piece| piece.length()).sum();
         Some(Changeover { before: before.name.clone(), after: after.name.clone(), from, to, planned_ns })
