@@ -470,6 +470,43 @@ stations:
     }
 
     #[tokio::test]
+    async fn questions_are_answered_while_readings_come() {
+        use crate::model::{ExplainError, Selector};
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let (pipeline, _snapshot) = pipeline(folder.path());
+        let (batches, inlet) = mpsc::channel(4);
+        let (_losses, lost) = mpsc::channel(1);
+        let (questions, asked) = mpsc::channel(4);
+        let ask = async |station: &str| {
+            let (answer, answered) = tokio::sync::oneshot::channel();
+            let question = Question { station: station.to_owned(), selector: Selector::Current, answer };
+            questions.send(question).await.expect("it runs");
+            answered.await.expect("it answers")
+        };
+        let talk = async {
+            // Whoever has gone is not waited for.
+            let (answer, gone) = tokio::sync::oneshot::channel();
+            drop(gone);
+            let question = Question { station: "oven-1".to_owned(), selector: Selector::Current, answer };
+            questions.send(question).await.expect("it runs");
+            assert_eq!(ask("oven-2").await.err(), Some(Refusal::NoStation("oven-2".to_owned())));
+            assert_eq!(ask("oven-1").await.err(), Some(ExplainError::Unheard("oven-1".into()).into()));
+            batches.send(said(0, "running", 0)).await.expect("it runs");
+            let explained = loop {
+                match ask("oven-1").await {
+                    Ok(explained) => break explained,
+                    Err(refusal) => assert_eq!(refusal, ExplainError::Unheard("oven-1".into()).into()),
+                }
+            };
+            assert_eq!((explained.kind, &*explained.name), ("shift", crate::model::WHOLE_DAY));
+            drop(batches);
+        };
+        let running = pipeline.with_questions(asked).run(inlet, lost, Arc::new(Notify::new()));
+        tokio::time::timeout(Duration::from_secs(30), async { tokio::join!(running, talk) }).await.expect("in time");
+    }
+
+    #[tokio::test]
     async fn a_commit_of_nothing_but_telemetry_makes_no_more_of_it() {
         use tracing_subscriber::prelude::*;
 
