@@ -1,6 +1,5 @@
 //! Windows and explanations, against sums by hand and against the figures that they explain.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use gemba_drivers::{Loss, OwnStatus, Reading, Status, TagId, Time, Value};
@@ -13,7 +12,7 @@ use crate::model::tally::Tally;
 use crate::model::tests::{config, oee, shift, t};
 use crate::model::window::hours_between;
 use crate::model::{
-    ContextSpec, Derived, ExplainError, Explanation, Knowledge, Line, MicroStops, OeeSpec, Product, Reason, ReasonSpec,
+    ContextSpec, Derived, ExplainError, Explanation, Line, LossLine, MicroStops, OeeSpec, Product, Reason, ReasonSpec,
     Selector, Standing, State, Window, WindowKind,
 };
 
@@ -53,14 +52,11 @@ impl Told {
             ideal_cycle_time: vec![(Time(i64::MIN), Duration::from_secs(ideal))],
             ..Product::default()
         };
-        config.knowledge = Knowledge {
-            reasons: vec![
-                Reason { code: "jam".into(), name: "Jam".into(), ..Reason::default() },
-                Reason { code: "meal".into(), planned: true, bucket: Some(Bucket::NotPlanned), ..Reason::default() },
-            ],
-            products: vec![named("1", 2), named("2", 3)],
-            ..config.knowledge
-        };
+        config.knowledge.reasons = vec![
+            Reason { code: "jam".into(), name: "Jam".into(), ..Reason::default() },
+            Reason { code: "meal".into(), planned: true, bucket: Some(Bucket::NotPlanned), ..Reason::default() },
+        ];
+        config.knowledge.products = vec![named("1", 2), named("2", 3)];
         config.stations[0].tags = 0..TAGS;
         config.stations[0].context =
             ContextSpec { product: Some(TagId(PRODUCT)), lot: Some(TagId(LOT)), ..ContextSpec::default() };
@@ -137,8 +133,11 @@ fn a_shift_by_hand() {
     let second = 1_000_000_000;
     let fall = &of.waterfall;
     assert_eq!((fall.planned_ns, fall.run_ns, fall.unknown_ns), (6000 * second, 5400 * second, 300 * second));
-    let lines = |lines: &[crate::model::LossLine]| -> Vec<(State, Option<Arc<str>>, bool, usize, i64)> {
-        lines.iter().map(|of| (of.state, of.reason.clone(), of.micro, of.times, of.spent_ns / second)).collect()
+    let lines = |lines: &[LossLine]| {
+        lines
+            .iter()
+            .map(|of| (of.state, of.reason.clone(), of.micro, of.times, of.spent_ns / second))
+            .collect::<Vec<_>>()
     };
     assert_eq!(lines(&fall.availability), [(State::Down, Some("jam".into()), false, 1, 600)]);
     assert_eq!(lines(&fall.performance), [(State::Starved, None, true, 1, 30)]);
