@@ -11,11 +11,11 @@ use gemba_drivers::{Loss, OwnStatus, Reading, Status, TagId, Time, Validity, Val
 use serde::Deserialize;
 
 use crate::config::Config;
-use crate::model::{Derived, FlowView, LATENESS, Line, OeeSpec, Period, PeriodOf, Window, WindowKind};
-use crate::record::Record;
+use crate::model::{Derived, FlowView, InspectedShift, LATENESS, Line, OeeSpec, Period, PeriodOf, Window, WindowKind};
+use crate::record::{AnomalyTold, Record, ViolationTold};
 
 /// What a replay found.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Report {
     /// The line as a whole, shift by shift, in order of time.
     pub flow: Vec<FlowView>,
@@ -23,6 +23,12 @@ pub struct Report {
     pub periods: Vec<ReportedPeriod>,
     /// What the model could not use, in order.
     pub losses: Vec<Loss>,
+    /// Rules of control charts that were broken, in order of time.
+    pub violations: Vec<ViolationTold>,
+    /// Anomalies as they were last, in the order in which they began.
+    pub anomalies: Vec<AnomalyTold>,
+    /// What was inspected: one for each inspecting station and shift, in order of time.
+    pub inspections: Vec<InspectedShift>,
     /// Readings of stations or tags that the configuration does not have: how many of each.
     pub strangers: BTreeMap<(String, String), u64>,
 }
@@ -49,14 +55,8 @@ pub struct Replayed {
     pub line: Line,
     /// The last instant seen, or as of which the line stands; `None` without readings.
     pub end: Option<Time>,
-    /// What the model could not use, in order.
-    pub losses: Vec<Loss>,
-    /// Readings of stations or tags that the configuration does not have: how many of each.
-    pub strangers: BTreeMap<(String, String), u64>,
-    /// The line as a whole, shift by shift, in order of time.
-    flow: Vec<FlowView>,
-    /// Periods as they closed and were revised.
-    closed: Vec<(Arc<str>, Period)>,
+    /// What the replay found.
+    pub report: Report,
 }
 
 /// Why readings cannot be replayed. Shown as `3: …`, for the file's name to stand before it.
@@ -112,7 +112,7 @@ enum RawValidity {
 /// # Errors
 /// At the first line that cannot be read or is no reading.
 pub fn replay(config: &Config, input: impl BufRead, until: Option<Time>) -> Result<Report, ReplayError> {
-    Ok(run(config, input, until)?.report(config))
+    Ok(run(config, input, until)?.report)
 }
 
 /// Replays `input`, and lets the line be looked at.
@@ -133,47 +133,38 @@ pub fn run(config: &Config, input: impl BufRead, until: Option<Time>) -> Result<
     readings.sort_by_key(|reading| reading.received_time);
 
     let mut line = Line::new(config).keeping();
-    let mut closed = Vec::new();
-    let mut losses = Vec::new();
-    let mut flow = BTreeMap::new();
-    let mut collect = |line: &Line, derived: Derived| {
-        let pacer = line.pacer().map(|pacer| &config.stations[pacer].name);
-        for (_, period) in derived.closed.iter().filter(|(station, _)| Some(station) == pacer) {
-            flow.extend(line.flow_of(period).map(|view| (view.from, view)));
-        }
-        closed.extend(derived.closed);
-        losses.extend(derived.records.into_iter().filter_map(|record| match record {
-            Record::Loss { loss, .. } => Some(loss),
-            _ => None,
-        }));
-    };
+    let pacer = line.pacer().map(|pacer| &config.stations[pacer].name);
+    let mut told = Collected::default();
     for together in readings.chunk_by(|one, other| one.received_time == other.received_time) {
         let mut derived = Derived::default();
         line.advance(together[0].received_time, &mut derived);
         line.apply(together, &mut derived);
-        collect(&line, derived);
+        told.collect(&line, pacer, derived);
     }
     let end = until.or_else(|| readings.iter().map(|reading| reading.received_time).max());
+    let mut report = Report { strangers, ..Report::default() };
     if let Some(end) = end {
         // Nothing more comes: what waits for it is settled.
         let mut derived = Derived::default();
         line.advance(end + LATENESS, &mut derived);
-        collect(&line, derived);
-        flow.extend(line.flow(end).map(|view| (view.from, view)));
+        told.collect(&line, pacer, derived);
+        told.flow.extend(line.flow(end).map(|view| (view.from, view)));
+        report.flow = told.flow.into_values().collect();
+        report.periods = periods(config, &line, told.closed, end);
+        report.inspections = told.inspected;
+        report.inspections.extend(line.inspected(end));
+        report.inspections.sort_by_key(|shift| shift.from);
     }
+    report.losses = told.losses;
+    report.violations = told.violations;
+    report.violations.sort_by_key(ViolationTold::time);
+    report.anomalies = told.anomalies.into_values().collect();
+    report.anomalies.sort_by_key(|told| told.episode.began);
     line.recall();
-    Ok(Replayed { line, end, losses, strangers, closed, flow: flow.into_values().collect() })
+    Ok(Replayed { line, end, report })
 }
 
 impl Replayed {
-    /// Every period.
-    #[must_use]
-    pub fn report(self, config: &Config) -> Report {
-        let Self { line, end, losses, strangers, closed, flow } = self;
-        let periods = end.map_or_else(Vec::new, |end| periods(config, &line, closed, end));
-        Report { flow, periods, losses, strangers }
-    }
-
     /// The windows of a kind, with their stations, in order of time.
     #[must_use]
     pub fn windows(&self, config: &Config, kind: WindowKind) -> Vec<(Arc<str>, Window)> {
@@ -190,8 +181,42 @@ impl Replayed {
     /// How often the shift of `station` that ends at `to` was revised, also where the model holds it no longer.
     #[must_use]
     pub fn revision(&self, station: &str, to: Time) -> Option<u32> {
-        let of_it = |of: &&(Arc<str>, Period)| *of.0 == *station && of.1.to == to;
-        self.closed.iter().rev().find(of_it).map(|(_, period)| period.revision)
+        let of_it = |of: &&ReportedPeriod| *of.station == *station && of.period.to == to;
+        self.report.periods.iter().find(of_it).map(|of| of.period.revision)
+    }
+}
+
+/// What the line said on the way.
+#[derive(Default)]
+struct Collected {
+    closed: Vec<(Arc<str>, Period)>,
+    /// By when they begin.
+    flow: BTreeMap<Time, FlowView>,
+    losses: Vec<Loss>,
+    violations: Vec<ViolationTold>,
+    /// By their names.
+    anomalies: BTreeMap<String, AnomalyTold>,
+    inspected: Vec<InspectedShift>,
+}
+
+impl Collected {
+    /// `pacer` is the station whose shifts are the line's.
+    fn collect(&mut self, line: &Line, pacer: Option<&Arc<str>>, derived: Derived) {
+        for (_, period) in derived.closed.iter().filter(|(station, _)| Some(station) == pacer) {
+            self.flow.extend(line.flow_of(period).map(|view| (view.from, view)));
+        }
+        self.closed.extend(derived.closed);
+        self.inspected.extend(derived.inspected);
+        for record in derived.records {
+            match record {
+                Record::Loss { loss, .. } => self.losses.push(loss),
+                Record::Violation(told) => self.violations.push(*told),
+                Record::Anomaly(told) => {
+                    self.anomalies.insert(told.id().to_string(), *told);
+                }
+                _ => {}
+            }
+        }
     }
 }
 

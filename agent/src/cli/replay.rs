@@ -102,7 +102,7 @@ impl Replay {
         };
         let replayed = replay::run(&config, input, self.until).map_err(|error| anyhow::anyhow!("{name}:{error}"))?;
         let windows = self.windows.map(|kind| replayed.windows(&config, kind.into()));
-        let report = replayed.report(&config);
+        let report = replayed.report;
         for ((station, tag), count) in &report.strangers {
             super::warn(&format!(
                 "{count} readings of `{tag}` at station `{station}`, which the configuration lacks, left out"
@@ -194,8 +194,8 @@ mod json {
     use gemba_drivers::{Loss, Time};
     use serde::Serialize;
 
-    use crate::http::{Flow, Kpi};
-    use crate::model::{Changeover, Tally, UNASSIGNED, Window};
+    use crate::http::{Flow, InspectionFigures, Kpi, NamedAnomaly, NamedFigures, NamedViolation};
+    use crate::model::{Changeover, InspectedShift, Tally, UNASSIGNED, Window};
     use crate::replay::Report;
 
     #[derive(Serialize)]
@@ -208,6 +208,12 @@ mod json {
         /// Where `flow` is configured.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         line: Vec<Flow<'a>>,
+        /// Beyond the contract: rules of control charts that were broken, in order of time.
+        violations: Vec<NamedViolation<'a>>,
+        /// Beyond the contract: in the order in which they began, as they stood last.
+        anomalies: Vec<NamedAnomaly<'a>>,
+        /// Beyond the contract: what was inspected, also at stations without `oee:`.
+        inspections: Vec<NamedFigures<'a>>,
     }
 
     #[derive(Serialize)]
@@ -230,8 +236,11 @@ mod json {
         states: BTreeMap<&'static str, f64>,
         /// Seconds by reason, where one is known.
         reasons: BTreeMap<String, f64>,
-        /// Defects by code; no tag tells codes yet.
+        /// Defects by code, where an inspection tells them.
         defects: BTreeMap<String, f64>,
+        /// Beyond the contract: what was inspected; left out where nothing is.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        inspection: Option<InspectionFigures>,
     }
 
     #[derive(Serialize)]
@@ -272,6 +281,10 @@ mod json {
     ) -> ReportJson<'a> {
         let periods = report.periods.iter().map(|reported| {
             let period = &reported.period;
+            // The station may have been watched from another moment on than its inspection.
+            let inspected = report.inspections.iter().find(|shift| {
+                shift.station == reported.station && shift.shift == period.shift && shift.to == period.to
+            });
             PeriodJson {
                 station: &reported.station,
                 shift: &period.shift,
@@ -280,22 +293,37 @@ mod json {
                 closed: reported.closed,
                 revision: period.revision,
                 kpi: Kpi::from(&period.view(&reported.spec)),
-                spent: Spent::from(&period.tally),
+                spent: Spent::of(&period.tally, inspected),
             }
         });
         let windows = windows.map(|windows| windows.iter().map(WindowJson::from).collect());
         let line = report.flow.iter().map(|flow| Flow::new(flow, names)).collect();
-        ReportJson { periods: periods.collect(), losses: &report.losses, line, windows }
+        ReportJson {
+            periods: periods.collect(),
+            losses: &report.losses,
+            line,
+            violations: report.violations.iter().map(NamedViolation::from).collect(),
+            anomalies: report.anomalies.iter().map(NamedAnomaly::from).collect(),
+            inspections: report.inspections.iter().map(NamedFigures::from).collect(),
+            windows,
+        }
     }
 
-    impl From<&Tally> for Spent {
-        fn from(tally: &Tally) -> Self {
+    impl Spent {
+        fn of(tally: &Tally, inspected: Option<&InspectedShift>) -> Self {
             let states = tally.states().map(|(state, spent)| (state.word(), seconds(spent))).collect();
             let mut reasons = BTreeMap::new();
             for (reason, _, spent) in tally.reasons().iter().filter(|(reason, ..)| &**reason != UNASSIGNED) {
                 *reasons.entry(reason.to_string()).or_default() += seconds(*spent);
             }
-            Self { states, reasons, defects: BTreeMap::new() }
+            #[expect(clippy::cast_precision_loss, reason = "defects of a shift")]
+            let defects = inspected.iter().flat_map(|shift| &shift.figures.defects);
+            Self {
+                states,
+                reasons,
+                defects: defects.map(|(code, count)| (code.to_string(), *count as f64)).collect(),
+                inspection: inspected.map(InspectionFigures::from),
+            }
         }
     }
 
@@ -310,7 +338,7 @@ mod json {
                 to: window.to,
                 closed: window.closed,
                 kpi: Kpi::from(&window.view),
-                spent: Spent::from(&window.tally),
+                spent: Spent::of(&window.tally, None),
                 changeovers: window.changeovers.iter().map(ChangeoverJson::from).collect(),
             }
         }

@@ -10,6 +10,7 @@ use super::View;
 use super::flow::Flow;
 use super::kpi::Kpi;
 use super::status::{Status, Verdict};
+use super::watched::{Chart, Detector, Inspection};
 use crate::snapshot::{GatewayView, StationView, TagView};
 
 /// The body of `GET /health`. Beyond the contract: `time`, `reasons`, `losses`, `loss_totals`, `gateway`
@@ -60,6 +61,13 @@ struct Station<'a> {
     /// Null for a station without `oee:`; all of nulls where nothing can be known yet.
     kpi: Option<Kpi>,
     tags: Vec<Tag<'a>>,
+    /// Beyond the contract, as the two after it are: what watches the tags; left out where nothing does.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    anomalies: Vec<Detector<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    charts: Vec<Chart<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inspection: Option<Inspection<'a>>,
 }
 
 /// By its place in `endpoints`, from 1: an address may hold a secret.
@@ -249,6 +257,9 @@ impl<'a> Station<'a> {
                 None => station.state.map(|_| Kpi::unknown(station.shift.is_none().then_some(false))),
             },
             tags: station.tags.iter().map(|tag| Tag::new(tag, view.now)).collect(),
+            anomalies: station.anomalies.iter().map(Detector::from).collect(),
+            charts: station.charts.iter().map(Chart::from).collect(),
+            inspection: station.inspection.as_ref().map(Inspection::from),
         }
     }
 }

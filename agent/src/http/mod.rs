@@ -23,6 +23,8 @@ mod promlint;
 mod status;
 mod told;
 mod trace;
+mod watched;
+mod watched_metrics;
 mod words;
 
 use std::collections::HashMap;
@@ -50,6 +52,7 @@ pub use explain::{Answer, ExplanationJson, MOST_QUESTIONS, Question, Refusal};
 pub use flow::Flow;
 pub use kpi::Kpi;
 pub use status::Status;
+pub use watched::{Figures as InspectionFigures, NamedAnomaly, NamedFigures, NamedViolation};
 
 /// A pipeline that leaves a request for a snapshot unanswered for so long is stuck.
 ///

@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::ledger::Ledger;
 use crate::model::line::{Line, NOTHING_YET};
+use crate::model::monitor::Monitor;
 use crate::model::station::Station;
 use crate::model::visit::Visits;
 
 /// The layout below. Another number is another layout; those of before gemba's first release are not read.
-const VERSION: u8 = 6;
+const VERSION: u8 = 7;
 
 /// By name, since the configuration may have changed meanwhile: what is gone is forgotten, what is new
 /// starts with nothing.
@@ -32,6 +33,9 @@ struct Checkpoint<'a> {
     /// By station and tag: what is not settled yet.
     #[serde(borrow)]
     pending: Vec<(&'a str, &'a str, Reading)>,
+    /// Of stations where something is watched.
+    #[serde(borrow)]
+    monitors: Vec<(&'a str, Monitor)>,
 }
 
 /// A tag that is not simply good and a number: most are, and need no room.
@@ -59,6 +63,7 @@ impl Line {
     #[must_use]
     pub fn checkpoint(&self) -> Vec<u8> {
         let visiting = self.stations.iter().filter(|of| of.visits != Visits::default());
+        let watching = self.stations.iter().filter(|of| of.monitor != Monitor::default());
         let tags = self.tags.iter().filter(|tag| tag.validity != Validity::Good || tag.text.is_some());
         let checkpoint = Checkpoint {
             stations: self.stations.iter().map(|of| (&*of.name, of.station.clone())).collect(),
@@ -79,6 +84,7 @@ impl Line {
                 .flat_map(|of| of.pending.iter().map(|reading| (&*of.name, reading)))
                 .map(|(station, reading)| (station, &*self.tags[reading.tag.index()].name, reading.clone()))
                 .collect(),
+            monitors: watching.map(|of| (&*of.name, of.monitor.clone())).collect(),
         };
         postcard::to_extend(&checkpoint, vec![VERSION]).expect("memory and plain data do not fail to serialize")
     }
@@ -114,6 +120,11 @@ impl Line {
                 of.visits = visits;
             }
         }
+        for (name, monitor) in checkpoint.monitors {
+            if let Some(of) = self.stations.iter_mut().find(|of| &*of.name == name) {
+                of.monitor.restore(monitor);
+            }
+        }
         let told: std::collections::HashMap<_, _> = checkpoint
             .told
             .iter()
@@ -137,7 +148,7 @@ impl Line {
             let Some(of) = self.stations.iter_mut().find(|of| &*of.name == station) else { continue };
             let found = (of.tags.start..of.tags.end).find(|&tag| &*self.tags[tag as usize].name == name);
             if let Some(tag) = found {
-                of.pending.take(Reading { tag: TagId(tag), ..reading });
+                of.pending.take(Reading { tag: TagId(tag), ..reading }, self.tags[tag as usize].counts());
             }
         }
         self.ledger = checkpoint.ledger;

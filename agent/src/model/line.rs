@@ -8,8 +8,10 @@ use gemba_drivers::opcua::Watermark;
 use gemba_drivers::{Loss, OwnStatus, Reading, Status, TagId, Time, Validity, Value};
 
 use crate::config::{Config, Source};
+use crate::model::anomaly::{Episode, EpisodeId, UnknownEpisode, Verdict};
 use crate::model::calendar::Calendar;
 use crate::model::ledger::Ledger;
+use crate::model::monitor::{self, InspectedShift, Monitor, Watch};
 use crate::model::pending::Pending;
 use crate::model::period::{Count, Period};
 use crate::model::plan::Plan;
@@ -28,6 +30,8 @@ pub struct Derived {
     pub(super) losses: Vec<Loss>,
     /// Periods that have just closed, or were revised since, with their station.
     pub closed: Vec<(Arc<str>, Period)>,
+    /// Shifts of inspections that are let go of, as they stood last.
+    pub inspected: Vec<InspectedShift>,
 }
 
 /// The line as far as readings have told. See the module's head for what it never does.
@@ -58,6 +62,8 @@ pub(super) struct StationOf {
     /// What is computed with, and is not settled yet.
     pub(super) pending: Pending,
     pub(super) visits: Visits,
+    watch: Watch,
+    pub(super) monitor: Monitor,
     /// What the page was last told of the sums: a scrape, too, must never see one fall.
     shown: Sums,
 }
@@ -102,15 +108,20 @@ impl Line {
     /// A line that has seen nothing yet.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        let stations = config.stations.iter().map(|station| StationOf {
-            name: station.name.clone(),
-            link: station.link,
-            tags: station.tags.clone(),
-            spec: station.oee.clone(),
-            station: Station::default(),
-            pending: Pending::default(),
-            visits: Visits::default(),
-            shown: Sums::default(),
+        let stations = config.stations.iter().map(|station| {
+            let watch = Watch::new(station, &config.tags);
+            StationOf {
+                name: station.name.clone(),
+                link: station.link,
+                tags: station.tags.clone(),
+                spec: station.oee.clone(),
+                station: Station::default(),
+                pending: Pending::default(),
+                visits: Visits::default(),
+                monitor: Monitor::new(&watch),
+                watch,
+                shown: Sums::default(),
+            }
         });
         let tags = config.tags.iter().map(|tag| TagOf {
             name: tag.name.clone(),
@@ -150,8 +161,11 @@ impl Line {
         for (place, reading) in readings.iter().enumerate() {
             let Some(tag) = self.tags.get_mut(reading.tag.index()) else { continue };
             let station = &mut self.stations[tag.station];
-            if tag.note(&station.name, reading, out) && station.spec.is_some() {
-                station.pending.take(reading.clone());
+            tag.note(&station.name, reading, out);
+            // Anything may be the station's first observation.
+            let computed = station.spec.is_some() && (tag.role != Role::Other || !station.station.has_begun());
+            if computed || station.watch.listens(reading.tag) {
+                station.pending.take(reading.clone(), tag.counts());
                 if self.due.last() != Some(&tag.station) {
                     self.due.push(tag.station);
                 }
@@ -190,6 +204,8 @@ impl Line {
         let Self { plan, knowledge, stations, tags, .. } = self;
         for of in stations {
             of.settle(plan, knowledge, tags, now, out);
+            let StationOf { name, watch, monitor, .. } = of;
+            monitor.tell_last(monitor::Setting { station: name, watch, plan }, now, out);
             let StationOf { name, spec: Some(spec), station, .. } = of else { continue };
             station.tell_last(Setting { name, spec, plan, knowledge }, now, out);
         }
@@ -258,6 +274,22 @@ impl Line {
     #[must_use]
     pub fn station(&self, name: &str) -> Option<usize> {
         self.stations.iter().position(|of| *of.name == *name)
+    }
+
+    /// Every shift of an inspection that is still held, as it stands at `now`.
+    #[must_use]
+    pub fn inspected(&self, now: Time) -> Vec<InspectedShift> {
+        self.stations.iter().flat_map(|of| of.monitor.shifts(of.watching(&self.plan), now)).collect()
+    }
+
+    /// A person says what an anomaly was.
+    ///
+    /// # Errors
+    /// Nothing is known of it, or no longer.
+    pub fn judge(&mut self, anomaly: &EpisodeId, verdict: Verdict) -> Result<Episode, UnknownEpisode> {
+        let station = self.stations.iter_mut().find(|of| of.name == anomaly.station);
+        let station = station.ok_or(UnknownEpisode(anomaly.began))?;
+        station.monitor.judge(&anomaly.tag, &anomaly.detector, anomaly.began, verdict)
     }
 
     /// The line as a whole in the shift that runs at `now`; nothing outside shifts, or where no flow is configured.
@@ -335,16 +367,28 @@ impl StationOf {
         settled: Time,
         out: &mut Derived,
     ) {
-        let Self { name, spec: Some(spec), station, pending, .. } = self else { return };
-        let setting = Setting { name, spec, plan, knowledge };
+        let Self { name, spec, station, pending, watch, monitor, .. } = self;
+        let setting = spec.as_ref().map(|spec| Setting { name, spec, plan, knowledge });
+        let watching = monitor::Setting { station: name, watch, plan };
         while let Some(turn) = pending.turn(settled) {
-            station.settle(setting, turn, out);
-            for reading in pending.settle(turn) {
-                station.apply(setting, tags[reading.tag.index()].role, &reading, out);
+            if let Some(setting) = setting {
+                station.settle(setting, turn, out);
             }
-            station.revise(setting, out);
+            monitor.settle_due(watching, turn, out);
+            for reading in pending.settle(turn) {
+                if let Some(setting) = setting {
+                    station.apply(setting, tags[reading.tag.index()].role, &reading, out);
+                }
+                monitor.observe(watching, &reading, out);
+            }
+            if let Some(setting) = setting {
+                station.revise(setting, out);
+            }
         }
-        station.settle(setting, settled, out);
+        if let Some(setting) = setting {
+            station.settle(setting, settled, out);
+        }
+        monitor.settle(watching, settled, out);
     }
 
     /// The station as it stands at `now`; nothing without `oee:`.
@@ -360,6 +404,10 @@ impl StationOf {
         Some((self.station.look(setting, waiting, now), setting))
     }
 
+    fn watching<'a>(&'a self, plan: &'a RefCell<Plan>) -> monitor::Setting<'a> {
+        monitor::Setting { station: &self.name, watch: &self.watch, plan }
+    }
+
     fn view(&mut self, plan: &RefCell<Plan>, knowledge: &Knowledge, tags: &[TagOf], now: Time) -> StationView {
         let mut view = StationView {
             name: self.name.clone(),
@@ -370,6 +418,9 @@ impl StationOf {
             kpi: None,
             sums: None,
             tags: tags[self.tags.start as usize..self.tags.end as usize].iter().map(TagOf::view).collect(),
+            anomalies: self.monitor.detectors(self.watching(plan)),
+            charts: self.monitor.charts(self.watching(plan)),
+            inspection: self.monitor.inspection(self.watching(plan), now),
         };
         let mut shown = None;
         if let Some((look, setting)) = self.look(plan, knowledge, tags, now) {
@@ -388,10 +439,13 @@ impl StationOf {
 }
 
 impl TagOf {
-    /// Remembers a reading and tells what changed. Returns whether it is worth the station's while: it is
-    /// computed with, or may be the station's first observation.
-    fn note(&mut self, station: &Arc<str>, reading: &Reading, out: &mut Derived) -> bool {
-        let news = self.times.is_none();
+    /// What it tells is counted, so that all that is told of the same instant holds for it.
+    pub(super) fn counts(&self) -> bool {
+        matches!(self.role, Role::Counter(_))
+    }
+
+    /// Remembers a reading and tells what changed.
+    fn note(&mut self, station: &Arc<str>, reading: &Reading, out: &mut Derived) {
         // History says what was, and the page what is.
         let past = reading.backfilled && self.shown.is_some_and(|shown| reading.source_time < shown);
         if !past {
@@ -413,7 +467,6 @@ impl TagOf {
         if self.historic && !reading.validity.is_bad() {
             self.told = Some(self.watermark(reading));
         }
-        news || self.role != Role::Other
     }
 
     /// By the source's own clock, and never back. A value that has no time of it, or none to be believed, leaves no place in

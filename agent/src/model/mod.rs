@@ -20,11 +20,15 @@ pub mod inspection;
 mod ledger;
 mod line;
 mod losses;
+mod monitor;
 mod pending;
 mod period;
 mod piece;
 mod plan;
+#[cfg(test)]
+mod properties;
 pub mod quality;
+mod rollup;
 mod select;
 pub mod spc;
 mod spec;
@@ -46,8 +50,10 @@ pub use explain::{
 pub use flow::{FlowView, Wait};
 pub use line::{Derived, Line, PeriodOf};
 pub use losses::{Bucket, Preset, UNASSIGNED};
+pub use monitor::InspectedShift;
 pub use period::{JOULES_PER_KWH, Period};
 pub use plan::Plan;
+pub use rollup::rollup;
 pub use spec::{
     ByCount, CostSpec, CounterSpec, EnergySpec, ExceptionalDay, FlowSpec, Knowledge, LineBy, MicroStops, OeeSpec,
     Product, Rates, Reason, ReasonSpec, ShiftSpec, StateSpec,

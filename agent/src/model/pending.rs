@@ -16,22 +16,28 @@ pub struct Pending(Vec<Waiting>);
 struct Waiting {
     /// When its turn is. With the time by which those of one turn are ordered.
     turn: (Time, Time),
+    /// It is counted, so that all that is told of its instant comes before it.
+    counted: bool,
     reading: Reading,
 }
 
 impl Pending {
-    /// Takes a reading.
-    pub fn take(&mut self, reading: Reading) {
+    /// Takes a reading. What is `counted` belongs to all that is told of its instant, in whatever order that came.
+    pub fn take(&mut self, reading: Reading, counted: bool) {
         let at = reading.source_time.min(reading.received_time);
         let mut turn = (at.max(reading.received_time - LATENESS), at);
         let mut place = self.0.partition_point(|held| held.turn <= turn);
         // A mark of gemba's own says that the tag was lost; what is told after it is news, however old the device says it is.
         let mark = |held: &Waiting| held.reading.tag == reading.tag && held.reading.validity.is_mark();
+        let counted = counted && !reading.validity.is_mark();
         if let Some(mark) = self.0[place..].iter().rposition(mark) {
             turn = self.0[place + mark].turn;
             place = self.0.partition_point(|held| held.turn <= turn);
+        } else if !counted && !reading.validity.is_mark() {
+            let later = |held: &&Waiting| held.counted && held.turn == turn && held.reading.source_time >= at;
+            place -= self.0[..place].iter().rev().take_while(later).count();
         }
-        self.0.insert(place, Waiting { turn, reading });
+        self.0.insert(place, Waiting { turn, counted, reading });
     }
 
     /// The next turn, if it has come by `settled`.
@@ -63,7 +69,7 @@ mod tests {
 
     fn order(readings: &[Reading]) -> Vec<(u32, i64)> {
         let mut pending = Pending::default();
-        readings.iter().cloned().for_each(|reading| pending.take(reading));
+        readings.iter().cloned().for_each(|reading| pending.take(reading, false));
         pending.iter().map(|reading| (reading.tag.0, reading.source_time.0 / 1_000_000)).collect()
     }
 
@@ -71,6 +77,30 @@ mod tests {
     fn readings_take_turns_by_their_source_times_and_then_as_they_came() {
         let readings = [said(0, 900, 1000), said(1, 800, 1000), said(2, 900, 1000), said(3, 700, 1001)];
         assert_eq!(order(&readings), [(3, 700), (1, 800), (0, 900), (2, 900)]);
+    }
+
+    #[test]
+    fn of_one_instant_what_is_counted_comes_last() {
+        let mut pending = Pending::default();
+        for (tag, source) in [(1, 900), (0, 900), (1, 900), (0, 800)] {
+            pending.take(said(tag, source, 1000), tag == 1);
+        }
+        assert_eq!(pending.iter().map(|reading| reading.tag.0).collect::<Vec<_>>(), [0, 0, 1, 1]);
+    }
+
+    #[test]
+    fn a_mark_comes_after_what_its_tag_told_at_its_instant() {
+        let mut pending = Pending::default();
+        let lost = Status::Own(OwnStatus::LinkLost);
+        let mark = |tag| Reading::bad(TagId(tag), lost, Time::from_millis(900), Time::from_millis(1_500));
+        for reading in
+            [said(1, 900, 1000), mark(0), mark(1), said(1, 900, 1_600), said(0, 900, 1_600), said(2, 900, 1_700)]
+        {
+            let counted = reading.tag.0 == 1;
+            pending.take(reading, counted);
+        }
+        let order: Vec<_> = pending.iter().map(|reading| (reading.tag.0, reading.validity.is_mark())).collect();
+        assert_eq!(order, [(1, false), (0, true), (1, true), (0, false), (2, false), (1, false)]);
     }
 
     #[test]
@@ -87,8 +117,8 @@ mod tests {
     fn what_comes_too_late_is_settled_as_it_comes() {
         let mut pending = Pending::default();
         let now = Time::from_millis(10_000);
-        pending.take(said(0, 8_500, 10_000));
-        pending.take(said(0, 10, 10_000));
+        pending.take(said(0, 8_500, 10_000), false);
+        pending.take(said(0, 10, 10_000), false);
         assert_eq!(pending.turn(now - LATENESS), Some(now - LATENESS));
         assert_eq!(
             pending.settle(now - LATENESS).map(|reading| reading.source_time.0).collect::<Vec<_>>(),

@@ -1,5 +1,7 @@
 //! What counted parts are to performance: the same answer for the figures and for what explains them.
 
+use gemba_drivers::Time;
+
 use crate::model::period::Count;
 use crate::model::station::Setting;
 use crate::model::timeline::{Facts, Made};
@@ -32,9 +34,7 @@ impl Standing {
             Self::Gap
         } else if !facts.seen(since, at) {
             Self::Unseen
-        } else if !setting.slot(at).planned
-            || facts.span(facts.place(made.within())).is_some_and(|of| of.state.is_unplanned())
-        {
+        } else if !setting.slot(at).planned || (rested(facts, Time(at.0 - 1)) && rested(facts, at)) {
             Self::Unplanned
         } else {
             Self::Counted
@@ -78,4 +78,9 @@ impl Count {
             Self::Energy => "energy",
         }
     }
+}
+
+/// Whether the machine said at `at` that it was not to run. What is counted as a break begins or ends is no part of it.
+fn rested(facts: Facts<'_>, at: Time) -> bool {
+    facts.span(facts.place(at)).is_some_and(|span| span.state.is_unplanned())
 }

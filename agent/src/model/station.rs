@@ -14,7 +14,7 @@ use crate::model::calendar::Slot;
 use crate::model::counter::{Counter, Step, Told};
 use crate::model::period::{Count, Period};
 use crate::model::plan::Plan;
-use crate::model::tally::{self, Tally};
+use crate::model::tally::{self, Tally, ideal_since};
 use crate::model::timeline::{Assigned, Blame, Facts, Made, Timeline, Work};
 use crate::model::visit::{self, About};
 use crate::model::{Derived, Knowledge, OeeSpec, Product, Reason, State};
@@ -191,6 +191,11 @@ impl Station {
         }
     }
 
+    /// Whether anything was observed.
+    pub fn has_begun(&self) -> bool {
+        self.core.first.is_some()
+    }
+
     /// Applies one settled reading.
     pub fn apply(&mut self, setting: Setting<'_>, role: Role, reading: &Reading, out: &mut Derived) {
         if self.core.first.is_none() {
@@ -251,7 +256,7 @@ impl Station {
     pub fn count(&mut self, at: Time, count: Count, parts: f64) -> bool {
         let Some(first) = self.core.first else { return false };
         let at = at.max(first);
-        self.facts.count(Made { since: at, at, count, parts, gap: false, early: false });
+        self.facts.count(Made { since: at, at, count, parts, gap: false }, at);
         self.core.touch(at);
         true
     }
@@ -462,12 +467,20 @@ impl Look<'_> {
 
 impl Core {
     fn apply(&mut self, facts: &mut Timeline, setting: Setting<'_>, role: Role, reading: &Reading, out: &mut Derived) {
+        // What only others work with says no more than that somebody watches.
+        if role == Role::Other && self.first.is_some() {
+            return;
+        }
         // The first observation ever is made here; a device that held its value all along was not observed.
         let first = *self.first.get_or_insert_with(|| {
             let first = first(reading);
             facts.begin(first);
             first
         });
+        // Nor may what is not computed with say anything more: it is not always heard.
+        if role == Role::Other {
+            return;
+        }
         let source_time = self.known_till(reading);
         let value = (!reading.validity.is_bad()).then_some(&reading.value);
         // What held before the gap says nothing about the gap, unless history says that it did so till something changed.
@@ -647,7 +660,7 @@ impl Core {
             Step::Counted { difference, since, at, known } => {
                 self.latest = self.latest.max(at);
                 let per_cycle = if spec.cycles {
-                    let product = setting.product(facts.working_on().map(|run| &run.work));
+                    let product = setting.product(facts.facts().work(at));
                     product.and_then(|product| product.parts_per_cycle)
                 } else {
                     None
@@ -658,7 +671,8 @@ impl Core {
                 };
                 let parts = difference * a_count;
                 if parts > 0.0 {
-                    facts.count(Made { since, at, count, parts, gap: !known, early: false });
+                    let same = setting.slot(at).from.max(ideal_since(setting, facts.facts().work(at), at));
+                    facts.count(Made { since, at, count, parts, gap: !known }, same);
                     self.touch(at);
                     if count.is_part(setting.spec) {
                         self.keep_pace(facts, setting, (at, parts, known), out);
@@ -794,7 +808,7 @@ fn mapped<T: Copy>(map: &[(String, T)], value: &Value) -> Option<T> {
 }
 
 /// The first multiple of [`KPI_EVERY`] at or after `at`.
-fn boundary_from(at: Time) -> Time {
+pub(super) fn boundary_from(at: Time) -> Time {
     let step = nanos_i64(KPI_EVERY);
     Time((at.0 - 1).div_euclid(step) * step + step)
 }

@@ -80,6 +80,8 @@ pub struct Repairs {
     pub mended_ns: i64,
     /// Time in failures within the window, whatever the plan, in nanoseconds.
     pub corrective_ns: i64,
+    /// Time in state `maintenance` that belongs to no failure, likewise.
+    pub preventive_ns: i64,
 }
 
 impl Repairs {
@@ -93,7 +95,11 @@ impl Repairs {
             }
             let stop = Stop::around(facts, setting, place, known);
             place = stop.places.end;
-            if !stop.is_failure(facts, setting) || stop.to <= from {
+            if stop.to <= from {
+                continue;
+            }
+            if !stop.is_failure(facts, setting) {
+                self.preventive_ns += stop.time_in(State::Maintenance, facts, from, to);
                 continue;
             }
             self.failures += u64::from(stop.from >= from);
@@ -110,6 +116,7 @@ impl Repairs {
         self.mended += other.mended;
         self.mended_ns += other.mended_ns;
         self.corrective_ns += other.corrective_ns;
+        self.preventive_ns += other.preventive_ns;
     }
 }
 
@@ -174,6 +181,12 @@ impl Tally {
         other.reasons.iter().for_each(|(reason, planned, spent)| self.blame(reason, *planned, *spent));
     }
 
+    /// With its counts whole, so that it can be added to another station's.
+    pub(super) fn told_whole(&self, spec: &OeeSpec) -> Self {
+        let (counts, weighted) = (self.counts.told_whole(spec), self.weighted.told_whole(spec));
+        Self { counts, weighted, ..self.clone() }
+    }
+
     fn time(&mut self, facts: Facts<'_>, setting: Setting<'_>, stretch: Stretch) {
         for piece in pieces_of(facts, setting, stretch) {
             let spent = piece.length();
@@ -196,7 +209,7 @@ impl Tally {
         for made in stretch.made(facts) {
             let &Made { since, at, count, parts, .. } = made;
             if count == Count::Energy {
-                let state = facts.span(facts.place(made.within())).map(|span| span.state);
+                let state = facts.span(facts.place(Time(at.0 - 1))).map(|span| span.state);
                 self.energy_j += parts;
                 if facts.seen(since, at) && state.is_some_and(|state| !state.is_run()) {
                     self.idle_energy_j += parts;
@@ -207,6 +220,10 @@ impl Tally {
             self.counts.add(count, parts);
             self.weighted.add(count, parts * ideal.unwrap_or(0.0));
             let standing = Standing::of(facts, setting, made);
+            // A reject may be of another product than any part of the window: then they mix, too.
+            if standing != Standing::Beside || ideal.is_some() {
+                self.ideal = self.ideal.and(ideal.map_or(Ideal::Unknown, Ideal::One));
+            }
             if standing == Standing::Beside {
                 continue;
             }
@@ -215,7 +232,6 @@ impl Tally {
                 self.material =
                     self.material.and(price.map_or(Material::Partly, |price| Material::Known(price * parts)));
             }
-            self.ideal = self.ideal.and(ideal.map_or(Ideal::Unknown, Ideal::One));
             match standing {
                 Standing::Gap | Standing::Unseen => self.unattributed += parts,
                 Standing::Counted => self.ideal_ns += parts * ideal.unwrap_or(0.0),
@@ -320,6 +336,13 @@ pub fn ideal(setting: Setting<'_>, work: Option<&Work>, at: Time) -> Option<f64>
         valid.map(|&(_, ideal)| ideal)
     });
     of_product.or(setting.spec.ideal_cycle_time).map(nanoseconds)
+}
+
+/// Since when that time is what it is at `at`, whoever said so.
+pub fn ideal_since(setting: Setting<'_>, work: Option<&Work>, at: Time) -> Time {
+    let valid =
+        setting.product(work).and_then(|product| product.ideal_cycle_time.iter().rev().find(|(from, _)| *from <= at));
+    valid.map_or(Time(i64::MIN), |&(from, _)| from)
 }
 
 /// The time that a part is to take at `at`, in nanoseconds: the product's takt, else its ideal cycle time.
