@@ -11,7 +11,7 @@ use gemba_drivers::{Loss, OwnStatus, Reading, Status, TagId, Time, Validity, Val
 use serde::Deserialize;
 
 use crate::config::Config;
-use crate::model::{Derived, FlowView, InspectedShift, LATENESS, Line, OeeSpec, Period, PeriodOf};
+use crate::model::{Derived, FlowView, InspectedShift, LATENESS, Line, OeeSpec, Period, PeriodOf, Window, WindowKind};
 use crate::record::{AnomalyTold, Record, ViolationTold};
 use crate::snapshot::{ChartView, SpoolView};
 
@@ -49,6 +49,17 @@ pub struct ReportedPeriod {
     pub closed: bool,
     /// What its figures are computed by.
     pub spec: OeeSpec,
+}
+
+/// A line after a replay, with all that was ever known of it.
+#[derive(Debug)]
+pub struct Replayed {
+    /// The line.
+    pub line: Line,
+    /// The last instant seen, or as of which the line stands; `None` without readings.
+    pub end: Option<Time>,
+    /// What the replay found.
+    pub report: Report,
 }
 
 /// Why readings cannot be replayed. Shown as `3: …`, for the file's name to stand before it.
@@ -104,6 +115,14 @@ enum RawValidity {
 /// # Errors
 /// At the first line that cannot be read or is no reading.
 pub fn replay(config: &Config, input: impl BufRead, until: Option<Time>) -> Result<Report, ReplayError> {
+    Ok(run(config, input, until)?.report)
+}
+
+/// Replays `input`, and lets the line be looked at.
+///
+/// # Errors
+/// At the first line that cannot be read or is no reading.
+pub fn run(config: &Config, input: impl BufRead, until: Option<Time>) -> Result<Replayed, ReplayError> {
     let mut strangers = BTreeMap::new();
     let mut readings = read(config, input, &mut strangers)?;
     if let Some(until) = until {
@@ -116,7 +135,7 @@ pub fn replay(config: &Config, input: impl BufRead, until: Option<Time>) -> Resu
     // Stable: order of input decides between readings of one instant.
     readings.sort_by_key(|reading| reading.received_time);
 
-    let mut line = Line::new(config);
+    let mut line = Line::new(config).keeping();
     let pacer = line.pacer().map(|pacer| &config.stations[pacer].name);
     let mut told = Collected::default();
     for together in readings.chunk_by(|one, other| one.received_time == other.received_time) {
@@ -125,8 +144,9 @@ pub fn replay(config: &Config, input: impl BufRead, until: Option<Time>) -> Resu
         line.apply(together, &mut derived);
         told.collect(&line, pacer, derived);
     }
+    let end = until.or_else(|| readings.iter().map(|reading| reading.received_time).max());
     let mut report = Report { strangers, ..Report::default() };
-    if let Some(end) = until.or_else(|| readings.iter().map(|reading| reading.received_time).max()) {
+    if let Some(end) = end {
         // Nothing more comes: what waits for it is settled.
         let mut derived = Derived::default();
         line.advance(end + LATENESS, &mut derived);
@@ -147,7 +167,30 @@ pub fn replay(config: &Config, input: impl BufRead, until: Option<Time>) -> Resu
     report.violations.sort_by_key(ViolationTold::time);
     report.anomalies = told.anomalies.into_values().collect();
     report.anomalies.sort_by_key(|told| told.episode.began);
-    Ok(report)
+    line.recall();
+    Ok(Replayed { line, end, report })
+}
+
+impl Replayed {
+    /// The windows of a kind, with their stations, in order of time.
+    #[must_use]
+    pub fn windows(&self, config: &Config, kind: WindowKind) -> Vec<(Arc<str>, Window)> {
+        let Some(end) = self.end else { return Vec::new() };
+        let of = |(index, station): (usize, &crate::config::Station)| {
+            let name = station.name.clone();
+            self.line.windows(index, kind, end).into_iter().map(move |window| (name.clone(), window))
+        };
+        let mut all: Vec<_> = config.stations.iter().enumerate().flat_map(of).collect();
+        all.sort_by_key(|(_, window)| window.from); // stable: stations as they are configured
+        all
+    }
+
+    /// How often the shift of `station` that ends at `to` was revised, also where the model holds it no longer.
+    #[must_use]
+    pub fn revision(&self, station: &str, to: Time) -> Option<u32> {
+        let of_it = |of: &&ReportedPeriod| *of.station == *station && of.period.to == to;
+        self.report.periods.iter().find(of_it).map(|of| of.period.revision)
+    }
 }
 
 /// What the line said on the way.

@@ -4,6 +4,7 @@ use std::fmt::{self, Display};
 use std::time::Duration;
 
 use gemba_drivers::LinkPhase;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::super::View;
 use super::super::status::{Status, Verdict};
@@ -60,7 +61,8 @@ impl Page {
             None => {}
         }
         if let Some(kpi) = &station.kpi {
-            self.put(format_args!("<small>figures since {}</small>", self.at(kpi.since, "%H:%M")));
+            let since = self.at(kpi.since, "%H:%M");
+            self.put(format_args!("<small><a href=\"{}\">figures since {since}</a></small>", Why(&station.name)));
         }
     }
 
@@ -90,10 +92,13 @@ impl Page {
         let oee = figures.and_then(|of| of.oee);
         let faded = if lost { " faded" } else { "" };
         let unknown = if oee.is_none() { " class=\"unknown\"" } else { "" };
-        self.put(format_args!(
-            "<dl class=\"oee{faded}\"><dt>OEE</dt><dd{unknown}>{}</dd></dl>",
-            OrNothing(oee.map(Ratio))
-        ));
+        let shown = OrNothing(oee.map(Ratio));
+        self.put(format_args!("<dl class=\"oee{faded}\"><dt>OEE</dt><dd{unknown}>"));
+        match kpi {
+            Some(_) => self.put(format_args!("<a href=\"{}\">{shown}</a>", Why(&station.name))),
+            None => self.put(format_args!("{shown}")),
+        }
+        self.put(format_args!("</dd></dl>"));
         self.put(format_args!("<dl class=\"ratios{faded}\">"));
         for (name, ratio) in ratios {
             let unknown = if ratio.is_none() { " class=\"unknown\"" } else { "" };
@@ -199,6 +204,15 @@ impl Page {
         if let Some(error) = link.last_error.as_ref().filter(|_| link.phase != LinkPhase::Connected) {
             self.put(format_args!(": {}", Text(error)));
         }
+    }
+}
+
+/// Where the figures of a station's shift are explained.
+struct Why<'a>(&'a str);
+
+impl Display for Why<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "/explain?station={}", utf8_percent_encode(self.0, NON_ALPHANUMERIC))
     }
 }
 
