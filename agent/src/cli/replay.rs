@@ -176,8 +176,9 @@ mod json {
             let inspected = report.inspections.iter().find(|shift| {
                 shift.station == reported.station && shift.shift == period.shift && shift.to == period.to
             });
-            #[expect(clippy::cast_precision_loss, reason = "defects of a shift")]
             let defects = inspected.iter().flat_map(|shift| &shift.figures.defects);
+            #[expect(clippy::cast_precision_loss, reason = "defects of a shift")]
+            let defects = defects.map(|(code, count)| (code.to_string(), *count as f64)).collect();
             PeriodJson {
                 station: &reported.station,
                 shift: &period.shift,
@@ -188,7 +189,7 @@ mod json {
                 kpi: Kpi::from(&period.view(&reported.spec)),
                 states,
                 reasons,
-                defects: defects.map(|(code, count)| (code.to_string(), *count as f64)).collect(),
+                defects,
                 inspection: inspected.map(InspectionFigures::from),
             }
         });
