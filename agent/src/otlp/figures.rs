@@ -99,7 +99,7 @@ impl Families {
         if let Some(figures) = &point.figures {
             for (name, figure) in named(figures) {
                 let shift = point.shift.iter().map(|shift| ("factory.shift", shift.clone()));
-                self.gauge(name, "1", About { station: &point.station, words: shift.collect() }, point.time, figure);
+                self.gauge(name, "1", &About { station: &point.station, words: shift.collect() }, point.time, figure);
             }
         }
         let sums = &point.sums;
@@ -122,7 +122,7 @@ impl Families {
         }
         let about = About { station: &point.station, words: Vec::new() };
         let span = Span { since: point.since, time: point.time };
-        self.duration("factory.cycle.duration", about, span, &sums.cycle);
+        self.duration("factory.cycle.duration", &about, span, &sums.cycle);
     }
 
     /// A figure that cannot be known is a point without a value.
@@ -130,7 +130,7 @@ impl Families {
         &mut self,
         name: &'static str,
         unit: &'static str,
-        about: About<'_>,
+        about: &About<'_>,
         time: Time,
         figure: Option<f64>,
     ) {
@@ -145,13 +145,20 @@ impl Families {
     }
 
     /// How many there ever were.
-    pub(super) fn counted(&mut self, name: &'static str, unit: &'static str, about: About<'_>, span: Span, count: u64) {
+    pub(super) fn counted(
+        &mut self,
+        name: &'static str,
+        unit: &'static str,
+        about: &About<'_>,
+        span: Span,
+        count: u64,
+    ) {
         let value = Value::AsInt(i64::try_from(count).unwrap_or(i64::MAX));
         self.sum(name, unit, about.key(), about.attributes(), span, value);
     }
 
     /// A histogram in seconds; one that holds nothing is not sent.
-    pub(super) fn duration(&mut self, name: &'static str, about: About<'_>, span: Span, held: &CycleHistogram) {
+    pub(super) fn duration(&mut self, name: &'static str, about: &About<'_>, span: Span, held: &CycleHistogram) {
         if held.count > 0 {
             let point = exponential(held, about.attributes(), span);
             self.durations.entry(name).or_default().push((about.key(), point.time_unix_nano, point));
@@ -163,7 +170,7 @@ impl Families {
         &mut self,
         name: &'static str,
         unit: &'static str,
-        about: About<'_>,
+        about: &About<'_>,
         span: Span,
         held: &ScoreHistogram,
     ) {

@@ -115,12 +115,12 @@ fn add_detector(families: &mut Families, point: &WatchPoint, detector: &Detector
     let name = || ("factory.anomaly.detector", detector.detector.clone());
     for (severity, count) in [(Severity::Warning, detector.warning), (Severity::Critical, detector.critical)] {
         let about = about(point, [name(), ("factory.anomaly.severity", severity.word().into())]);
-        families.counted("factory.anomalies", "{anomaly}", about, span, count);
+        families.counted("factory.anomalies", "{anomaly}", &about, span, count);
     }
-    families.duration("factory.anomaly.detection.latency", about(point, [name()]), span, &detector.latency);
+    families.duration("factory.anomaly.detection.latency", &about(point, [name()]), span, &detector.latency);
     if detector.false_positives.is_some() {
         let name = about(point, [name()]);
-        families.gauge("factory.anomaly.false_positive.ratio", "1", name, point.time, detector.false_positives);
+        families.gauge("factory.anomaly.false_positive.ratio", "1", &name, point.time, detector.false_positives);
     }
 }
 
@@ -129,7 +129,7 @@ fn add_chart(families: &mut Families, point: &WatchPoint, chart: &ChartPoint) {
     let name = || ("factory.spc.chart", chart.chart.clone());
     for (rule, count) in &chart.violations {
         let about = about(point, [name(), ("factory.spc.rule", rule.word().into())]);
-        families.counted("factory.spc.violations", "{violation}", about, span, *count);
+        families.counted("factory.spc.violations", "{violation}", &about, span, *count);
     }
     let Some(of) = chart.capability else { return };
     for (metric, index) in [
@@ -139,7 +139,7 @@ fn add_chart(families: &mut Families, point: &WatchPoint, chart: &ChartPoint) {
         ("factory.spc.ppk", of.ppk),
         ("factory.spc.cpm", of.cpm),
     ] {
-        families.gauge(metric, "1", about(point, [name()]), point.time, index);
+        families.gauge(metric, "1", &about(point, [name()]), point.time, index);
     }
 }
 
@@ -149,27 +149,27 @@ fn add_sums(families: &mut Families, point: &WatchPoint, sums: &InspectionSums) 
         [("pass", sums.pass), ("fail", sums.fail), ("review", sums.review), ("unknown", sums.unknown)]
     {
         let about = about(point, [("factory.inspection.verdict", verdict.into())]);
-        families.counted("factory.inspections", "{inspection}", about, span, count);
+        families.counted("factory.inspections", "{inspection}", &about, span, count);
     }
     for (code, count) in &sums.defects {
         let about = about(point, [("factory.defect.code", code.clone())]);
-        families.counted("factory.defects", "{defect}", about, span, *count);
+        families.counted("factory.defects", "{defect}", &about, span, *count);
     }
-    families.duration("factory.inspection.inference.duration", about(point, []), span, &sums.latency);
+    families.duration("factory.inspection.inference.duration", &about(point, []), span, &sums.latency);
     if let Some(scores) = &sums.scores {
-        families.histogram("factory.inspection.score", "1", about(point, []), span, scores);
+        families.histogram("factory.inspection.score", "1", &about(point, []), span, scores);
     }
     if sums.queue.is_some() {
-        families.gauge("factory.inspection.queue", "{unit}", about(point, []), point.time, sums.queue);
+        families.gauge("factory.inspection.queue", "{unit}", &about(point, []), point.time, sums.queue);
     }
 }
 
 fn add_rates(families: &mut Families, point: &WatchPoint, rates: &InspectionRates) {
     let shift = || ("factory.shift", rates.shift.clone());
-    families.gauge("factory.inspection.rate", "{inspection}/h", about(point, [shift()]), point.time, rates.per_hour);
+    families.gauge("factory.inspection.rate", "{inspection}/h", &about(point, [shift()]), point.time, rates.per_hour);
     #[expect(clippy::cast_precision_loss, reason = "reviews by people")]
     let labelled = Some(rates.labelled as f64);
-    families.gauge("factory.inspection.labelled", "{inspection}", about(point, [shift()]), point.time, labelled);
+    families.gauge("factory.inspection.labelled", "{inspection}", &about(point, [shift()]), point.time, labelled);
     for (metric, rate) in [
         ("factory.inspection.passed", rates.passed),
         ("factory.inspection.first_pass", rates.first_pass_yield),
@@ -182,7 +182,7 @@ fn add_rates(families: &mut Families, point: &WatchPoint, rates: &InspectionRate
         ("factory.inspection.f1", rates.f1),
         ("factory.inspection.dpu", rates.dpu),
     ] {
-        families.gauge(metric, "1", about(point, [shift()]), point.time, rate);
+        families.gauge(metric, "1", &about(point, [shift()]), point.time, rate);
     }
     for drift in &rates.drift {
         for (metric, distance) in
@@ -191,7 +191,7 @@ fn add_rates(families: &mut Families, point: &WatchPoint, rates: &InspectionRate
             let Some(distance) = distance else { continue };
             let version = drift.version.iter().map(|version| ("factory.inspection.model.version", version.clone()));
             let about = about(point, [shift()].into_iter().chain(version));
-            families.gauge(metric, "1", about, point.time, Some(distance));
+            families.gauge(metric, "1", &about, point.time, Some(distance));
         }
     }
 }
