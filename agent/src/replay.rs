@@ -13,6 +13,7 @@ use serde::Deserialize;
 use crate::config::Config;
 use crate::model::{Derived, FlowView, InspectedShift, LATENESS, Line, OeeSpec, Period, PeriodOf};
 use crate::record::{AnomalyTold, Record, ViolationTold};
+use crate::snapshot::{ChartView, SpoolView};
 
 /// What a replay found.
 #[derive(Debug, Default)]
@@ -27,6 +28,8 @@ pub struct Report {
     pub violations: Vec<ViolationTold>,
     /// Anomalies as they were last, in the order in which they began.
     pub anomalies: Vec<AnomalyTold>,
+    /// Control charts as they stand at the end, with their stations.
+    pub charts: Vec<(Arc<str>, ChartView)>,
     /// What was inspected: one for each inspecting station and shift, in order of time.
     pub inspections: Vec<InspectedShift>,
     /// Readings of stations or tags that the configuration does not have: how many of each.
@@ -131,6 +134,10 @@ pub fn replay(config: &Config, input: impl BufRead, until: Option<Time>) -> Resu
         told.flow.extend(line.flow(end).map(|view| (view.from, view)));
         report.flow = told.flow.into_values().collect();
         report.periods = periods(config, &line, told.closed, end);
+        let stations = line.snapshot(end, SpoolView::default()).stations;
+        let charts =
+            stations.into_iter().flat_map(|of| of.charts.into_iter().map(move |chart| (of.name.clone(), chart)));
+        report.charts = charts.collect();
         report.inspections = told.inspected;
         report.inspections.extend(line.inspected(end));
         report.inspections.sort_by_key(|shift| shift.from);

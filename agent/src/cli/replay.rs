@@ -121,7 +121,7 @@ mod json {
     use gemba_drivers::{Loss, Time};
     use serde::Serialize;
 
-    use crate::http::{Flow, InspectionFigures, Kpi, NamedAnomaly, NamedFigures, NamedViolation};
+    use crate::http::{Flow, InspectionFigures, Kpi, NamedAnomaly, NamedChart, NamedFigures, NamedViolation};
     use crate::model::UNASSIGNED;
     use crate::replay::Report;
 
@@ -136,6 +136,8 @@ mod json {
         violations: Vec<NamedViolation<'a>>,
         /// Beyond the contract: in the order in which they began, as they stood last.
         anomalies: Vec<NamedAnomaly<'a>>,
+        /// Beyond the contract: control charts as they stand at the end.
+        charts: Vec<NamedChart<'a>>,
         /// Beyond the contract: what was inspected, also at stations without `oee:`.
         inspections: Vec<NamedFigures<'a>>,
     }
@@ -197,6 +199,7 @@ mod json {
             line,
             violations: report.violations.iter().map(NamedViolation::from).collect(),
             anomalies: report.anomalies.iter().map(NamedAnomaly::from).collect(),
+            charts: report.charts.iter().map(|(station, chart)| NamedChart::new(station, chart)).collect(),
             inspections: report.inspections.iter().map(NamedFigures::from).collect(),
         }
     }

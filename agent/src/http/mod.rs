@@ -50,7 +50,7 @@ pub use events::MOST_LISTENERS;
 pub use flow::Flow;
 pub use kpi::Kpi;
 pub use status::Status;
-pub use watched::{Figures as InspectionFigures, NamedAnomaly, NamedFigures, NamedViolation};
+pub use watched::{Figures as InspectionFigures, NamedAnomaly, NamedChart, NamedFigures, NamedViolation};
 
 /// A pipeline that leaves a request for a snapshot unanswered for so long is stuck.
 ///

@@ -38,6 +38,7 @@ impl Page {
         self.part("div", format_args!("s{place}-parts"), |page| page.counts(station.kpi.as_ref(), lost));
         self.put(format_args!("\n"));
         self.part("p class=\"notes\"", format_args!("s{place}-notes"), |page| page.notes(station, lost));
+        self.watched(place, station);
         self.put(format_args!("\n<footer>"));
         self.part("p", format_args!("s{place}-link"), |page| page.link(station, view));
         let doubtful = station.tags.iter().filter(|tag| tag.validity.status().is_some()).count();
@@ -155,6 +156,34 @@ impl Page {
         if kpi.unattributed > 0.0 {
             self.put(format_args!("{} made while nobody saw, not in the difference. ", Parts(kpi.unattributed)));
         }
+    }
+
+    /// What is out of the ordinary now: a line for each anomaly that lasts, and for each chart that is out of control.
+    fn watched(&mut self, place: usize, station: &StationView) {
+        if station.anomalies.is_empty() && station.charts.is_empty() {
+            return;
+        }
+        self.put(format_args!("\n"));
+        self.part("div class=\"notes\"", format_args!("s{place}-watched"), |page| {
+            for detector in &station.anomalies {
+                let Some(open) = &detector.open else { continue };
+                page.put(format_args!(
+                    "<p><b class=\"warn\">{} anomaly</b> of {} for {} ({})</p>",
+                    open.severity.word(),
+                    Text(&detector.tag),
+                    page.age(open.began),
+                    Text(&detector.name),
+                ));
+            }
+            for chart in station.charts.iter().map(|of| &of.chart).filter(|chart| chart.in_control == Some(false)) {
+                let Some(broken) = chart.violations.last() else { continue };
+                page.put(format_args!(
+                    "<p><b class=\"warn\">out of control</b> by chart {}: {}</p>",
+                    Text(&chart.name),
+                    broken.rule.says(),
+                ));
+            }
+        });
     }
 
     fn link(&mut self, station: &StationView, view: &View) {
