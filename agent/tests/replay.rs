@@ -179,7 +179,7 @@ fn until_cuts_off_and_closes() {
     assert_eq!(outline(&before)[0].3, "2026-03-02T07:00:00Z");
     assert_eq!((&before["periods"][0]["closed"], &before["periods"][0]["kpi"]["total"]), (&json!(false), &json!(0)));
     let never = replay(&config(UTC, "1s"), &readings, &["--until", "2026-03-01T00:00:00Z"]);
-    assert_eq!(never, json!({"periods": [], "losses": []}));
+    assert_eq!((&never["periods"], &never["losses"]), (&json!([]), &json!([])));
 }
 
 #[test]
