@@ -319,14 +319,10 @@ mod json {
             for (reason, _, spent) in tally.reasons().iter().filter(|(reason, ..)| &**reason != UNASSIGNED) {
                 *reasons.entry(reason.to_string()).or_default() += seconds(*spent);
             }
-            #[expect(clippy::cast_precision_loss, reason = "defects of a shift")]
             let defects = inspected.iter().flat_map(|shift| &shift.figures.defects);
-            Self {
-                states,
-                reasons,
-                defects: defects.map(|(code, count)| (code.to_string(), *count as f64)).collect(),
-                inspection: inspected.map(InspectionFigures::from),
-            }
+            #[expect(clippy::cast_precision_loss, reason = "defects of a shift")]
+            let defects = defects.map(|(code, count)| (code.to_string(), *count as f64)).collect();
+            Self { states, reasons, defects, inspection: inspected.map(InspectionFigures::from) }
         }
     }
 

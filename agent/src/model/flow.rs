@@ -155,7 +155,7 @@ fn waits(flow: &FlowSpec, stations: &Stations<'_>, from: Time, to: Time) -> Vec<
 }
 
 /// For whom the station at `place` waits at `at`, and until when that is so.
-fn cause<'a>(all: &'a [Vec<Stretch>], place: usize, waits: State, at: Time) -> (Option<(usize, &'a Stretch)>, Time) {
+fn cause(all: &[Vec<Stretch>], place: usize, waits: State, at: Time) -> (Option<(usize, &Stretch)>, Time) {
     let mut until = Time(i64::MAX);
     let mut others: Box<dyn Iterator<Item = usize>> = match waits {
         State::Starved => Box::new((0..place).rev()),
