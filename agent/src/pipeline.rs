@@ -246,7 +246,7 @@ impl Pipeline {
                 Record::Visit(visit) => Some((visit.station, visit.to)),
                 Record::Event(event) => Some((event.station, event.received)),
                 Record::Backfilled(told) => Some((told.station, told.to)),
-                Record::Loss { .. } => None,
+                Record::Loss { .. } | Record::Entered(_) => None,
             });
             forget(&mut self.unstored, dropped);
         }

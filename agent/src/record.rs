@@ -5,7 +5,7 @@ use std::sync::Arc;
 use gemba_drivers::{Backfill, Event, Loss, Time, Validity};
 use serde::{Deserialize, Serialize};
 
-use crate::model::State;
+use crate::model::{Entry, State};
 
 /// Something derived: it goes upstream as OTLP metrics or as an OTLP log.
 ///
@@ -69,6 +69,8 @@ pub enum Record {
     Event(Box<Event>),
     /// A gap of a station was filled from the source's history.
     Backfilled(Backfill),
+    /// Somebody told something that no tag does.
+    Entered(Arc<Entry>),
 }
 
 /// The stay of one unit at one station.

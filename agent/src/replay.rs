@@ -11,7 +11,8 @@ use gemba_drivers::{Loss, OwnStatus, Reading, Status, TagId, Time, Validity, Val
 use serde::Deserialize;
 
 use crate::config::Config;
-use crate::model::{Derived, LATENESS, Line, OeeSpec, Period, PeriodOf};
+use crate::entries::EntryJson;
+use crate::model::{Derived, Entry, EntryError, LATENESS, Line, OeeSpec, Period, PeriodOf};
 use crate::record::Record;
 
 /// What a replay found.
@@ -23,6 +24,8 @@ pub struct Report {
     pub losses: Vec<Loss>,
     /// Readings of stations or tags that the configuration does not have: how many of each.
     pub strangers: BTreeMap<(String, String), u64>,
+    /// Entries that the line did not take: their line in the file, and why.
+    pub refused: Vec<(usize, EntryError)>,
 }
 
 /// A period, cut off where the replay ends.
@@ -93,6 +96,19 @@ enum RawValidity {
 /// # Errors
 /// At the first line that cannot be read or is no reading.
 pub fn replay(config: &Config, input: impl BufRead, until: Option<Time>) -> Result<Report, ReplayError> {
+    replay_with(config, input, Vec::new(), until)
+}
+
+/// The same, with what people entered meanwhile; each entry with its line, for what is said of it.
+///
+/// # Errors
+/// As [`replay`].
+pub fn replay_with(
+    config: &Config,
+    input: impl BufRead,
+    entries: Vec<(usize, Entry)>,
+    until: Option<Time>,
+) -> Result<Report, ReplayError> {
     let mut strangers = BTreeMap::new();
     let mut readings = read(config, input, &mut strangers)?;
     if let Some(until) = until {
@@ -104,6 +120,15 @@ pub fn replay(config: &Config, input: impl BufRead, until: Option<Time>) -> Resu
     }
     // Stable: order of input decides between readings of one instant.
     readings.sort_by_key(|reading| reading.received_time);
+
+    // In the order in which they were made, those of one instant as they stand in the file.
+    let mut entries = entries;
+    entries.retain(|(_, entry)| until.is_none_or(|until| entry.entered <= until));
+    entries.sort_by_key(|(_, entry)| entry.entered);
+    let last = readings.iter().map(|reading| reading.received_time).max();
+    let end = until.or(last.max(entries.last().map(|(_, entry)| entry.entered)));
+    let mut entries = entries.into_iter().peekable();
+    let mut refused = Vec::new();
 
     let mut line = Line::new(config);
     let mut closed = Vec::new();
@@ -117,18 +142,52 @@ pub fn replay(config: &Config, input: impl BufRead, until: Option<Time>) -> Resu
     };
     for together in readings.chunk_by(|one, other| one.received_time == other.received_time) {
         let mut derived = Derived::default();
+        // What was told at an instant comes after what was read at it.
+        while let Some((place, entry)) = entries.next_if(|(_, entry)| entry.entered < together[0].received_time) {
+            enter(&mut line, place, entry, &mut refused, &mut derived);
+        }
         line.advance(together[0].received_time, &mut derived);
         line.apply(together, &mut derived);
         collect(derived);
     }
-    let Some(end) = until.or_else(|| readings.iter().map(|reading| reading.received_time).max()) else {
-        return Ok(Report { periods: Vec::new(), losses, strangers });
+    let Some(end) = end else {
+        return Ok(Report { periods: Vec::new(), losses, strangers, refused });
     };
     // Nothing more comes: what waits for it is settled.
     let mut derived = Derived::default();
+    for (place, entry) in entries {
+        enter(&mut line, place, entry, &mut refused, &mut derived);
+    }
     line.advance(end + LATENESS, &mut derived);
     collect(derived);
-    Ok(Report { periods: periods(config, &line, closed, end), losses, strangers })
+    Ok(Report { periods: periods(config, &line, closed, end), losses, strangers, refused })
+}
+
+fn enter(line: &mut Line, place: usize, entry: Entry, refused: &mut Vec<(usize, EntryError)>, out: &mut Derived) {
+    line.advance(entry.entered, out);
+    if let Err(error) = line.enter(entry, out) {
+        refused.push((place, error));
+    }
+}
+
+/// Entries as JSON lines, as `gemba spool export --entries` writes them, each with its line.
+///
+/// # Errors
+/// At the first line that cannot be read or is no entry.
+pub fn read_entries(input: impl BufRead) -> Result<Vec<(usize, Entry)>, ReplayError> {
+    let mut entries = Vec::new();
+    for (number, text) in input.lines().enumerate() {
+        let line = number + 1;
+        let text = text.map_err(|error| ReplayError::Read { line, error })?;
+        if text.trim().is_empty() {
+            continue;
+        }
+        let wrong = |message: String| ReplayError::Line { line, message };
+        let raw: EntryJson = serde_json::from_str(&text).map_err(|error| wrong(in_line(&error)))?;
+        let entered = raw.entered().ok_or_else(|| wrong("`entered` is missing: when it was told".to_owned()))?;
+        entries.push((line, raw.resolve(entered).map_err(wrong)?));
+    }
+    Ok(entries)
 }
 
 /// Every period once: as it closed, or as it stands now if it is still held (late data may have revised it).

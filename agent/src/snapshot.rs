@@ -5,7 +5,7 @@ use std::sync::Arc;
 use gemba_drivers::treat::clock::ClockState;
 use gemba_drivers::{Loss, Time, Validity, Value};
 
-use crate::model::{Preset, State};
+use crate::model::{Entry, Preset, State};
 use crate::record::{Figures, Sums};
 use crate::telemetry::metric::Metric;
 
@@ -18,6 +18,8 @@ pub struct Snapshot {
     pub stations: Vec<StationView>,
     /// The newest losses, newest first; at most 100.
     pub losses: Vec<Loss>,
+    /// The last that people told, newest first; at most 100.
+    pub entries: Vec<Arc<Entry>>,
     /// All that was ever lost: source, reason, count.
     pub loss_totals: Vec<(Arc<str>, Arc<str>, u64)>,
     /// What came in.

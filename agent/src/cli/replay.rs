@@ -11,7 +11,7 @@ use comfy_table::{Table, presets};
 use gemba_drivers::Time;
 
 use crate::config::Config;
-use crate::replay::{Report, replay};
+use crate::replay::{Report, read_entries, replay_with};
 
 /// Print the figures that a file of readings gives
 ///
@@ -27,6 +27,9 @@ pub struct Replay {
     /// The readings; `-` is standard input
     #[arg(value_name = "READINGS.jsonl")]
     readings: PathBuf,
+    /// What people entered, as `gemba spool export --entries` writes it: JSON lines, applied by when they were `entered`
+    #[arg(long, value_name = "ENTRIES.jsonl")]
+    entries: Option<PathBuf>,
     /// How the figures look
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -65,11 +68,25 @@ impl Replay {
             let file = File::open(&self.readings).with_context(|| name.clone())?;
             (name, Box::new(BufReader::new(file)))
         };
-        let report = replay(&config, input, self.until).map_err(|error| anyhow::anyhow!("{name}:{error}"))?;
+        let entries = match &self.entries {
+            None => Vec::new(),
+            Some(path) => {
+                let name = path.display();
+                let file = File::open(path).with_context(|| name.to_string())?;
+                read_entries(BufReader::new(file)).map_err(|error| anyhow::anyhow!("{name}:{error}"))?
+            }
+        };
+        let report =
+            replay_with(&config, input, entries, self.until).map_err(|error| anyhow::anyhow!("{name}:{error}"))?;
         for ((station, tag), count) in &report.strangers {
             super::warn(&format!(
                 "{count} readings of `{tag}` at station `{station}`, which the configuration lacks, left out"
             ));
+        }
+        if let Some(path) = &self.entries {
+            for (line, error) in &report.refused {
+                super::warn(&format!("{}:{line}: left out: {error}", path.display()));
+            }
         }
         let text = match self.format {
             Format::Json => serde_json::to_string(&json::report(&report))? + "\n",
@@ -141,7 +158,7 @@ mod json {
         states: BTreeMap<&'static str, f64>,
         /// Seconds by reason, where one is known.
         reasons: BTreeMap<String, f64>,
-        /// Defects by code; no tag tells codes yet.
+        /// Parts that people rejected by hand, by code.
         defects: BTreeMap<String, f64>,
     }
 
@@ -165,7 +182,7 @@ mod json {
                 kpi: Kpi::from(&period.view(&reported.spec)),
                 states,
                 reasons,
-                defects: BTreeMap::new(),
+                defects: period.tally.defects_by_code().map(|(code, parts)| (code.to_string(), parts)).collect(),
             }
         });
         ReportJson { periods: periods.collect(), losses: &report.losses }

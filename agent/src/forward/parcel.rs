@@ -143,6 +143,7 @@ impl Span {
             Record::Visit(visit) => self.cover(visit.from, visit.to, false),
             Record::Event(event) => self.cover(event.time, event.time, false),
             Record::Backfilled(told) => self.cover(told.from, told.to, false),
+            Record::Entered(entry) => self.cover(entry.entered, entry.entered, false),
             Record::Loss { loss, .. } => self.cover(loss.from, loss.to, &*loss.source == UPSTREAM),
         }
     }

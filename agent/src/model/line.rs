@@ -1,6 +1,7 @@
 //! The line: its stations, its tags, its loss ledger.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +9,11 @@ use gemba_drivers::opcua::Watermark;
 use gemba_drivers::{Loss, OwnStatus, Reading, Status, TagId, Time, Validity, Value};
 
 use crate::config::{Config, Source};
+use crate::model::anomaly::DetectorSpec;
 use crate::model::calendar::Calendar;
+use crate::model::entry::{self, Entry, EntryError, SHOWN, What};
 use crate::model::ledger::Ledger;
-use crate::model::pending::Pending;
+use crate::model::pending::{Pending, Told};
 use crate::model::period::{Count, Period};
 use crate::model::plan::Plan;
 use crate::model::station::{LATENESS, Look, Role, Setting, Station};
@@ -39,6 +42,8 @@ pub struct Line {
     pub(super) stations: Vec<StationOf>,
     pub(super) tags: Vec<TagOf>,
     pub(super) ledger: Ledger,
+    /// The last that people told, oldest first.
+    pub(super) entries: VecDeque<Arc<Entry>>,
     /// Reused from batch to batch: which stations it tells something of that is computed with.
     due: Vec<usize>,
     /// Likewise: which of its readings tell of serial, product or lot, by station.
@@ -52,6 +57,7 @@ pub(super) struct StationOf {
     link: usize,
     pub(super) tags: std::ops::Range<u32>,
     pub(super) spec: Option<OeeSpec>,
+    detectors: Vec<DetectorSpec>,
     pub(super) station: Station,
     /// What is computed with, and is not settled yet.
     pub(super) pending: Pending,
@@ -105,6 +111,7 @@ impl Line {
             link: station.link,
             tags: station.tags.clone(),
             spec: station.oee.clone(),
+            detectors: station.detectors.clone(),
             station: Station::default(),
             pending: Pending::default(),
             visits: Visits::default(),
@@ -134,6 +141,7 @@ impl Line {
             stations: stations.collect(),
             tags: tags.collect(),
             ledger: Ledger::default(),
+            entries: VecDeque::new(),
             due: Vec::new(),
             context: Vec::new(),
         }
@@ -198,6 +206,51 @@ impl Line {
         out.records.push(self.ledger.enter(loss));
     }
 
+    /// Takes what somebody told. It is applied when its turn comes among readings, [`LATENESS`] later, and closed shifts that
+    /// it changes are told again then. `out` has its record, which makes it durable.
+    ///
+    /// # Errors
+    /// What is wrong with it; then nothing is changed.
+    pub fn enter(&mut self, entry: Entry, out: &mut Derived) -> Result<(), EntryError> {
+        let of = self.check(&entry)?;
+        let entry = Arc::new(entry);
+        // An anomaly is its detector's to know, and detectors are not part of the line yet: what is said of one is kept and told
+        // upstream, and `Detector::judge` is to be called here.
+        if !matches!(entry.what, What::Anomaly { .. }) {
+            self.stations[of].pending.enter(entry.clone());
+        }
+        self.entries.push_back(entry.clone());
+        while self.entries.len() > SHOWN {
+            self.entries.pop_front();
+        }
+        out.records.push(Record::Entered(entry));
+        Ok(())
+    }
+
+    /// Whether [`Line::enter`] would take it. Returns the place of its station.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self, entry: &Entry) -> Result<usize, EntryError> {
+        let index = entry::station(&entry.station, self.stations.iter().map(|of| &*of.name))?;
+        let of = &self.stations[index];
+        entry.check(&self.knowledge, &of.detectors)?;
+        if matches!(entry.what, What::Anomaly { .. }) {
+            return Ok(index);
+        }
+        if of.spec.is_none() {
+            return Err(EntryError::NoFigures(of.name.clone()));
+        }
+        let waits = !of.pending.is_empty();
+        of.station.check(entry, waits.then(|| of.pending.entries().count()))?;
+        Ok(index)
+    }
+
+    /// The last that people told, oldest first.
+    pub fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.entries.iter()
+    }
+
     /// One bad reading for each tag, from `at` on: nobody was watching.
     pub fn unwatched(&self, at: Time, now: Time) -> impl Iterator<Item = Reading> + use<> {
         let status = Status::Own(OwnStatus::AgentDown);
@@ -214,6 +267,7 @@ impl Line {
             time: now,
             stations: stations.iter_mut().map(|station| station.view(plan, knowledge, tags, now)).collect(),
             losses: self.ledger.newest().cloned().collect(),
+            entries: self.entries.iter().rev().cloned().collect(),
             loss_totals: self.ledger.totals().collect(),
             spool,
             ..Snapshot::default()
@@ -281,8 +335,19 @@ impl StationOf {
         let setting = Setting { name, spec, plan, knowledge };
         while let Some(turn) = pending.turn(settled) {
             station.settle(setting, turn, out);
-            for reading in pending.settle(turn) {
-                station.apply(setting, tags[reading.tag.index()].role, &reading, out);
+            for told in pending.settle(turn) {
+                match told {
+                    Told::Reading(reading) => station.apply(setting, tags[reading.tag.index()].role, &reading, out),
+                    Told::Entry(entry) if station.enter(&entry) => {}
+                    // Only where the clock was set back since the first reading.
+                    Told::Entry(entry) => out.losses.push(Loss {
+                        source: name.clone(),
+                        from: entry.at(),
+                        to: entry.at(),
+                        count: 1,
+                        reason: "an entry came before the station had told anything".into(),
+                    }),
+                }
             }
             station.revise(setting, out);
         }

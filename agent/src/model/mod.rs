@@ -9,6 +9,7 @@ mod calendar;
 mod checkpoint;
 mod counter;
 pub mod drift;
+mod entry;
 mod histogram;
 #[cfg(test)]
 mod history;
@@ -33,6 +34,7 @@ mod visit;
 
 pub use calendar::{Calendar, Shift, Slot, WHOLE_DAY};
 pub use checkpoint::CheckpointError;
+pub use entry::{Change, Entry, EntryError, What};
 pub use line::{Derived, Line, PeriodOf};
 pub use losses::{Bucket, Preset, UNASSIGNED};
 pub use period::{JOULES_PER_KWH, Period};

@@ -54,6 +54,7 @@ impl Families {
             | Record::TagChanged { .. }
             | Record::Visit(_)
             | Record::Event(_)
+            | Record::Entered(_)
             | Record::Backfilled(_) => {}
         }
     }

@@ -151,6 +151,7 @@ impl Writer {
             | Record::Loss { .. }
             | Record::Visit(_)
             | Record::Event(_)
+            | Record::Entered(_)
             | Record::Backfilled(_) => Lane::Events,
         };
         if let Record::Loss { loss, .. } = record {
