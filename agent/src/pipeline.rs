@@ -234,6 +234,7 @@ impl Pipeline {
     /// `full` since before the readings came that it is derived from: they share a commit, or neither is kept.
     fn append_derived(&mut self, cause: Option<Seq>, full: bool) {
         self.derived.closed.clear();
+        self.derived.inspected.clear();
         let mut records = std::mem::take(&mut self.derived.records);
         self.news |= !records.is_empty();
         if full {
@@ -246,6 +247,10 @@ impl Pipeline {
                 Record::Visit(visit) => Some((visit.station, visit.to)),
                 Record::Event(event) => Some((event.station, event.received)),
                 Record::Backfilled(told) => Some((told.station, told.to)),
+                Record::Anomaly(told) => Some((told.station, told.time)),
+                Record::Violation(told) => Some((told.station.clone(), told.time())),
+                Record::ModelChanged { station, time, .. } => Some((station, time)),
+                Record::Watched(point) => Some((point.station, point.time)),
                 Record::Loss { .. } | Record::Entered(_) => None,
             });
             forget(&mut self.unstored, dropped);

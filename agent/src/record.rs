@@ -5,6 +5,8 @@ use std::sync::Arc;
 use gemba_drivers::{Backfill, Event, Loss, Time, Validity};
 use serde::{Deserialize, Serialize};
 
+use crate::model::anomaly::{Change, Episode, EpisodeId};
+use crate::model::spc::{Rule, Violation};
 use crate::model::{Entry, State};
 
 /// Something derived: it goes upstream as OTLP metrics or as an OTLP log.
@@ -69,6 +71,23 @@ pub enum Record {
     Event(Box<Event>),
     /// A gap of a station was filled from the source's history.
     Backfilled(Backfill),
+    /// An anomaly was detected, got worse, or ended.
+    Anomaly(Box<AnomalyTold>),
+    /// A rule of a control chart was broken.
+    Violation(Box<ViolationTold>),
+    /// Another version of the inspection model judges from now on.
+    ModelChanged {
+        /// Which station.
+        station: Arc<str>,
+        /// When, by the source.
+        time: Time,
+        /// What it was, if it was known.
+        from: Option<Arc<str>>,
+        /// What it is.
+        to: Arc<str>,
+    },
+    /// What watches a station, in figures and sums at one instant.
+    Watched(Box<WatchPoint>),
     /// Somebody told something that no tag does.
     Entered(Arc<Entry>),
 }
@@ -169,4 +188,194 @@ pub struct CycleHistogram {
     pub offset: i32,
     /// Count of each bucket from `offset` on.
     pub buckets: Vec<u64>,
+}
+
+/// Something happened to an anomaly.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AnomalyTold {
+    /// Which station.
+    pub station: Arc<str>,
+    /// Which tag.
+    pub tag: Arc<str>,
+    /// Which detector of the station.
+    pub detector: Arc<str>,
+    /// The word of its method.
+    pub method: Arc<str>,
+    /// What.
+    pub change: Change,
+    /// When, by the source.
+    pub time: Time,
+    /// The anomaly as it was then.
+    pub episode: Episode,
+}
+
+impl AnomalyTold {
+    /// Which anomaly.
+    #[must_use]
+    pub fn id(&self) -> EpisodeId {
+        EpisodeId {
+            station: self.station.clone(),
+            tag: self.tag.clone(),
+            detector: self.detector.clone(),
+            began: self.episode.began,
+        }
+    }
+}
+
+/// A rule of a control chart was broken.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ViolationTold {
+    /// Which station.
+    pub station: Arc<str>,
+    /// The names of the tags that the chart is drawn of: `diameter`, or `rejects/total`.
+    pub tags: Arc<str>,
+    /// Which rule, and by which points.
+    pub violation: Violation,
+}
+
+impl ViolationTold {
+    /// When the flagged point was complete.
+    #[must_use]
+    pub fn time(&self) -> Time {
+        self.violation.at().map_or_else(Time::default, |named| named.at)
+    }
+}
+
+/// What watches a station, in figures and sums at one instant.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WatchPoint {
+    /// Which station.
+    pub station: Arc<str>,
+    /// When.
+    pub time: Time,
+    /// Detectors that have seen a reading.
+    pub detectors: Vec<DetectorPoint>,
+    /// Charts that have seen a reading.
+    pub charts: Vec<ChartPoint>,
+    /// What was inspected since ever; none at the end of a shift, as with [`KpiPoint::sums`].
+    pub inspection: Option<InspectionSums>,
+    /// What was inspected in a shift.
+    pub rates: Option<InspectionRates>,
+}
+
+/// A detector at one instant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DetectorPoint {
+    /// Its name.
+    pub detector: Arc<str>,
+    /// Its first reading.
+    pub since: Time,
+    /// How many anomalies ever were a warning.
+    pub warning: u64,
+    /// How many ever were critical.
+    pub critical: u64,
+    /// From their beginning to their detection, in seconds.
+    pub latency: CycleHistogram,
+    /// Of those judged the share that was dismissed; none without any.
+    pub false_positives: Option<f64>,
+}
+
+/// A control chart at one instant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChartPoint {
+    /// Its name.
+    pub chart: Arc<str>,
+    /// Its first reading.
+    pub since: Time,
+    /// How often each rule was ever broken; those that never were are left out.
+    pub violations: Vec<(Rule, u64)>,
+    /// Where there is a tolerance.
+    pub capability: Option<CapabilityPoint>,
+}
+
+/// Capability since the limits stand; `None` is "cannot be known".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CapabilityPoint {
+    /// Within subgroups, of the whole tolerance.
+    pub cp: Option<f64>,
+    /// Within subgroups, of the nearer side.
+    pub cpk: Option<f64>,
+    /// Of all readings, and the whole tolerance.
+    pub pp: Option<f64>,
+    /// Of all readings, and the nearer side.
+    pub ppk: Option<f64>,
+    /// Round the target.
+    pub cpm: Option<f64>,
+}
+
+/// What was inspected since ever. None of it falls but the queue.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InspectionSums {
+    /// The first reading.
+    pub since: Time,
+    /// The machine said good.
+    pub pass: u64,
+    /// It rejected.
+    pub fail: u64,
+    /// It was not sure.
+    pub review: u64,
+    /// Nobody saw what it said, or the map lacks it.
+    pub unknown: u64,
+    /// How often each defect was told.
+    pub defects: Vec<(Arc<str>, u64)>,
+    /// How long the inference took, in seconds.
+    pub latency: CycleHistogram,
+    /// The scores, where a tag tells them.
+    pub scores: Option<ScoreHistogram>,
+    /// How many wait.
+    pub queue: Option<f64>,
+}
+
+/// Scores: bin `i` holds what is above edge `i - 1` and not above edge `i`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScoreHistogram {
+    /// Ascending.
+    pub edges: Vec<f64>,
+    /// One more than edges.
+    pub counts: Vec<u64>,
+}
+
+/// What the inspections of a shift say; `None` is "cannot be known". See
+/// [`InspectionFigures`](crate::model::inspection::InspectionFigures).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InspectionRates {
+    /// Which shift.
+    pub shift: Arc<str>,
+    /// Inspections an hour.
+    pub per_hour: Option<f64>,
+    /// Passed.
+    pub passed: Option<f64>,
+    /// Passed at the first inspection.
+    pub first_pass_yield: Option<f64>,
+    /// Looked at by a person.
+    pub manual_review: Option<f64>,
+    /// Good units that were rejected.
+    pub false_reject: Option<f64>,
+    /// Defective units that were passed.
+    pub escape: Option<f64>,
+    /// Decisions that were right.
+    pub accuracy: Option<f64>,
+    /// Rejects that were right.
+    pub precision: Option<f64>,
+    /// Defective units that were rejected.
+    pub recall: Option<f64>,
+    /// Harmonic mean of precision and recall.
+    pub f1: Option<f64>,
+    /// Defects per unit.
+    pub dpu: Option<f64>,
+    /// How many decisions a review has labelled: what the six before speak for.
+    pub labelled: u64,
+    /// For each version of the model.
+    pub drift: Vec<DriftPoint>,
+}
+
+/// How far scores lie from their baseline.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DriftPoint {
+    /// Which version of the model, where a tag tells one and each has a baseline of its own.
+    pub version: Option<Arc<str>>,
+    /// Population stability index.
+    pub psi: Option<f64>,
+    /// Kolmogorov-Smirnov distance.
+    pub ks: Option<f64>,
 }

@@ -12,16 +12,24 @@ use serde::Deserialize;
 
 use crate::config::Config;
 use crate::entries::EntryJson;
-use crate::model::{Derived, Entry, EntryError, LATENESS, Line, OeeSpec, Period, PeriodOf};
-use crate::record::Record;
+use crate::model::{Derived, Entry, EntryError, FlowView, InspectedShift, LATENESS, Line, OeeSpec, Period, PeriodOf};
+use crate::record::{AnomalyTold, Record, ViolationTold};
 
 /// What a replay found.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Report {
+    /// The line as a whole, shift by shift, in order of time.
+    pub flow: Vec<FlowView>,
     /// One for each station and shift, in order of time.
     pub periods: Vec<ReportedPeriod>,
     /// What the model could not use, in order.
     pub losses: Vec<Loss>,
+    /// Rules of control charts that were broken, in order of time.
+    pub violations: Vec<ViolationTold>,
+    /// Anomalies as they were last, in the order in which they began.
+    pub anomalies: Vec<AnomalyTold>,
+    /// What was inspected: one for each inspecting station and shift, in order of time.
+    pub inspections: Vec<InspectedShift>,
     /// Readings of stations or tags that the configuration does not have: how many of each.
     pub strangers: BTreeMap<(String, String), u64>,
     /// Entries that the line did not take: their line in the file, and why.
@@ -131,15 +139,8 @@ pub fn replay_with(
     let mut refused = Vec::new();
 
     let mut line = Line::new(config);
-    let mut closed = Vec::new();
-    let mut losses = Vec::new();
-    let mut collect = |derived: Derived| {
-        closed.extend(derived.closed);
-        losses.extend(derived.records.into_iter().filter_map(|record| match record {
-            Record::Loss { loss, .. } => Some(loss),
-            _ => None,
-        }));
-    };
+    let pacer = line.pacer().map(|pacer| &config.stations[pacer].name);
+    let mut told = Collected::default();
     for together in readings.chunk_by(|one, other| one.received_time == other.received_time) {
         let mut derived = Derived::default();
         // What was told at an instant comes after what was read at it.
@@ -148,19 +149,65 @@ pub fn replay_with(
         }
         line.advance(together[0].received_time, &mut derived);
         line.apply(together, &mut derived);
-        collect(derived);
+        told.collect(&line, pacer, derived);
     }
-    let Some(end) = end else {
-        return Ok(Report { periods: Vec::new(), losses, strangers, refused });
-    };
-    // Nothing more comes: what waits for it is settled.
-    let mut derived = Derived::default();
-    for (place, entry) in entries {
-        enter(&mut line, place, entry, &mut refused, &mut derived);
+    let mut report = Report { strangers, ..Report::default() };
+    if let Some(end) = end {
+        // Nothing more comes: what waits for it is settled.
+        let mut derived = Derived::default();
+        for (place, entry) in entries {
+            enter(&mut line, place, entry, &mut refused, &mut derived);
+        }
+        line.advance(end + LATENESS, &mut derived);
+        told.collect(&line, pacer, derived);
+        told.flow.extend(line.flow(end).map(|view| (view.from, view)));
+        report.flow = told.flow.into_values().collect();
+        report.periods = periods(config, &line, told.closed, end);
+        report.inspections = told.inspected;
+        report.inspections.extend(line.inspected(end));
+        report.inspections.sort_by_key(|shift| shift.from);
     }
-    line.advance(end + LATENESS, &mut derived);
-    collect(derived);
-    Ok(Report { periods: periods(config, &line, closed, end), losses, strangers, refused })
+    report.refused = refused;
+    report.losses = told.losses;
+    report.violations = told.violations;
+    report.violations.sort_by_key(ViolationTold::time);
+    report.anomalies = told.anomalies.into_values().collect();
+    report.anomalies.sort_by_key(|told| told.episode.began);
+    Ok(report)
+}
+
+/// What the line said on the way.
+#[derive(Default)]
+struct Collected {
+    closed: Vec<(Arc<str>, Period)>,
+    /// By when they begin.
+    flow: BTreeMap<Time, FlowView>,
+    losses: Vec<Loss>,
+    violations: Vec<ViolationTold>,
+    /// By their names.
+    anomalies: BTreeMap<String, AnomalyTold>,
+    inspected: Vec<InspectedShift>,
+}
+
+impl Collected {
+    /// `pacer` is the station whose shifts are the line's.
+    fn collect(&mut self, line: &Line, pacer: Option<&Arc<str>>, derived: Derived) {
+        for (_, period) in derived.closed.iter().filter(|(station, _)| Some(station) == pacer) {
+            self.flow.extend(line.flow_of(period).map(|view| (view.from, view)));
+        }
+        self.closed.extend(derived.closed);
+        self.inspected.extend(derived.inspected);
+        for record in derived.records {
+            match record {
+                Record::Loss { loss, .. } => self.losses.push(loss),
+                Record::Violation(told) => self.violations.push(*told),
+                Record::Anomaly(told) => {
+                    self.anomalies.insert(told.id().to_string(), *told);
+                }
+                _ => {}
+            }
+        }
+    }
 }
 
 fn enter(line: &mut Line, place: usize, entry: Entry, refused: &mut Vec<(usize, EntryError)>, out: &mut Derived) {

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use gemba_drivers::treat::clock::ClockState;
 use gemba_drivers::{Loss, Time, Validity, Value};
 
-use crate::model::{Entry, Preset, State};
-use crate::record::{Figures, Sums};
+use crate::model::anomaly::{Baseline, Counts, Episode, Verdicts};
+use crate::model::spc::{self, Rule};
+use crate::model::{Entry, FlowView, InspectedShift, Preset, State};
+use crate::record::{CycleHistogram, Figures, InspectionSums, Sums};
 use crate::telemetry::metric::Metric;
 
 /// The line as it stood at one instant.
@@ -16,6 +18,8 @@ pub struct Snapshot {
     pub time: Time,
     /// In the order configured.
     pub stations: Vec<StationView>,
+    /// The line as a whole; nothing outside shifts, or where no flow is configured.
+    pub flow: Option<FlowView>,
     /// The newest losses, newest first; at most 100.
     pub losses: Vec<Loss>,
     /// The last that people told, newest first; at most 100.
@@ -66,6 +70,65 @@ pub struct StationView {
     pub sums: Option<(Time, Sums)>,
     /// In the order configured.
     pub tags: Vec<TagView>,
+    /// What looks for anomalies, in the order configured.
+    pub anomalies: Vec<DetectorView>,
+    /// Control charts, in the order configured.
+    pub charts: Vec<ChartView>,
+    /// What it inspects, if it does.
+    pub inspection: Option<InspectionView>,
+}
+
+/// A detector of anomalies.
+#[derive(Clone, Debug)]
+pub struct DetectorView {
+    /// Its name within the station.
+    pub name: Arc<str>,
+    /// Of which tag.
+    pub tag: Arc<str>,
+    /// The word of its method.
+    pub method: &'static str,
+    /// Its first reading.
+    pub since: Option<Time>,
+    /// What it goes by.
+    pub baseline: Baseline,
+    /// The anomaly that lasts.
+    pub open: Option<Episode>,
+    /// The last ones that are over, newest first; at most 10.
+    pub over: Vec<Episode>,
+    /// How many there were.
+    pub counts: Counts,
+    /// From beginning to detection, in s.
+    pub latency: CycleHistogram,
+    /// What people said of them.
+    pub verdicts: Verdicts,
+}
+
+/// A control chart.
+#[derive(Clone, Debug)]
+pub struct ChartView {
+    /// The names of its tags.
+    pub of: Arc<str>,
+    /// Its first reading.
+    pub since: Option<Time>,
+    /// How often each rule was ever broken.
+    pub broken: Vec<(Rule, u64)>,
+    /// As it stands.
+    pub chart: spc::View,
+}
+
+/// An inspection.
+#[derive(Clone, Debug)]
+pub struct InspectionView {
+    /// Its first reading.
+    pub since: Option<Time>,
+    /// Since then; none before.
+    pub sums: Option<InspectionSums>,
+    /// The shift that runs, so far; none outside shifts and before the first reading.
+    pub shift: Option<InspectedShift>,
+    /// The version of the inspection model.
+    pub model: Option<Arc<str>>,
+    /// How many scores of its baseline were learnt, of how many; none with one that is given.
+    pub learnt: Option<(usize, usize)>,
 }
 
 /// The figures of a shift so far.
@@ -105,6 +168,10 @@ pub struct KpiView {
     pub energy: Option<EnergyView>,
     /// Where the configuration says what things cost.
     pub cost: Option<CostView>,
+    /// OEE over all the time of the period that is known, breaks and all (TEEP).
+    pub teep: Option<f64>,
+    /// Failures and repairs.
+    pub maintenance: Maintenance,
 }
 
 /// The energy of a period (ISO 22400-2: energy consumption by part).
@@ -127,6 +194,25 @@ pub struct CostView {
     pub cost: f64,
     /// By the good parts made; `None` without any.
     pub per_good_part: Option<f64>,
+}
+
+/// What failed and was mended in a period; see [`crate::model`] for the formulas.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Maintenance {
+    /// Failures that began.
+    pub failures: u64,
+    /// Failures that ended.
+    pub repairs: u64,
+    /// Mean operating time between failures, in seconds; `None` without a failure.
+    pub mtbf: Option<f64>,
+    /// Mean time to restoration, in seconds; `None` without a repair.
+    pub mttr: Option<f64>,
+    /// Seconds in failures.
+    pub corrective: f64,
+    /// Seconds of maintenance that no failure asked for.
+    pub planned: f64,
+    /// Corrective maintenance time over all maintenance time; `None` without either.
+    pub corrective_ratio: Option<f64>,
 }
 
 impl KpiView {

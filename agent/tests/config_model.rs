@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use gemba::config::Config;
 use gemba::model::{
-    Bucket, ByCount, CostSpec, CounterSpec, EnergySpec, ExceptionalDay, FlowSpec, MicroStops, OeeSpec, Preset, Product,
-    Rates, Reason, ReasonSpec, ShiftSpec, State,
+    Bucket, ByCount, CostSpec, CounterSpec, EnergySpec, ExceptionalDay, FlowSpec, LineBy, MicroStops, OeeSpec, Preset,
+    Product, Rates, Reason, ReasonSpec, ShiftSpec, State,
 };
 use gemba_drivers::{TagId, Time};
 use jiff::civil::{date, time};
@@ -140,14 +140,23 @@ fn a_station_pays_what_the_line_pays_unless_it_says_otherwise() {
 #[test]
 fn parts_flow_as_written_or_as_the_stations_stand() {
     let config = load(MODEL);
-    assert_eq!(config.flow, Some(FlowSpec { stations: vec![1, 0], constraint: Some(0), end: 0 }));
+    assert_eq!(
+        config.flow,
+        Some(FlowSpec { stations: vec![1, 0], constraint: Some(0), end: 0, by: LineBy::Constraint })
+    );
     let flow = |written: &str| {
         load(&MODEL.replace("flow: { stations: [press-2, press-1], constraint: press-1, end: press-1 }", written)).flow
     };
     let all = vec![0, 1, 2];
-    assert_eq!(flow("flow: {}"), Some(FlowSpec { stations: all.clone(), constraint: None, end: 2 }));
+    assert_eq!(
+        flow("flow: {}"),
+        Some(FlowSpec { stations: all.clone(), constraint: None, end: 2, by: LineBy::Constraint })
+    );
     // The products have cycle times, so the station itself need not have one.
-    assert_eq!(flow("flow: { constraint: press-3 }"), Some(FlowSpec { stations: all, constraint: Some(2), end: 2 }));
+    assert_eq!(
+        flow("flow: { constraint: press-3 }"),
+        Some(FlowSpec { stations: all, constraint: Some(2), end: 2, by: LineBy::Constraint })
+    );
     assert_eq!(flow(""), None);
 }
 

@@ -169,3 +169,61 @@ fn a_line_that_is_no_entry_is_an_error_with_its_place() {
     assert_eq!(message(&nothing), "1: an entry is one of reason, work, target, rejects and anomaly");
     assert!(message(&entry(0, "reasons", &json!({}))).starts_with("1: column "));
 }
+
+/// As `gemba run` stores them: with everything that goes upstream, and before anybody is told that it was taken.
+#[test]
+fn what_was_entered_is_kept_in_the_spool_and_exported_for_a_replay() {
+    use gemba::model::{Entry, What};
+    use gemba::record::Record;
+    use gemba::spool::{self, Settings};
+    use gemba_drivers::Time;
+
+    let bench = Bench::new();
+    let settings = || Settings {
+        path: bench.path("spool"),
+        max_size: 8 << 20,
+        keep_free: 0,
+        keep: std::time::Duration::ZERO,
+        journal_size: 1 << 20,
+    };
+    let time = |seconds: i64| at(seconds).parse::<Time>().expect("a time");
+    let jam = Entry {
+        entered: time(1900),
+        by: Some("anna".into()),
+        station: "printer-1".into(),
+        what: What::Reason { from: time(1200), to: time(1800), code: Some("feeder-jam".into()) },
+    };
+    let scratched = Entry {
+        entered: time(2000),
+        by: None,
+        station: "aoi-1".into(),
+        what: What::Rejects { at: time(600), count: 3, code: "scratch".into() },
+    };
+    let mut opened = spool::open(settings(), &[]).expect("opens");
+    for entry in [&jam, &scratched] {
+        let record = Record::Entered(entry.clone().into());
+        opened.writer.append(&spool::Entry::Record { cause: None, record });
+    }
+    opened.writer.commit(time(2001)).expect("commits");
+    drop(opened);
+
+    let recovery = spool::open(settings(), &[]).expect("opens").recovery;
+    let stored: Vec<Entry> = recovery
+        .entries()
+        .filter_map(|entry| match entry.expect("reads").1 {
+            spool::Entry::Record { record: Record::Entered(entry), .. } => Some((*entry).clone()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(stored, [jam, scratched]);
+
+    let exported = Command::new(env!("CARGO_BIN_EXE_gemba"))
+        .args(["spool", "export", "--entries", "--station", "printer-1", "--path"])
+        .arg(bench.path("spool"))
+        .output()
+        .expect("it starts");
+    let lines = String::from_utf8(exported.stdout).expect("UTF-8");
+    let entries: Vec<Json> = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(entries, [reason(1900, 1200, 1800, "feeder-jam")]);
+    assert_eq!(bench.period(&entries)["reasons"], json!({"feeder-jam": 600.0}));
+}

@@ -294,3 +294,114 @@ costs: { currency: EUR, energy_per_kwh: 0.25, time_per_hour: 36 }";
     assert!((cost.cost - (40.0 + 0.25 + 2.0)).abs() < 1e-12, "80 parts at 0.5, 1 kWh, 200 s at 36 an hour: {cost:?}");
     assert_eq!(cost.per_good_part, Some(cost.cost / 80.0));
 }
+
+/// Three stations that hand parts on, with a constraint in the middle.
+fn flow(keys: &str) -> Config {
+    let station = |name: &str, ideal: &str| {
+        format!(
+            r#"
+  - name: {name}
+    source: {{ type: mqtt, endpoint: "mqtt://h", client_id: c, topics: [{{ topic: {name}, payload: json }}] }}
+    tags: [{{ name: state, path: "$.s" }}, {{ name: total, path: "$.t" }}, {{ name: reject, path: "$.r" }}, {{ name: fault, path: "$.f" }}]
+    oee:
+      ideal_cycle_time: {ideal}
+      state: {{ tag: state, map: {{ 1: producing, 2: starved, 3: blocked, 5: down }} }}
+      total: {{ tag: total }}
+      reject: {{ tag: reject }}
+      reasons: [{{ tag: fault, map: {{ 17: jam }} }}]"#
+        )
+    };
+    let text = format!(
+        "site: s\nline: l\ntimezone: UTC\nreasons: [{{ code: jam }}]\nflow: {keys}\nstations:{}{}{}\n",
+        station("first", "1s"),
+        station("middle", "2s"),
+        station("last", "1s")
+    );
+    Config::from_str("line.yaml", &text).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn over(config: &Config, said: &[(f64, &str, &str, i32)], until: f64) -> gemba::model::FlowView {
+    let line = |&(at, station, tag, value): &(f64, &str, &str, i32)| {
+        serde_json::json!({"station": station, "tag": tag, "value": value, "source_time": time(at)}).to_string() + "\n"
+    };
+    let text: String = said.iter().map(line).collect();
+    let until = time(until).parse().expect("a time");
+    let mut report = replay(config, text.as_bytes(), Some(until)).expect("readings");
+    report.flow.pop().expect("the line")
+}
+
+fn begin() -> Vec<(f64, &'static str, &'static str, i32)> {
+    let stations = ["first", "middle", "last"];
+    stations.into_iter().flat_map(|of| [(0.0, of, "state", 1), (0.0, of, "total", 0), (0.0, of, "reject", 0)]).collect()
+}
+
+#[test]
+fn the_line_is_measured_by_its_constraint_and_never_a_mean() {
+    let mut all = begin();
+    all.extend([
+        (90.0, "first", "total", 60),
+        (90.0, "middle", "total", 42),
+        (95.0, "last", "total", 40),
+        (95.0, "last", "reject", 4),
+    ]);
+    all.push((80.0, "last", "state", 5));
+    all.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let line = over(&flow("{ constraint: middle }"), &all, 100.0);
+    assert_eq!((line.good, line.good_ideal_ns, line.planned_ns), (Some(36.0), Some(72e9), 100 * SECOND));
+    assert_eq!(line.oee, Some(0.72), "36 good parts, each of which takes the constraint two seconds");
+    assert_eq!(line.rolled_yield.map(|of| (of.value, of.n)), Some((0.9, 40.0)), "36 of 40, and all of 60 and 42");
+    let last = over(&flow("{ oee: last }"), &all, 100.0);
+    assert_eq!(last.oee, Some(0.36));
+    let weighted = over(&flow("{ oee: weighted }"), &all, 100.0);
+    assert_eq!(weighted.oee, Some((60.0 + 84.0 + 36.0) / 300.0));
+}
+
+#[test]
+fn waiting_is_traced_to_the_station_that_causes_it() {
+    let mut all = begin();
+    all.extend([
+        (10.0, "first", "fault", 17),
+        (10.0, "first", "state", 5),
+        // The lack of parts runs down the line, and so does their return.
+        (20.0, "middle", "state", 2),
+        (30.0, "last", "state", 2),
+        (40.0, "first", "state", 1),
+        (40.0, "first", "fault", 0),
+        (50.0, "middle", "state", 1),
+        (60.0, "last", "state", 1),
+        (70.0, "first", "state", 2),
+        (75.0, "first", "state", 1),
+        (80.0, "last", "state", 5),
+        (85.0, "middle", "state", 3),
+        (95.0, "middle", "state", 1),
+    ]);
+    let line = over(&flow("{}"), &all, 100.0);
+    assert_eq!(line.oee, None, "no constraint is named");
+    let waits: Vec<_> = line
+        .waits
+        .iter()
+        .map(|wait| {
+            let reason = wait.reason.as_deref().unwrap_or("-");
+            (
+                wait.station,
+                wait.state.word(),
+                wait.cause,
+                wait.cause_state.map(|state| state.word()),
+                reason,
+                wait.spent / SECOND,
+            )
+        })
+        .collect();
+    assert_eq!(
+        waits,
+        [
+            (1, "starved", Some(0), Some("down"), "jam", 20),
+            (1, "starved", Some(0), Some("producing"), "-", 10),
+            (1, "blocked", Some(2), Some("down"), "unassigned", 10),
+            (2, "starved", Some(0), Some("producing"), "-", 10),
+            (2, "starved", Some(0), Some("down"), "jam", 10),
+            (2, "starved", Some(1), Some("producing"), "-", 10),
+            (0, "starved", None, None, "-", 5),
+        ]
+    );
+}

@@ -1,4 +1,4 @@
-//! Replays as a reader of `gemba replay --format json` sees them, against published examples and the rules.
+//! Replays as a reader of `gemba replay --format json` sees them, against the rules. Published examples: vectors.rs.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -90,106 +90,6 @@ fn outline(report: &Json) -> Vec<(String, String, String, String, bool)> {
             (text(&period["station"]), text(&period["shift"]), text(&period["from"]), text(&period["to"]), closed)
         })
         .collect()
-}
-
-fn vector(id: &str) -> Json {
-    let vectors: Vec<Json> =
-        serde_json::from_str(include_str!("../../tests/fixtures/vectors/oee.json")).expect("a list of vectors");
-    vectors.into_iter().find(|vector| vector["id"] == id).expect("the vector is there")
-}
-
-fn number(value: &Json) -> f64 {
-    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
-}
-
-#[track_caller]
-fn near(found: &Json, published: &Json, tolerance: f64) {
-    let (found, published) = (number(found), number(published));
-    assert!((found - published).abs() <= tolerance, "{found}, published {published}");
-}
-
-/// The worksheet as it is told: an eight-hour shift with an hour of breaks, 47 minutes down.
-#[test]
-fn the_worksheet_with_its_breaks() {
-    let vector = vector("vorne");
-    let of = |key: &str| number(&vector[key]);
-    assert_eq!((of("shift_min"), of("breaks_min")), (480.0, 60.0), "the plan above");
-    let end = of("shift_min") * 60.0;
-    let readings = [
-        put(0.0, "state", 5),
-        put(0.0, "total", 0),
-        put(0.0, "reject", 0),
-        put(of("down_min") * 60.0, "state", 1),
-        put(end - 1.0, "total", vector["total"].clone()),
-        put(end - 1.0, "reject", vector["reject"].clone()),
-    ];
-    let report = replay(&config(UTC, "1s"), &readings, &["--until", &at(end)]);
-    let [period] = report["periods"].as_array().expect("a list").as_slice() else { panic!("one period: {report}") };
-    for figure in ["availability", "performance", "quality", "oee"] {
-        near(&period["kpi"][figure], &vector[figure], of("tol"));
-    }
-    assert_eq!((&period["kpi"]["total"], &period["kpi"]["reject"]), (&vector["total"], &vector["reject"]));
-    assert_eq!(period["kpi"]["good"], json!(of("total") as u64 - of("reject") as u64));
-    assert_eq!(
-        period["states"],
-        json!({"producing": (of("shift_min") - of("breaks_min") - of("down_min")) * 60.0,
-               "down": of("down_min") * 60.0, "break": of("breaks_min") * 60.0})
-    );
-    assert_eq!((&period["closed"], &period["revision"]), (&json!(true), &json!(0)));
-    assert_eq!((&period["reasons"], &period["defects"]), (&json!({}), &json!({})));
-    assert_eq!(report["losses"], json!([]));
-}
-
-#[test]
-fn the_six_big_losses_add_up() {
-    let vector = vector("six-big-losses");
-    let of = |key: &str| number(&vector[key]);
-    let loss = |key: &str| number(&vector["loss_min"][key]) * 60.0;
-    let (down, end) = (of("down_min") * 60.0, of("planned_min") * 60.0);
-    let plan = "timezone: UTC\nshifts: [{ name: early, start: \"06:00\", end: \"14:00\" }]";
-    let readings = [
-        put(0.0, "state", 5),
-        put(0.0, "total", 0),
-        put(0.0, "reject", 0),
-        put(down - of("setup_min_within_down") * 60.0, "state", 4),
-        put(down, "state", 1),
-        put(end - 1.0, "total", vector["total"].clone()),
-        put(end - 1.0, "reject", vector["reject"].clone()),
-    ];
-    let ideal = of("ict_min") * 60.0;
-    let report = replay(&config(plan, &format!("{ideal}s")), &readings, &["--until", &at(end)]);
-    let period = &report["periods"][0];
-    near(&period["kpi"]["oee"], &vector["oee"], of("tol"));
-    assert_eq!(period["states"]["down"], json!(loss("breakdown")));
-    assert_eq!(period["states"]["setup"], json!(loss("setup")));
-    let run = number(&period["states"]["producing"]);
-    let kpi = &period["kpi"];
-    near(&json!(run - number(&kpi["performance"]) * run), &json!(loss("speed_and_minor_stops")), of("tol"));
-    let rejected = number(&kpi["reject"]) * ideal;
-    near(&json!(rejected), &json!(loss("process_reject") + loss("startup_reject")), of("tol"));
-}
-
-#[test]
-fn machines_of_a_line_each_on_their_own() {
-    let vector = vector("line-rollup");
-    let machines = vector["machines"].as_array().expect("a list");
-    for (machine, oee) in machines.iter().zip(vector["oee"].as_array().expect("a list")) {
-        let minutes = |key: &str| number(&machine[key]) * 60.0;
-        let (planned, run) = (minutes("planned_min"), minutes("run_min"));
-        let reject = number(&machine["total"]) - number(&machine["good"]);
-        let readings = [
-            put(0.0, "state", 5),
-            put(0.0, "total", 0),
-            put(0.0, "reject", 0),
-            put(planned - run, "state", 1),
-            put(planned, "total", machine["total"].clone()),
-            put(planned, "reject", reject),
-        ];
-        let ideal = format!("{}s", minutes("ict_min"));
-        let report = replay(&config("timezone: UTC", &ideal), &readings, &[]);
-        near(&report["periods"][0]["kpi"]["oee"], oee, number(&vector["tol"]));
-        assert_eq!(report["periods"][0]["shift"], "day", "without shifts a day is one period");
-    }
 }
 
 #[test]
@@ -342,25 +242,4 @@ fn a_gap_is_unknown_time_and_its_parts_are_unattributed() {
     let kpi = &period["kpi"];
     assert_eq!((&kpi["total"], &kpi["unattributed"], &kpi["coverage"]), (&json!(190), &json!(40), &json!(0.75)));
     assert_eq!(kpi["performance"], json!(1.0), "150 parts in 150 s that were seen");
-}
-
-/// The Berlin night shift on the two days on which the clock changes.
-#[test]
-fn a_night_shift_across_a_change_of_clock() {
-    let vectors: Vec<Json> =
-        serde_json::from_str(include_str!("../../tests/fixtures/vectors/quality.json")).expect("a list of vectors");
-    let vector = vectors.iter().find(|vector| vector["id"] == "dst-night-shift").expect("the vector is there");
-    let (start, end) = vector["shift"].as_str().and_then(|shift| shift.split_once('-')).expect("a span");
-    let zone = vector["tz"].as_str().expect("a zone");
-    let plan = format!("timezone: {zone}\nshifts: [{{ name: night, start: \"{start}\", end: \"{end}\" }}]");
-    for case in vector["cases"].as_array().expect("a list") {
-        let date: jiff::civil::Date = case["start"].as_str().expect("a date").parse().expect("a date");
-        let begins = date.to_datetime(start.parse().expect("a time")).in_tz(zone).expect("an instant").timestamp();
-        let reading = json!({"station": "printer-1", "tag": "state", "value": 1, "source_time": begins.to_string()});
-        let until = (begins + jiff::SignedDuration::from_hours(12)).to_string();
-        let report = replay(&config(&plan, "1s"), &[reading], &["--until", &until]);
-        let seconds = number(&case["hours"]) * 3600.0;
-        assert_eq!(report["periods"][0]["states"], json!({"producing": seconds}), "{case}");
-        assert_eq!(outline(&report).len(), 1);
-    }
 }

@@ -89,7 +89,10 @@ impl Replay {
             }
         }
         let text = match self.format {
-            Format::Json => serde_json::to_string(&json::report(&report))? + "\n",
+            Format::Json => {
+                let names: Vec<&str> = config.stations.iter().map(|station| &*station.name).collect();
+                serde_json::to_string(&json::report(&report, &names))? + "\n"
+            }
             Format::Table => table(&report),
         };
         std::io::stdout().write_all(text.as_bytes()).context("stdout")?;
@@ -135,7 +138,7 @@ mod json {
     use gemba_drivers::{Loss, Time};
     use serde::Serialize;
 
-    use crate::http::Kpi;
+    use crate::http::{Flow, InspectionFigures, Kpi, NamedAnomaly, NamedFigures, NamedViolation};
     use crate::model::UNASSIGNED;
     use crate::replay::Report;
 
@@ -143,6 +146,15 @@ mod json {
     pub(super) struct ReportJson<'a> {
         periods: Vec<PeriodJson<'a>>,
         losses: &'a [Loss],
+        /// Where `flow` is configured.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        line: Vec<Flow<'a>>,
+        /// Beyond the contract: rules of control charts that were broken, in order of time.
+        violations: Vec<NamedViolation<'a>>,
+        /// Beyond the contract: in the order in which they began, as they stood last.
+        anomalies: Vec<NamedAnomaly<'a>>,
+        /// Beyond the contract: what was inspected, also at stations without `oee:`.
+        inspections: Vec<NamedFigures<'a>>,
     }
 
     #[derive(Serialize)]
@@ -158,11 +170,14 @@ mod json {
         states: BTreeMap<&'static str, f64>,
         /// Seconds by reason, where one is known.
         reasons: BTreeMap<String, f64>,
-        /// Parts that people rejected by hand, by code.
+        /// Defects by code: where an inspection tells them, and what people rejected by hand.
         defects: BTreeMap<String, f64>,
+        /// Beyond the contract: what was inspected; left out where nothing is.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        inspection: Option<InspectionFigures>,
     }
 
-    pub(super) fn report(report: &Report) -> ReportJson<'_> {
+    pub(super) fn report<'a>(report: &'a Report, names: &[&'a str]) -> ReportJson<'a> {
         let periods = report.periods.iter().map(|reported| {
             let period = &reported.period;
             #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a shift stay far below 2^53")]
@@ -171,6 +186,17 @@ mod json {
             #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a shift stay far below 2^53")]
             for (reason, _, spent) in period.tally.reasons().iter().filter(|(reason, ..)| &**reason != UNASSIGNED) {
                 *reasons.entry(reason.to_string()).or_default() += *spent as f64 / 1e9;
+            }
+            // The station may have been watched from another moment on than its inspection.
+            let inspected = report.inspections.iter().find(|shift| {
+                shift.station == reported.station && shift.shift == period.shift && shift.to == period.to
+            });
+            let inspected_defects = inspected.iter().flat_map(|shift| &shift.figures.defects);
+            #[expect(clippy::cast_precision_loss, reason = "defects of a shift")]
+            let mut defects: BTreeMap<String, f64> =
+                inspected_defects.map(|(code, count)| (code.to_string(), *count as f64)).collect();
+            for (code, parts) in period.tally.defects_by_code() {
+                *defects.entry(code.to_string()).or_default() += parts;
             }
             PeriodJson {
                 station: &reported.station,
@@ -182,9 +208,18 @@ mod json {
                 kpi: Kpi::from(&period.view(&reported.spec)),
                 states,
                 reasons,
-                defects: period.tally.defects_by_code().map(|(code, parts)| (code.to_string(), parts)).collect(),
+                defects,
+                inspection: inspected.map(InspectionFigures::from),
             }
         });
-        ReportJson { periods: periods.collect(), losses: &report.losses }
+        let line = report.flow.iter().map(|flow| Flow::new(flow, names)).collect();
+        ReportJson {
+            periods: periods.collect(),
+            losses: &report.losses,
+            line,
+            violations: report.violations.iter().map(NamedViolation::from).collect(),
+            anomalies: report.anomalies.iter().map(NamedAnomaly::from).collect(),
+            inspections: report.inspections.iter().map(NamedFigures::from).collect(),
+        }
     }
 }

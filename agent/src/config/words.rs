@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use super::section::Leaf;
 use super::suggest::{self, did_you_mean};
 use super::tree::Scalar;
-use crate::model::State;
 use crate::model::spc::Kind;
+use crate::model::{LineBy, State};
 use crate::spool::Signal;
 
 /// The text of `scalar`, unless YAML itself would see something else in it.
@@ -350,6 +350,15 @@ impl Word for Kind {
 
     fn all() -> Vec<(&'static str, Self)> {
         Self::ALL.into_iter().map(|kind| (kind.word(), kind)).collect()
+    }
+}
+
+impl Word for LineBy {
+    const WHAT: &'static str = "pace of a line";
+    const FORM: &'static str = "`constraint`, `last` or `weighted`";
+
+    fn all() -> Vec<(&'static str, Self)> {
+        Self::ALL.into_iter().map(|by| (by.word(), by)).collect()
     }
 }
 

@@ -139,11 +139,15 @@ impl Span {
             Record::Kpi(point) => self.cover(point.time, point.time, false),
             Record::StateChanged { time, .. }
             | Record::ValidityChanged { time, .. }
-            | Record::TagChanged { time, .. } => self.cover(*time, *time, false),
+            | Record::TagChanged { time, .. }
+            | Record::ModelChanged { time, .. } => self.cover(*time, *time, false),
             Record::Visit(visit) => self.cover(visit.from, visit.to, false),
             Record::Event(event) => self.cover(event.time, event.time, false),
             Record::Backfilled(told) => self.cover(told.from, told.to, false),
             Record::Entered(entry) => self.cover(entry.entered, entry.entered, false),
+            Record::Anomaly(told) => self.cover(told.time, told.time, false),
+            Record::Violation(told) => self.cover(told.time(), told.time(), false),
+            Record::Watched(point) => self.cover(point.time, point.time, false),
             Record::Loss { loss, .. } => self.cover(loss.from, loss.to, &*loss.source == UPSTREAM),
         }
     }

@@ -10,7 +10,7 @@ use super::{Identity, Pipeline, View};
 use crate::model::{Preset, State};
 use crate::record::{CycleHistogram, Figures, Sums};
 use crate::snapshot::{
-    GatewayView, Intake, KpiView, Snapshot, SpoolView, StationView, TagView, UpstreamStatus, UpstreamView,
+    GatewayView, Intake, KpiView, Maintenance, Snapshot, SpoolView, StationView, TagView, UpstreamStatus, UpstreamView,
 };
 
 /// An instant, from RFC 3339.
@@ -44,6 +44,7 @@ pub(super) fn line() -> View {
             timezone: jiff::tz::TimeZone::get("Europe/Berlin").expect("a time zone"),
         },
         snapshot: Snapshot {
+            flow: None,
             time: at("2026-11-02T11:59:59.9Z"),
             stations: vec![printer(), aoi(), oven(), scale()],
             entries: Vec::new(),
@@ -109,6 +110,9 @@ pub(super) fn snapshot(view: &mut View) -> &mut Snapshot {
 
 fn printer() -> StationView {
     StationView {
+        anomalies: Vec::new(),
+        charts: Vec::new(),
+        inspection: None,
         name: "printer-1".into(),
         link: 0,
         state: Some(State::Producing),
@@ -140,6 +144,16 @@ fn printer() -> StationView {
             unknown_ns: 0,
             energy: None,
             cost: None,
+            teep: Some(0.275),
+            maintenance: Maintenance {
+                failures: 2,
+                repairs: 1,
+                mtbf: Some(8775.0),
+                mttr: Some(540.0),
+                corrective: 900.0,
+                planned: 300.0,
+                corrective_ratio: Some(0.75),
+            },
         }),
         sums: Some((
             at("2026-10-01T00:00:00Z"),
@@ -163,6 +177,9 @@ fn printer() -> StationView {
 
 fn aoi() -> StationView {
     StationView {
+        anomalies: Vec::new(),
+        charts: Vec::new(),
+        inspection: None,
         name: "aoi-1".into(),
         link: 1,
         state: Some(State::Starved),
@@ -186,6 +203,8 @@ fn aoi() -> StationView {
             unknown_ns: 4_050_000_000_000,
             energy: None,
             cost: None,
+            teep: None,
+            maintenance: Maintenance::default(),
         }),
         sums: Some((at("2026-11-02T10:30:00Z"), Sums { good: Some(0.5), ..Sums::default() })),
         tags: vec![
@@ -201,6 +220,9 @@ fn aoi() -> StationView {
 
 fn oven() -> StationView {
     StationView {
+        anomalies: Vec::new(),
+        charts: Vec::new(),
+        inspection: None,
         name: "oven-1".into(),
         link: 2,
         state: Some(State::Unknown),
@@ -217,6 +239,9 @@ fn oven() -> StationView {
 
 fn scale() -> StationView {
     StationView {
+        anomalies: Vec::new(),
+        charts: Vec::new(),
+        inspection: None,
         name: "scale-1".into(),
         link: 0,
         state: None,

@@ -7,8 +7,10 @@ use gemba_drivers::{BreakerView, DeviceState, LinkPhase, LinkState, Time, Value}
 use serde::{Serialize, Serializer};
 
 use super::View;
+use super::flow::Flow;
 use super::kpi::Kpi;
 use super::status::{Status, Verdict};
+use super::watched::{Chart, Detector, Inspection};
 use crate::snapshot::{GatewayView, StationView, TagView};
 
 /// The body of `GET /health`. Beyond the contract: `time`, `reasons`, `losses`, `loss_totals`, `gateway`
@@ -25,6 +27,9 @@ pub(super) struct Health<'a> {
     /// When the snapshot was taken; null before the first.
     time: Option<Time>,
     stations: Vec<Station<'a>>,
+    /// The line as a whole, where `flow` is configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flow: Option<Flow<'a>>,
     losses: Vec<Loss<'a>>,
     loss_totals: Vec<LossTotal<'a>>,
     spool: Spool<'a>,
@@ -56,6 +61,13 @@ struct Station<'a> {
     /// Null for a station without `oee:`; all of nulls where nothing can be known yet.
     kpi: Option<Kpi>,
     tags: Vec<Tag<'a>>,
+    /// Beyond the contract, as the two after it are: what watches the tags; left out where nothing does.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    anomalies: Vec<Detector<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    charts: Vec<Chart<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inspection: Option<Inspection<'a>>,
 }
 
 /// By its place in `endpoints`, from 1: an address may hold a secret.
@@ -177,6 +189,10 @@ pub(super) fn body<'a>(view: &'a View, verdict: &'a Verdict) -> Health<'a> {
         uptime_s: view.uptime.as_secs_f64(),
         time: Some(snapshot.time).filter(|&time| time != Time::default()),
         stations: stations.map(|(station, &status)| Station::new(station, status, view)).collect(),
+        flow: snapshot.flow.as_ref().map(|flow| {
+            let names: Vec<&str> = snapshot.stations.iter().map(|station| &*station.name).collect();
+            Flow::new(flow, &names)
+        }),
         losses: snapshot.losses.iter().map(Loss::new).collect(),
         loss_totals: snapshot
             .loss_totals
@@ -241,6 +257,9 @@ impl<'a> Station<'a> {
                 None => station.state.map(|_| Kpi::unknown(station.shift.is_none().then_some(false))),
             },
             tags: station.tags.iter().map(|tag| Tag::new(tag, view.now)).collect(),
+            anomalies: station.anomalies.iter().map(Detector::from).collect(),
+            charts: station.charts.iter().map(Chart::from).collect(),
+            inspection: station.inspection.as_ref().map(Inspection::from),
         }
     }
 }

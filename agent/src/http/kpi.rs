@@ -4,7 +4,7 @@ use gemba_drivers::Time;
 use serde::{Serialize, Serializer};
 
 use crate::model::JOULES_PER_KWH;
-use crate::snapshot::KpiView;
+use crate::snapshot::{self, KpiView};
 
 /// The figures of a period, as `/health` and `gemba replay` write them; null is "cannot be known".
 ///
@@ -41,6 +41,8 @@ pub struct Kpi {
     energy: Option<Energy>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cost: Option<Cost>,
+    teep: Option<f64>,
+    maintenance: Option<Maintenance>,
 }
 
 /// Energy in joules, and by part in kilowatt-hours.
@@ -59,6 +61,18 @@ struct Cost {
     per_good_part: Option<f64>,
 }
 
+/// Failures and repairs. Times are seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+struct Maintenance {
+    failures: u64,
+    repairs: u64,
+    mtbf_s: Option<f64>,
+    mttr_s: Option<f64>,
+    corrective_s: f64,
+    planned_s: f64,
+    corrective_ratio: Option<f64>,
+}
+
 /// OEE if all unknown time was down, and if it was all run at ideal speed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 struct Bounds {
@@ -68,7 +82,7 @@ struct Bounds {
 
 /// A number of parts: whole ones are written without a fraction.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Count(f64);
+pub(super) struct Count(pub(super) f64);
 
 impl Kpi {
     /// Of a time of which no figure can be known.
@@ -110,6 +124,22 @@ impl From<&KpiView> for Kpi {
                 kwh_per_good_part: energy.per_good_part.map(|joules| joules / JOULES_PER_KWH),
             }),
             cost: kpi.cost.map(|cost| Cost { total: cost.cost, per_good_part: cost.per_good_part }),
+            teep: kpi.teep,
+            maintenance: Some(Maintenance::from(kpi.maintenance)),
+        }
+    }
+}
+
+impl From<snapshot::Maintenance> for Maintenance {
+    fn from(of: snapshot::Maintenance) -> Self {
+        Self {
+            failures: of.failures,
+            repairs: of.repairs,
+            mtbf_s: of.mtbf,
+            mttr_s: of.mttr,
+            corrective_s: of.corrective,
+            planned_s: of.planned,
+            corrective_ratio: of.corrective_ratio,
         }
     }
 }

@@ -20,6 +20,7 @@ pub(super) fn text(view: &View) -> String {
     tags(&mut page, view);
     ratios(&mut page, view);
     sums(&mut page, view);
+    super::watched_metrics::write(&mut page, view);
     agent(&mut page, view);
     gateway(&mut page, view);
     page.text
@@ -109,7 +110,7 @@ fn sums(page: &mut Page, view: &View) {
     let help = "Cycle times since the station was first seen.";
     page.family("factory_cycle_duration_seconds", Kind::Histogram, help, |family| {
         for (station, sums) in stations().filter(|(_, sums)| sums.cycle.count > 0) {
-            histogram(family, &station.name, &sums.cycle);
+            histogram(family, &[("factory_station", &station.name)], &sums.cycle);
         }
     });
 }
@@ -124,7 +125,7 @@ const LE: std::ops::RangeInclusive<i32> = -4..=10;
 ///
 /// At a scale below 0 (cycle times spread over more than 2^160) a bucket can straddle a bound; it
 /// then counts only from the first bound that holds all of it, so no bucket ever says too much.
-fn histogram(family: &mut Family<'_>, station: &str, cycle: &CycleHistogram) {
+pub(super) fn histogram(family: &mut Family<'_>, labels: &[(&str, &str)], cycle: &CycleHistogram) {
     let mut seen = cycle.zero_count;
     let mut buckets = cycle.buckets.iter().zip(i64::from(cycle.offset)..).peekable();
     for power in LE {
@@ -132,12 +133,12 @@ fn histogram(family: &mut Family<'_>, station: &str, cycle: &CycleHistogram) {
             seen += count;
         }
         let le = f64::from(power).exp2().to_string();
-        family.part("_bucket", &[("factory_station", station), ("le", &le)], whole(seen));
+        family.part("_bucket", &[labels, &[("le", &le)]].concat(), whole(seen));
     }
     let all = seen + buckets.map(|(count, _)| count).sum::<u64>();
-    family.part("_bucket", &[("factory_station", station), ("le", "+Inf")], whole(all));
-    family.part("_sum", &[("factory_station", station)], cycle.sum);
-    family.part("_count", &[("factory_station", station)], whole(all));
+    family.part("_bucket", &[labels, &[("le", "+Inf")]].concat(), whole(all));
+    family.part("_sum", labels, cycle.sum);
+    family.part("_count", labels, whole(all));
 }
 
 /// Whether bucket `index`, which ends at `2^((index + 1) · 2^-scale)`, ends at or below `2^power`.
@@ -260,7 +261,7 @@ fn buckets(family: &mut Family<'_>, labels: &[(&str, &str)], bounds: &[f64], cou
 }
 
 #[expect(clippy::cast_precision_loss, reason = "Prometheus has doubles only; counts stay below 2^53")]
-fn whole(count: u64) -> f64 {
+pub(super) fn whole(count: u64) -> f64 {
     count as f64
 }
 
@@ -270,7 +271,7 @@ fn unix(time: Time) -> f64 {
 
 /// Of the types of the format, those we use.
 #[derive(Clone, Copy)]
-enum Kind {
+pub(super) enum Kind {
     Gauge,
     Counter,
     Histogram,
@@ -278,13 +279,13 @@ enum Kind {
 
 /// The page as far as it is written.
 #[derive(Default)]
-struct Page {
+pub(super) struct Page {
     text: String,
 }
 
 impl Page {
     /// Writes one family in one piece; nothing when it has no sample.
-    fn family(&mut self, name: &str, kind: Kind, help: &str, fill: impl FnOnce(&mut Family<'_>)) {
+    pub(super) fn family(&mut self, name: &str, kind: Kind, help: &str, fill: impl FnOnce(&mut Family<'_>)) {
         let start = self.text.len();
         let kind = match kind {
             Kind::Gauge => "gauge",
@@ -309,13 +310,13 @@ impl Page {
 }
 
 /// A family that is being written.
-struct Family<'a> {
+pub(super) struct Family<'a> {
     text: &'a mut String,
     name: &'a str,
 }
 
 impl Family<'_> {
-    fn sample(&mut self, labels: &[(&str, &str)], value: f64) {
+    pub(super) fn sample(&mut self, labels: &[(&str, &str)], value: f64) {
         self.part("", labels, value);
     }
 

@@ -12,6 +12,7 @@ mod accept;
 mod events;
 #[cfg(test)]
 mod fixture;
+mod flow;
 mod health;
 mod kpi;
 mod metrics;
@@ -21,6 +22,8 @@ mod promlint;
 mod status;
 mod told;
 mod trace;
+mod watched;
+mod watched_metrics;
 mod words;
 
 use std::collections::HashMap;
@@ -44,8 +47,10 @@ use tokio::time::Instant;
 use crate::snapshot::{GatewayView, Snapshot, UpstreamView};
 
 pub use events::MOST_LISTENERS;
+pub use flow::Flow;
 pub use kpi::Kpi;
 pub use status::Status;
+pub use watched::{Figures as InspectionFigures, NamedAnomaly, NamedFigures, NamedViolation};
 
 /// A pipeline that leaves a request for a snapshot unanswered for so long is stuck.
 ///

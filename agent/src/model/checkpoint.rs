@@ -9,11 +9,12 @@ use serde::{Deserialize, Serialize};
 use crate::model::entry::Entry;
 use crate::model::ledger::Ledger;
 use crate::model::line::{Line, NOTHING_YET};
+use crate::model::monitor::Monitor;
 use crate::model::station::Station;
 use crate::model::visit::Visits;
 
 /// The layout below. Another number is another layout; those of before gemba's first release are not read.
-const VERSION: u8 = 7;
+const VERSION: u8 = 8;
 
 /// By name, since the configuration may have changed meanwhile: what is gone is forgotten, what is new
 /// starts with nothing.
@@ -33,6 +34,9 @@ struct Checkpoint<'a> {
     /// By station and tag: what is not settled yet.
     #[serde(borrow)]
     pending: Vec<(&'a str, &'a str, Reading)>,
+    /// Of stations where something is watched.
+    #[serde(borrow)]
+    monitors: Vec<(&'a str, Monitor)>,
     /// The last that people told, oldest first.
     entries: Vec<Arc<Entry>>,
     /// What they told that is not settled yet.
@@ -64,6 +68,7 @@ impl Line {
     #[must_use]
     pub fn checkpoint(&self) -> Vec<u8> {
         let visiting = self.stations.iter().filter(|of| of.visits != Visits::default());
+        let watching = self.stations.iter().filter(|of| of.monitor != Monitor::default());
         let tags = self.tags.iter().filter(|tag| tag.validity != Validity::Good || tag.text.is_some());
         let checkpoint = Checkpoint {
             stations: self.stations.iter().map(|of| (&*of.name, of.station.clone())).collect(),
@@ -84,6 +89,7 @@ impl Line {
                 .flat_map(|of| of.pending.iter().map(|reading| (&*of.name, reading)))
                 .map(|(station, reading)| (station, &*self.tags[reading.tag.index()].name, reading.clone()))
                 .collect(),
+            monitors: watching.map(|of| (&*of.name, of.monitor.clone())).collect(),
             entries: self.entries.iter().cloned().collect(),
             entered: self.stations.iter().flat_map(|of| of.pending.entries().cloned()).collect(),
         };
@@ -121,6 +127,11 @@ impl Line {
                 of.visits = visits;
             }
         }
+        for (name, monitor) in checkpoint.monitors {
+            if let Some(of) = self.stations.iter_mut().find(|of| &*of.name == name) {
+                of.monitor.restore(monitor);
+            }
+        }
         let told: std::collections::HashMap<_, _> = checkpoint
             .told
             .iter()
@@ -144,7 +155,7 @@ impl Line {
             let Some(of) = self.stations.iter_mut().find(|of| &*of.name == station) else { continue };
             let found = (of.tags.start..of.tags.end).find(|&tag| &*self.tags[tag as usize].name == name);
             if let Some(tag) = found {
-                of.pending.take(Reading { tag: TagId(tag), ..reading });
+                of.pending.take(Reading { tag: TagId(tag), ..reading }, self.tags[tag as usize].counts());
             }
         }
         for entry in checkpoint.entered {

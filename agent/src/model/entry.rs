@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::one_of_names;
 use crate::model::Knowledge;
-use crate::model::anomaly::{DetectorSpec, Verdict};
+use crate::model::anomaly::{UnknownEpisode, Verdict};
 
 /// How many entries of one station are held at most beside its facts.
 pub const MOST_HELD: usize = 1_000;
@@ -192,6 +192,9 @@ pub enum EntryError {
     /// It changes nothing.
     #[error("it says nothing: give a product, a lot or an order")]
     Nothing,
+    /// Nobody knows the anomaly.
+    #[error(transparent)]
+    Anomaly(#[from] UnknownEpisode),
     /// Not a number of parts.
     #[error("`count` is a whole number from -{MOST_REJECTS} to {MOST_REJECTS}, and not 0")]
     Count,
@@ -227,7 +230,11 @@ impl Entry {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub(super) fn check(&self, knowledge: &Knowledge, detectors: &[DetectorSpec]) -> Result<(), EntryError> {
+    pub(super) fn check<'a>(
+        &self,
+        knowledge: &Knowledge,
+        detectors: impl Iterator<Item = &'a str> + Clone,
+    ) -> Result<(), EntryError> {
         if let Some(by) = &self.by {
             name("`by`", by)?;
         }
@@ -261,7 +268,7 @@ impl Entry {
                 }
             }
             What::Anomaly { detector, .. } => {
-                known("detector", detector, detectors.iter().map(|detector| &*detector.name))?;
+                known("detector", detector, detectors)?;
             }
         }
         if self.at() > self.entered { Err(EntryError::Future(self.at())) } else { Ok(()) }

@@ -9,16 +9,17 @@ use gemba_drivers::opcua::Watermark;
 use gemba_drivers::{Loss, OwnStatus, Reading, Status, TagId, Time, Validity, Value};
 
 use crate::config::{Config, Source};
-use crate::model::anomaly::DetectorSpec;
+use crate::model::anomaly::{Episode, EpisodeId, UnknownEpisode, Verdict};
 use crate::model::calendar::Calendar;
 use crate::model::entry::{self, Entry, EntryError, SHOWN, What};
 use crate::model::ledger::Ledger;
+use crate::model::monitor::{self, InspectedShift, Monitor, Watch};
 use crate::model::pending::{Pending, Told};
 use crate::model::period::{Count, Period};
 use crate::model::plan::Plan;
 use crate::model::station::{LATENESS, Look, Role, Setting, Station};
 use crate::model::visit::{About, Visits};
-use crate::model::{Knowledge, OeeSpec};
+use crate::model::{FlowSpec, FlowView, Knowledge, LineBy, OeeSpec, flow};
 use crate::record::{Record, Sums};
 use crate::snapshot::{Snapshot, SpoolView, StationView, TagView};
 
@@ -31,11 +32,15 @@ pub struct Derived {
     pub(super) losses: Vec<Loss>,
     /// Periods that have just closed, or were revised since, with their station.
     pub closed: Vec<(Arc<str>, Period)>,
+    /// Shifts of inspections that are let go of, as they stood last.
+    pub inspected: Vec<InspectedShift>,
 }
 
 /// The line as far as readings have told. See the module's head for what it never does.
 #[derive(Debug)]
 pub struct Line {
+    /// How parts flow through the stations.
+    flow: Option<FlowSpec>,
     /// The slots of the plan, worked out once.
     plan: RefCell<Plan>,
     knowledge: Knowledge,
@@ -57,11 +62,12 @@ pub(super) struct StationOf {
     link: usize,
     pub(super) tags: std::ops::Range<u32>,
     pub(super) spec: Option<OeeSpec>,
-    detectors: Vec<DetectorSpec>,
     pub(super) station: Station,
     /// What is computed with, and is not settled yet.
     pub(super) pending: Pending,
     pub(super) visits: Visits,
+    watch: Watch,
+    pub(super) monitor: Monitor,
     /// What the page was last told of the sums: a scrape, too, must never see one fall.
     shown: Sums,
 }
@@ -106,16 +112,20 @@ impl Line {
     /// A line that has seen nothing yet.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        let stations = config.stations.iter().map(|station| StationOf {
-            name: station.name.clone(),
-            link: station.link,
-            tags: station.tags.clone(),
-            spec: station.oee.clone(),
-            detectors: station.detectors.clone(),
-            station: Station::default(),
-            pending: Pending::default(),
-            visits: Visits::default(),
-            shown: Sums::default(),
+        let stations = config.stations.iter().map(|station| {
+            let watch = Watch::new(station, &config.tags);
+            StationOf {
+                name: station.name.clone(),
+                link: station.link,
+                tags: station.tags.clone(),
+                spec: station.oee.clone(),
+                station: Station::default(),
+                pending: Pending::default(),
+                visits: Visits::default(),
+                monitor: Monitor::new(&watch),
+                watch,
+                shown: Sums::default(),
+            }
         });
         let tags = config.tags.iter().map(|tag| TagOf {
             name: tag.name.clone(),
@@ -138,6 +148,7 @@ impl Line {
                 config.exceptions.clone(),
             ))),
             knowledge: config.knowledge.clone(),
+            flow: config.flow.clone(),
             stations: stations.collect(),
             tags: tags.collect(),
             ledger: Ledger::default(),
@@ -155,8 +166,11 @@ impl Line {
         for (place, reading) in readings.iter().enumerate() {
             let Some(tag) = self.tags.get_mut(reading.tag.index()) else { continue };
             let station = &mut self.stations[tag.station];
-            if tag.note(&station.name, reading, out) && station.spec.is_some() {
-                station.pending.take(reading.clone());
+            tag.note(&station.name, reading, out);
+            // Anything may be the station's first observation.
+            let computed = station.spec.is_some() && (tag.role != Role::Other || !station.station.has_begun());
+            if computed || station.watch.listens(reading.tag) {
+                station.pending.take(reading.clone(), tag.counts());
                 if self.due.last() != Some(&tag.station) {
                     self.due.push(tag.station);
                 }
@@ -195,6 +209,8 @@ impl Line {
         let Self { plan, knowledge, stations, tags, .. } = self;
         for of in stations {
             of.settle(plan, knowledge, tags, now, out);
+            let StationOf { name, watch, monitor, .. } = of;
+            monitor.tell_last(monitor::Setting { station: name, watch, plan }, now, out);
             let StationOf { name, spec: Some(spec), station, .. } = of else { continue };
             station.tell_last(Setting { name, spec, plan, knowledge }, now, out);
         }
@@ -214,11 +230,7 @@ impl Line {
     pub fn enter(&mut self, entry: Entry, out: &mut Derived) -> Result<(), EntryError> {
         let of = self.check(&entry)?;
         let entry = Arc::new(entry);
-        // An anomaly is its detector's to know, and detectors are not part of the line yet: what is said of one is kept and told
-        // upstream, and `Detector::judge` is to be called here.
-        if !matches!(entry.what, What::Anomaly { .. }) {
-            self.stations[of].pending.enter(entry.clone());
-        }
+        self.stations[of].pending.enter(entry.clone());
         self.entries.push_back(entry.clone());
         while self.entries.len() > SHOWN {
             self.entries.pop_front();
@@ -234,8 +246,10 @@ impl Line {
     pub fn check(&self, entry: &Entry) -> Result<usize, EntryError> {
         let index = entry::station(&entry.station, self.stations.iter().map(|of| &*of.name))?;
         let of = &self.stations[index];
-        entry.check(&self.knowledge, &of.detectors)?;
-        if matches!(entry.what, What::Anomaly { .. }) {
+        entry.check(&self.knowledge, of.watch.detectors.iter().map(|(spec, _)| &*spec.name))?;
+        if let What::Anomaly { tag, detector, began, verdict } = &entry.what {
+            // Tried on a copy: entries are rare.
+            of.monitor.clone().judge(tag, detector, *began, *verdict)?;
             return Ok(index);
         }
         if of.spec.is_none() {
@@ -262,9 +276,11 @@ impl Line {
     /// changes nothing of what upstream is told.
     #[must_use]
     pub fn snapshot(&mut self, now: Time, spool: SpoolView) -> Snapshot {
+        let flow = self.flow(now);
         let Self { plan, knowledge, stations, tags, .. } = self;
         Snapshot {
             time: now,
+            flow,
             stations: stations.iter_mut().map(|station| station.view(plan, knowledge, tags, now)).collect(),
             losses: self.ledger.newest().cloned().collect(),
             entries: self.entries.iter().rev().cloned().collect(),
@@ -284,6 +300,52 @@ impl Line {
             all.extend(periods.map(|period| PeriodOf { station: index, name: of.name.clone(), period }));
         }
         all
+    }
+
+    /// Every shift of an inspection that is still held, as it stands at `now`.
+    #[must_use]
+    pub fn inspected(&self, now: Time) -> Vec<InspectedShift> {
+        self.stations.iter().flat_map(|of| of.monitor.shifts(of.watching(&self.plan), now)).collect()
+    }
+
+    /// A person says what an anomaly was.
+    ///
+    /// # Errors
+    /// Nothing is known of it, or no longer.
+    pub fn judge(&mut self, anomaly: &EpisodeId, verdict: Verdict) -> Result<Episode, UnknownEpisode> {
+        let station = self.stations.iter_mut().find(|of| of.name == anomaly.station);
+        let station = station.ok_or(UnknownEpisode(anomaly.began))?;
+        station.monitor.judge(&anomaly.tag, &anomaly.detector, anomaly.began, verdict)
+    }
+
+    /// The line as a whole in the shift that runs at `now`; nothing outside shifts, or where no flow is configured.
+    #[must_use]
+    pub fn flow(&self, now: Time) -> Option<FlowView> {
+        let flow = self.flow.as_ref()?;
+        let looks = self.looks(flow, now);
+        let running = looks.iter().flatten().filter_map(|(look, setting)| look.running(*setting));
+        // From when on all are seen.
+        let (shift, from) = running.max_by_key(|(_, from)| *from)?;
+        flow::view(flow, &looks, (shift, from, now))
+    }
+
+    /// The same of a shift that was, as far as it is still held.
+    #[must_use]
+    pub fn flow_of(&self, period: &Period) -> Option<FlowView> {
+        let flow = self.flow.as_ref()?;
+        flow::view(flow, &self.looks(flow, period.to), (period.shift.clone(), period.from, period.to))
+    }
+
+    /// Index of the station whose shifts are the line's.
+    #[must_use]
+    pub fn pacer(&self) -> Option<usize> {
+        let flow = self.flow.as_ref()?;
+        if flow.by == LineBy::Constraint { flow.constraint } else { Some(flow.end) }
+    }
+
+    fn looks<'a>(&'a self, flow: &FlowSpec, now: Time) -> Vec<Option<(Look<'a>, Setting<'a>)>> {
+        let look = |&station: &usize| self.stations[station].look(&self.plan, &self.knowledge, &self.tags, now);
+        flow.stations.iter().map(look).collect()
     }
 
     /// What is computed for the station at `index`.
@@ -331,27 +393,50 @@ impl StationOf {
         settled: Time,
         out: &mut Derived,
     ) {
-        let Self { name, spec: Some(spec), station, pending, .. } = self else { return };
-        let setting = Setting { name, spec, plan, knowledge };
+        let Self { name, spec, station, pending, watch, monitor, .. } = self;
+        let setting = spec.as_ref().map(|spec| Setting { name, spec, plan, knowledge });
+        let watching = monitor::Setting { station: name, watch, plan };
         while let Some(turn) = pending.turn(settled) {
-            station.settle(setting, turn, out);
+            if let Some(setting) = setting {
+                station.settle(setting, turn, out);
+            }
+            monitor.settle_due(watching, turn, out);
             for told in pending.settle(turn) {
                 match told {
-                    Told::Reading(reading) => station.apply(setting, tags[reading.tag.index()].role, &reading, out),
-                    Told::Entry(entry) if station.enter(&entry) => {}
-                    // Only where the clock was set back since the first reading.
-                    Told::Entry(entry) => out.losses.push(Loss {
-                        source: name.clone(),
-                        from: entry.at(),
-                        to: entry.at(),
-                        count: 1,
-                        reason: "an entry came before the station had told anything".into(),
-                    }),
+                    Told::Reading(reading) => {
+                        if let Some(setting) = setting {
+                            station.apply(setting, tags[reading.tag.index()].role, &reading, out);
+                        }
+                        monitor.observe(watching, &reading, out);
+                    }
+                    Told::Entry(entry) => {
+                        let applied = match &entry.what {
+                            What::Anomaly { tag, detector, began, verdict } => {
+                                monitor.judge(tag, detector, *began, *verdict).is_ok()
+                            }
+                            _ => station.enter(&entry),
+                        };
+                        // Only where the clock was set back since, or the anomaly was let go meanwhile.
+                        if !applied {
+                            out.losses.push(Loss {
+                                source: name.clone(),
+                                from: entry.at(),
+                                to: entry.at(),
+                                count: 1,
+                                reason: "an entry came when there was nothing to say it of".into(),
+                            });
+                        }
+                    }
                 }
             }
-            station.revise(setting, out);
+            if let Some(setting) = setting {
+                station.revise(setting, out);
+            }
         }
-        station.settle(setting, settled, out);
+        if let Some(setting) = setting {
+            station.settle(setting, settled, out);
+        }
+        monitor.settle(watching, settled, out);
     }
 
     /// The station as it stands at `now`; nothing without `oee:`.
@@ -367,6 +452,10 @@ impl StationOf {
         Some((self.station.look(setting, waiting, now), setting))
     }
 
+    fn watching<'a>(&'a self, plan: &'a RefCell<Plan>) -> monitor::Setting<'a> {
+        monitor::Setting { station: &self.name, watch: &self.watch, plan }
+    }
+
     fn view(&mut self, plan: &RefCell<Plan>, knowledge: &Knowledge, tags: &[TagOf], now: Time) -> StationView {
         let mut view = StationView {
             name: self.name.clone(),
@@ -377,6 +466,9 @@ impl StationOf {
             kpi: None,
             sums: None,
             tags: tags[self.tags.start as usize..self.tags.end as usize].iter().map(TagOf::view).collect(),
+            anomalies: self.monitor.detectors(self.watching(plan)),
+            charts: self.monitor.charts(self.watching(plan)),
+            inspection: self.monitor.inspection(self.watching(plan), now),
         };
         let mut shown = None;
         if let Some((look, setting)) = self.look(plan, knowledge, tags, now) {
@@ -395,10 +487,13 @@ impl StationOf {
 }
 
 impl TagOf {
-    /// Remembers a reading and tells what changed. Returns whether it is worth the station's while: it is
-    /// computed with, or may be the station's first observation.
-    fn note(&mut self, station: &Arc<str>, reading: &Reading, out: &mut Derived) -> bool {
-        let news = self.times.is_none();
+    /// What it tells is counted, so that all that is told of the same instant holds for it.
+    pub(super) fn counts(&self) -> bool {
+        matches!(self.role, Role::Counter(_))
+    }
+
+    /// Remembers a reading and tells what changed.
+    fn note(&mut self, station: &Arc<str>, reading: &Reading, out: &mut Derived) {
         // History says what was, and the page what is.
         let past = reading.backfilled && self.shown.is_some_and(|shown| reading.source_time < shown);
         if !past {
@@ -420,7 +515,6 @@ impl TagOf {
         if self.historic && !reading.validity.is_bad() {
             self.told = Some(self.watermark(reading));
         }
-        news || self.role != Role::Other
     }
 
     /// By the source's own clock, and never back. A value that has no time of it, or none to be believed, leaves no place in

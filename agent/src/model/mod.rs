@@ -10,6 +10,7 @@ mod checkpoint;
 mod counter;
 pub mod drift;
 mod entry;
+mod flow;
 mod histogram;
 #[cfg(test)]
 mod history;
@@ -17,11 +18,15 @@ pub mod inspection;
 mod ledger;
 mod line;
 mod losses;
+mod monitor;
 mod pending;
 mod period;
 mod piece;
 mod plan;
+#[cfg(test)]
+mod properties;
 pub mod quality;
+mod rollup;
 pub mod spc;
 mod spec;
 mod state;
@@ -35,14 +40,18 @@ mod visit;
 pub use calendar::{Calendar, Shift, Slot, WHOLE_DAY};
 pub use checkpoint::CheckpointError;
 pub use entry::{Change, Entry, EntryError, What};
+pub use flow::{FlowView, Wait};
 pub use line::{Derived, Line, PeriodOf};
 pub use losses::{Bucket, Preset, UNASSIGNED};
+pub use monitor::InspectedShift;
 pub use period::{JOULES_PER_KWH, Period};
 pub use plan::Plan;
+pub use rollup::rollup;
 pub use spec::{
-    ByCount, CostSpec, CounterSpec, EnergySpec, ExceptionalDay, FlowSpec, Knowledge, MicroStops, OeeSpec, Product,
-    Rates, Reason, ReasonSpec, ShiftSpec, StateSpec,
+    ByCount, CostSpec, CounterSpec, EnergySpec, ExceptionalDay, FlowSpec, Knowledge, LineBy, MicroStops, OeeSpec,
+    Product, Rates, Reason, ReasonSpec, ShiftSpec, StateSpec,
 };
 pub use state::{E10, State};
 pub use station::{KPI_EVERY, LATENESS};
+pub use tally::Tally;
 pub use visit::ContextSpec;

@@ -19,6 +19,8 @@ pub struct Pending(Vec<Waiting>);
 #[derive(Clone, Debug)]
 struct Waiting {
     turn: Turn,
+    /// It is counted, so that all that is told of its instant comes before it.
+    counted: bool,
     told: Told,
 }
 
@@ -35,25 +37,32 @@ pub enum Told {
 }
 
 impl Pending {
-    /// Takes a reading.
-    pub fn take(&mut self, reading: Reading) {
+    /// Takes a reading. What is `counted` belongs to all that is told of its instant, in whatever order that came.
+    pub fn take(&mut self, reading: Reading, counted: bool) {
         let at = reading.source_time.min(reading.received_time);
         let mut turn = (at.max(reading.received_time - LATENESS), at, false);
         let mut place = self.0.partition_point(|held| held.turn <= turn);
         // A mark of gemba's own says that the tag was lost; what is told after it is news, however old the device says it is.
         let mark = |held: &Waiting| matches!(&held.told, Told::Reading(held) if held.tag == reading.tag && held.validity.is_mark());
+        let counted = counted && !reading.validity.is_mark();
         if let Some(mark) = self.0[place..].iter().rposition(mark) {
             turn = self.0[place + mark].turn;
             place = self.0.partition_point(|held| held.turn <= turn);
+        } else if !counted && !reading.validity.is_mark() {
+            let later = |held: &&Waiting| {
+                let as_late = matches!(&held.told, Told::Reading(held) if held.source_time >= at);
+                held.counted && held.turn == turn && as_late
+            };
+            place -= self.0[..place].iter().rev().take_while(later).count();
         }
-        self.0.insert(place, Waiting { turn, told: Told::Reading(reading) });
+        self.0.insert(place, Waiting { turn, counted, told: Told::Reading(reading) });
     }
 
     /// Takes what a person told.
     pub fn enter(&mut self, entry: Arc<Entry>) {
         let turn = (entry.entered, entry.entered, true);
         let place = self.0.partition_point(|held| held.turn <= turn);
-        self.0.insert(place, Waiting { turn, told: Told::Entry(entry) });
+        self.0.insert(place, Waiting { turn, counted: false, told: Told::Entry(entry) });
     }
 
     /// Nothing waits.
@@ -99,7 +108,7 @@ mod tests {
 
     fn order(readings: &[Reading]) -> Vec<(u32, i64)> {
         let mut pending = Pending::default();
-        readings.iter().cloned().for_each(|reading| pending.take(reading));
+        readings.iter().cloned().for_each(|reading| pending.take(reading, false));
         pending.iter().map(|reading| (reading.tag.0, reading.source_time.0 / 1_000_000)).collect()
     }
 
@@ -107,6 +116,30 @@ mod tests {
     fn readings_take_turns_by_their_source_times_and_then_as_they_came() {
         let readings = [said(0, 900, 1000), said(1, 800, 1000), said(2, 900, 1000), said(3, 700, 1001)];
         assert_eq!(order(&readings), [(3, 700), (1, 800), (0, 900), (2, 900)]);
+    }
+
+    #[test]
+    fn of_one_instant_what_is_counted_comes_last() {
+        let mut pending = Pending::default();
+        for (tag, source) in [(1, 900), (0, 900), (1, 900), (0, 800)] {
+            pending.take(said(tag, source, 1000), tag == 1);
+        }
+        assert_eq!(pending.iter().map(|reading| reading.tag.0).collect::<Vec<_>>(), [0, 0, 1, 1]);
+    }
+
+    #[test]
+    fn a_mark_comes_after_what_its_tag_told_at_its_instant() {
+        let mut pending = Pending::default();
+        let lost = Status::Own(OwnStatus::LinkLost);
+        let mark = |tag| Reading::bad(TagId(tag), lost, Time::from_millis(900), Time::from_millis(1_500));
+        for reading in
+            [said(1, 900, 1000), mark(0), mark(1), said(1, 900, 1_600), said(0, 900, 1_600), said(2, 900, 1_700)]
+        {
+            let counted = reading.tag.0 == 1;
+            pending.take(reading, counted);
+        }
+        let order: Vec<_> = pending.iter().map(|reading| (reading.tag.0, reading.validity.is_mark())).collect();
+        assert_eq!(order, [(1, false), (0, true), (1, true), (0, false), (2, false), (1, false)]);
     }
 
     #[test]
@@ -123,8 +156,8 @@ mod tests {
     fn what_comes_too_late_is_settled_as_it_comes() {
         let mut pending = Pending::default();
         let now = Time::from_millis(10_000);
-        pending.take(said(0, 8_500, 10_000));
-        pending.take(said(0, 10, 10_000));
+        pending.take(said(0, 8_500, 10_000), false);
+        pending.take(said(0, 10, 10_000), false);
         assert_eq!(pending.turn(now - LATENESS), Some(now - LATENESS));
         assert_eq!(
             pending.settle(now - LATENESS).map(|told| reading(told).source_time.0).collect::<Vec<_>>(),

@@ -6,10 +6,10 @@ use gemba_drivers::Time;
 use serde::{Deserialize, Serialize};
 
 use crate::model::losses::Bucket;
-use crate::model::tally::{Material, Tally, real};
+use crate::model::tally::{Material, Repairs, Tally, real};
 use crate::model::{OeeSpec, State};
 use crate::record::Figures;
-use crate::snapshot::{CostView, EnergyView, KpiView};
+use crate::snapshot::{CostView, EnergyView, KpiView, Maintenance};
 
 /// Which counter a count came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,6 +146,9 @@ impl Tally {
     /// Target is how many parts should have been made so far (Vorne's scoreboard, target against actual:
     /// <https://www.vorne.com/solutions/applications/takt-time>), at the product's takt, else at the ideal cycle time: planned
     /// / that. It speaks for the planned time that is known, so parts counted across unknown time do not belong beside it.
+    ///
+    /// TEEP = OEE x utilization, utilization being planned time over all time
+    /// (<https://www.vorne.com/learn/teep>); all time is that of the period, its breaks with it, as far as it is known.
     #[must_use]
     pub fn view(&self, spec: &OeeSpec, since: Time) -> KpiView {
         let run_ns = self.bucket(Bucket::Run) + self.bucket(Bucket::Performance);
@@ -213,6 +216,31 @@ impl Tally {
             cost: self
                 .cost(spec)
                 .map(|cost| CostView { cost, per_good_part: good.filter(|&good| good > 0.0).map(|good| cost / good) }),
+            teep: unless_withheld(oee.map(|oee| oee * planned / (planned + real(self.bucket(Bucket::NotPlanned))))),
+            maintenance: self.maintenance(),
+        }
+    }
+
+    /// Failures and repairs.
+    ///
+    /// Mean operating time between failures = operating time / failures (EN 15341:2007, T17; the term: EN 13306). Operating
+    /// time is that of the states `producing` and `slow`. Mean time to restoration = time of the repairs that ended / their
+    /// number (EN 15341:2007, T21); a failure lasts from when the machine ceases to run until it runs again, and counts where
+    /// it ends, whatever shifts it touches. Corrective maintenance ratio = corrective / (corrective + planned maintenance
+    /// time) (ISO 22400-2, 8).
+    fn maintenance(&self) -> Maintenance {
+        let Repairs { failures, mended, mended_ns, corrective_ns, preventive_ns } = self.repairs;
+        let operating_ns = self.state(State::Producing) + self.state(State::Slow);
+        let mean = |nanos: i64, count: u64| (count > 0).then(|| real(nanos) / 1e9 / whole(count));
+        let maintained_ns = corrective_ns + preventive_ns;
+        Maintenance {
+            failures,
+            repairs: mended,
+            mtbf: mean(operating_ns, failures),
+            mttr: mean(mended_ns, mended),
+            corrective: real(corrective_ns) / 1e9,
+            planned: real(preventive_ns) / 1e9,
+            corrective_ratio: (maintained_ns > 0).then(|| real(corrective_ns) / real(maintained_ns)),
         }
     }
 
@@ -234,3 +262,7 @@ impl Tally {
 
 /// A kilowatt-hour in joules.
 pub const JOULES_PER_KWH: f64 = 3.6e6;
+#[expect(clippy::cast_precision_loss, reason = "failures stay far below 2^53")]
+fn whole(count: u64) -> f64 {
+    count as f64
+}

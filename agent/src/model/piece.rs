@@ -162,6 +162,14 @@ impl Stop {
         Self { places: first..last + 1, from, to, over, reason, down }
     }
 
+    /// Nanoseconds of it in `state` from `from` to before `to`, whatever the plan.
+    pub fn time_in(&self, state: State, facts: Facts<'_>, from: Time, to: Time) -> i64 {
+        let places = self.places.clone();
+        let spans = places.filter_map(|place| Some((facts.span(place)?, facts.end(place, self.to))));
+        let of = spans.filter(|(span, _)| span.state == state);
+        of.map(|(span, end)| (end.min(to).0 - span.from.max(from).0).max(0)).sum()
+    }
+
     /// Whether it is a failure: its reason says so, or it was down and no reason denies it.
     pub fn is_failure(&self, facts: Facts<'_>, setting: Setting<'_>) -> bool {
         let code = facts.assigned_at(self.from).unwrap_or(self.reason.as_ref());

@@ -200,6 +200,35 @@ pub struct FlowSpec {
     pub constraint: Option<usize>,
     /// Its good parts are those of the line. One of `stations`.
     pub end: usize,
+    /// Whose pace the line is measured by.
+    pub by: LineBy,
+}
+
+/// Whose pace a line is measured by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LineBy {
+    /// The constraint's; without one there is no figure.
+    #[default]
+    Constraint,
+    /// The last station's.
+    Last,
+    /// All stations', each by its planned time.
+    Weighted,
+}
+
+impl LineBy {
+    /// Every way.
+    pub const ALL: [Self; 3] = [Self::Constraint, Self::Last, Self::Weighted];
+
+    /// The word used in configuration and beside the number.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Constraint => "constraint",
+            Self::Last => "last",
+            Self::Weighted => "weighted",
+        }
+    }
 }
 
 impl CounterSpec {

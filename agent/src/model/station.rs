@@ -14,7 +14,7 @@ use crate::model::counter::{Counter, Step, Told};
 use crate::model::entry::{Entry, EntryError, MOST_HELD, What};
 use crate::model::period::{Count, Period};
 use crate::model::plan::Plan;
-use crate::model::tally::{self, Tally};
+use crate::model::tally::{self, Tally, ideal_since};
 use crate::model::timeline::{Assigned, Blame, Defect, Facts, Made, Timeline, Work};
 use crate::model::visit::{self, About};
 use crate::model::{Derived, Knowledge, OeeSpec, Product, Reason, State};
@@ -170,6 +170,11 @@ pub struct Look<'a> {
 }
 
 impl Station {
+    /// Whether anything was observed.
+    pub fn has_begun(&self) -> bool {
+        self.core.first.is_some()
+    }
+
     /// Applies one settled reading.
     pub fn apply(&mut self, setting: Setting<'_>, role: Role, reading: &Reading, out: &mut Derived) {
         if self.core.first.is_none() {
@@ -417,6 +422,12 @@ impl Look<'_> {
         sums
     }
 
+    /// The shift that runs at the instant of the look, as far as it was observed.
+    pub(super) fn running(&self, setting: Setting<'_>) -> Option<(Arc<str>, Time)> {
+        let running = setting.slot(self.now).shift.filter(|_| self.core.first.is_some())?;
+        Some((running.name, running.from.max(self.closed_to())))
+    }
+
     /// Every period still held; closed ones first, the last may still run.
     pub fn periods(&self, setting: Setting<'_>) -> impl Iterator<Item = Period> {
         let open = self.core.first.into_iter().flat_map(move |_| {
@@ -432,7 +443,8 @@ impl Look<'_> {
         self.station.closed.iter().cloned().chain(open)
     }
 
-    fn facts(&self) -> Facts<'_> {
+    /// What is known, with what is not settled yet.
+    pub(super) fn facts(&self) -> Facts<'_> {
         self.station.facts.before(&self.end)
     }
 
@@ -444,12 +456,20 @@ impl Look<'_> {
 
 impl Core {
     fn apply(&mut self, facts: &mut Timeline, setting: Setting<'_>, role: Role, reading: &Reading, out: &mut Derived) {
+        // What only others work with says no more than that somebody watches.
+        if role == Role::Other && self.first.is_some() {
+            return;
+        }
         // The first observation ever is made here; a device that held its value all along was not observed.
         let first = *self.first.get_or_insert_with(|| {
             let first = first(reading);
             facts.begin(first);
             first
         });
+        // Nor may what is not computed with say anything more: it is not always heard.
+        if role == Role::Other {
+            return;
+        }
         let source_time = self.known_till(reading);
         let value = (!reading.validity.is_bad()).then_some(&reading.value);
         // What held before the gap says nothing about the gap, unless history says that it did so till something changed.
@@ -629,7 +649,7 @@ impl Core {
             Step::Counted { difference, since, at, known } => {
                 self.latest = self.latest.max(at);
                 let per_cycle = if spec.cycles {
-                    let product = setting.product(facts.working_on().map(|run| &run.work));
+                    let product = setting.product(facts.facts().work(at));
                     product.and_then(|product| product.parts_per_cycle)
                 } else {
                     None
@@ -640,7 +660,8 @@ impl Core {
                 };
                 let parts = difference * a_count;
                 if parts > 0.0 {
-                    facts.count(Made { since, at, count, parts, gap: !known });
+                    let same = setting.slot(at).from.max(ideal_since(setting, facts.facts().work(at), at));
+                    facts.count(Made { since, at, count, parts, gap: !known }, same);
                     self.touch(at);
                     if count.is_part(setting.spec) {
                         self.keep_pace(facts, setting, (at, parts, known), out);
@@ -786,7 +807,7 @@ fn word(count: Count) -> &'static str {
 }
 
 /// The first multiple of [`KPI_EVERY`] at or after `at`.
-fn boundary_from(at: Time) -> Time {
+pub(super) fn boundary_from(at: Time) -> Time {
     let step = nanos_i64(KPI_EVERY);
     Time((at.0 - 1).div_euclid(step) * step + step)
 }

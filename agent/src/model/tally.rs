@@ -85,6 +85,8 @@ pub struct Repairs {
     pub mended_ns: i64,
     /// Time in failures within the window, whatever the plan, in nanoseconds.
     pub corrective_ns: i64,
+    /// Time in state `maintenance` that belongs to no failure, likewise.
+    pub preventive_ns: i64,
 }
 
 impl Repairs {
@@ -97,7 +99,11 @@ impl Repairs {
             }
             let stop = Stop::around(facts, setting, place, to);
             place = stop.places.end;
-            if !stop.is_failure(facts, setting) || stop.to <= from {
+            if stop.to <= from {
+                continue;
+            }
+            if !stop.is_failure(facts, setting) {
+                self.preventive_ns += stop.time_in(State::Maintenance, facts, from, to);
                 continue;
             }
             self.failures += u64::from(stop.from >= from);
@@ -114,6 +120,7 @@ impl Repairs {
         self.mended += other.mended;
         self.mended_ns += other.mended_ns;
         self.corrective_ns += other.corrective_ns;
+        self.preventive_ns += other.preventive_ns;
     }
 }
 
@@ -180,6 +187,12 @@ impl Tally {
         other.reasons.iter().for_each(|(reason, planned, spent)| self.blame(reason, *planned, *spent));
     }
 
+    /// With its counts whole, so that it can be added to another station's.
+    pub(super) fn told_whole(&self, spec: &OeeSpec) -> Self {
+        let (counts, weighted) = (self.counts.told_whole(spec), self.weighted.told_whole(spec));
+        Self { counts, weighted, ..self.clone() }
+    }
+
     fn time(&mut self, facts: Facts<'_>, setting: Setting<'_>, from: Time, to: Time) {
         for piece in pieces(facts, setting, from, to) {
             let spent = piece.length();
@@ -200,9 +213,9 @@ impl Tally {
 
     fn parts(&mut self, facts: Facts<'_>, setting: Setting<'_>, from: Time, to: Time) {
         for made in facts.made(from, to) {
-            let &Made { since, at, count, parts, gap } = made;
+            let &Made { since, at, count, parts, gap, .. } = made;
             if count == Count::Energy {
-                let state = facts.span(facts.place(at)).map(|span| span.state);
+                let state = facts.span(facts.place(Time(at.0 - 1))).map(|span| span.state);
                 self.energy_j += parts;
                 if facts.seen(since, at) && state.is_some_and(|state| !state.is_run()) {
                     self.idle_energy_j += parts;
@@ -212,7 +225,12 @@ impl Tally {
             let ideal = ideal(setting, facts.work(at), at);
             self.counts.add(count, parts);
             self.weighted.add(count, parts * ideal.unwrap_or(0.0));
-            if !count.is_part(setting.spec) {
+            let is_part = count.is_part(setting.spec);
+            // A reject may be of another product than any part of the window: then they mix, too.
+            if is_part || ideal.is_some() {
+                self.ideal = self.ideal.and(ideal.map_or(Ideal::Unknown, Ideal::One));
+            }
+            if !is_part {
                 continue;
             }
             if setting.prices_material() {
@@ -220,12 +238,10 @@ impl Tally {
                 self.material =
                     self.material.and(price.map_or(Material::Partly, |price| Material::Known(price * parts)));
             }
-            self.ideal = self.ideal.and(ideal.map_or(Ideal::Unknown, Ideal::One));
             let seen = facts.seen(since, at);
             if gap || !seen {
                 self.unattributed += parts;
-            } else if setting.slot(at).planned && !facts.span(facts.place(at)).is_some_and(|of| of.state.is_unplanned())
-            {
+            } else if setting.slot(at).planned && !(rested(facts, Time(at.0 - 1)) && rested(facts, at)) {
                 self.ideal_ns += parts * ideal.unwrap_or(0.0);
             }
         }
@@ -317,6 +333,18 @@ impl Tally {
         known.then_some(self.ideal_ns)
     }
 
+    /// Nanoseconds of planned time that is known.
+    #[must_use]
+    pub fn planned_ns(&self) -> i64 {
+        self.bucket(Bucket::Run) + self.bucket(Bucket::Performance) + self.bucket(Bucket::Availability)
+    }
+
+    /// Ideal time of the good parts, in nanoseconds; `None` where nothing tells them, or of some part it is not known.
+    #[must_use]
+    pub fn good_ideal_ns(&self, spec: &OeeSpec) -> Option<f64> {
+        self.ideal_ns(spec).and_then(|_| self.weighted.good(spec))
+    }
+
     /// Good parts over all parts, weighted by their ideal time where products mix (the sum of the ideal times of good parts
     /// over that of all parts), so that the product of the three is good ideal time over planned time.
     #[must_use]
@@ -333,6 +361,11 @@ impl Tally {
     }
 }
 
+/// Whether the machine said at `at` that it was not to run. What is counted as a break begins or ends is no part of it.
+fn rested(facts: Facts<'_>, at: Time) -> bool {
+    facts.span(facts.place(at)).is_some_and(|span| span.state.is_unplanned())
+}
+
 /// The time that a part takes at best at `at`, in nanoseconds: of the product that is made then, else of the station.
 pub fn ideal(setting: Setting<'_>, work: Option<&Work>, at: Time) -> Option<f64> {
     let of_product = setting.product(work).and_then(|product| {
@@ -340,6 +373,13 @@ pub fn ideal(setting: Setting<'_>, work: Option<&Work>, at: Time) -> Option<f64>
         valid.map(|&(_, ideal)| ideal)
     });
     of_product.or(setting.spec.ideal_cycle_time).map(nanoseconds)
+}
+
+/// Since when that time is what it is at `at`, whoever said so.
+pub fn ideal_since(setting: Setting<'_>, work: Option<&Work>, at: Time) -> Time {
+    let valid =
+        setting.product(work).and_then(|product| product.ideal_cycle_time.iter().rev().find(|(from, _)| *from <= at));
+    valid.map_or(Time(i64::MIN), |&(from, _)| from)
 }
 
 /// The time that a part is to take at `at`, in nanoseconds: what a person asked for, else the product's takt, else its ideal

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gemba_drivers::{OwnStatus, Reading, Status, TagId, Time, Value};
-use serde_json::Value as Json;
 
 use crate::config::{Config, Http, Spool, Station, Tag};
 use crate::model::{ContextSpec, CounterSpec, Derived, Knowledge, Line, OeeSpec, ShiftSpec, State, StateSpec};
@@ -127,43 +126,6 @@ impl Bench {
         });
         points.collect()
     }
-}
-
-fn near(found: Option<f64>, expected: &Json, tolerance: f64, what: &str) {
-    let (found, expected) = (found.expect(what), expected.as_f64().expect(what));
-    assert!((found - expected).abs() <= tolerance, "{what}: {found}, published {expected}");
-}
-
-#[test]
-fn published_oee_examples() {
-    let vectors: Vec<Json> =
-        serde_json::from_str(include_str!("../../../tests/fixtures/vectors/oee.json")).expect("JSON");
-    let mut seen = 0;
-    for vector in vectors.iter().filter(|vector| vector["availability"].is_number()) {
-        seen += 1;
-        let number = |key: &str| vector[key].as_f64().unwrap_or(0.0);
-        let breaks = number("breaks_min");
-        let planned =
-            if vector["planned_min"].is_number() { number("planned_min") } else { number("shift_min") - breaks };
-        let ideal = 60.0 / number("ideal_rate_per_min");
-        // One period as long as the example's shift, its stop at the start.
-        let mut spec = oee(ideal);
-        spec.ideal_cycle_time = Some(Duration::from_secs_f64(ideal));
-        let mut bench = Bench::new(spec, vec![]);
-        let midnight = -6.0 * 3600.0;
-        bench.put(midnight, STATE, 5).put(midnight, TOTAL, 0).put(midnight, REJECT, 0);
-        bench.put(midnight + number("down_min") * 60.0, STATE, 1);
-        let end = midnight + planned * 60.0;
-        bench.put(end, TOTAL, number("total")).put(end, REJECT, number("reject"));
-        let kpi = bench.kpi(end);
-        let tolerance = number("tol");
-        near(kpi.figures.availability, &vector["availability"], tolerance, "availability");
-        near(kpi.figures.performance, &vector["performance"], tolerance, "performance");
-        near(kpi.figures.quality, &vector["quality"], tolerance, "quality");
-        near(kpi.figures.oee, &vector["oee"], tolerance, "oee");
-        assert_eq!((kpi.total, kpi.reject), (vector["total"].as_f64(), vector["reject"].as_f64()));
-    }
-    assert_eq!(seen, 3, "vorne, vorne-b, 3shift");
 }
 
 #[test]

@@ -153,16 +153,17 @@ impl Timeline {
         Some(before)
     }
 
-    /// Parts were counted.
-    pub fn count(&mut self, new: Made) {
+    /// Parts were counted. Since `same` nothing has changed outside of these facts that matters to them, such as the plan.
+    pub fn count(&mut self, new: Made, same: Time) {
         let place = self.made.partition_point(|made| made.at <= new.at);
         // The counters of a station take turns: the one of before stands near.
         let near = self.made[place.saturating_sub(8)..place].iter_mut().rev();
         let minute = new.at.0.div_euclid(GRAIN);
-        let mut near = near.take_while(|made| made.at.0.div_euclid(GRAIN) == minute);
+        let mut near = near.take_while(|made| made.at.0.div_euclid(GRAIN) == minute && made.at >= same);
         let held = near.find(|made| made.count == new.count && !made.gap);
         if let Some(held) = held.filter(|_| !new.gap) {
-            let since = held.at;
+            // What follows a gap of the state is of known time again, and kept apart from what came with its end.
+            let since = held.since;
             let turned = |from: Option<Time>| from.is_some_and(|from| from > since);
             let span = self.spans.partition_point(|span| span.from <= new.at).checked_sub(1);
             let run = self.runs.partition_point(|run| run.from <= new.at).checked_sub(1);
@@ -520,7 +521,10 @@ mod tests {
     fn a_copy_of_the_end_and_what_is_before_it_are_the_whole() {
         let mut whole = told(&[(10, State::Producing), (30, State::Down), (50, State::Producing)]);
         for at in [5, 15, 31, 32, 55] {
-            whole.count(Made { since: Time(at - 1), at: Time(at), count: Count::Total, parts: 1.0, gap: false });
+            whole.count(
+                Made { since: Time(at - 1), at: Time(at), count: Count::Total, parts: 1.0, gap: false },
+                Time(0),
+            );
         }
         whole.work(Time(12), |work| work.lot = Some("A".into()));
         whole.work(Time(40), |work| work.lot = Some("B".into()));
@@ -545,13 +549,9 @@ mod tests {
         let second = 1_000_000_000;
         let mut count = |at: i64, which| {
             let parts = 2.0;
-            timeline.count(Made {
-                since: Time((at - 1) * second),
-                at: Time(at * second),
-                count: which,
-                parts,
-                gap: false,
-            });
+            let plan = Time(if at < 90 { 0 } else { 90 * second });
+            let (since, at) = (Time((at - 1) * second), Time(at * second));
+            timeline.count(Made { since, at, count: which, parts, gap: false }, plan);
         };
         for at in 1..100 {
             count(at, Count::Total);
@@ -562,16 +562,32 @@ mod tests {
         let made: Vec<_> = timeline.made.iter().map(|made| (made.at.0 / second, made.count, made.parts)).collect();
         assert_eq!(
             made,
-            [(1, Count::Total, 118.0), (10, Count::Reject, 10.0), (60, Count::Total, 80.0), (60, Count::Reject, 8.0)]
+            [
+                (1, Count::Total, 118.0),
+                (10, Count::Reject, 10.0),
+                (60, Count::Total, 60.0),
+                (60, Count::Reject, 6.0),
+                (90, Count::Total, 20.0),
+                (90, Count::Reject, 2.0),
+            ],
+            "the plan changes at 90"
         );
         timeline.say(Time(99 * second), State::Down);
-        timeline.count(Made {
-            since: Time(99 * second),
-            at: Time(100 * second),
-            count: Count::Total,
-            parts: 1.0,
-            gap: false,
-        });
-        assert_eq!(timeline.made.len(), 5, "another state");
+        let (since, at) = (Time(99 * second), Time(100 * second));
+        timeline.count(Made { since, at, count: Count::Total, parts: 1.0, gap: false }, Time(0));
+        assert_eq!(timeline.made.len(), 7, "another state");
+    }
+
+    #[test]
+    fn what_is_counted_after_a_gap_is_apart_from_what_came_with_its_end() {
+        let mut timeline = told(&[(10, State::Producing), (20, State::Unknown), (30, State::Producing)]);
+        for (since, at) in [(15, 31), (31, 40), (40, 50)] {
+            timeline
+                .count(Made { since: Time(since), at: Time(at), count: Count::Total, parts: 1.0, gap: false }, Time(0));
+        }
+        let made: Vec<_> = timeline.made.iter().map(|made| (made.at.0, made.parts)).collect();
+        assert_eq!(made, [(31, 1.0), (40, 2.0)]);
+        let seen = |made: &Made| timeline.facts().seen(made.since, made.at);
+        assert_eq!(timeline.made.iter().map(seen).collect::<Vec<_>>(), [false, true]);
     }
 }

@@ -1,7 +1,7 @@
 //! Attributes and times, as OTLP has them.
 
 use gemba_drivers::Time;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue, any_value::Value};
 
 pub(super) const STATION: &str = "factory.station";
 
@@ -15,6 +15,16 @@ pub(super) fn flag(key: &str, value: bool) -> KeyValue {
 
 pub(super) fn whole(key: &str, value: u64) -> KeyValue {
     attribute(key, Value::IntValue(i64::try_from(value).unwrap_or(i64::MAX)))
+}
+
+pub(super) fn number(key: &str, value: f64) -> KeyValue {
+    attribute(key, Value::DoubleValue(value))
+}
+
+/// Whole numbers, in order.
+pub(super) fn wholes(key: &str, values: impl IntoIterator<Item = u64>) -> KeyValue {
+    let value = |value| AnyValue { value: Some(Value::IntValue(i64::try_from(value).unwrap_or(i64::MAX))) };
+    attribute(key, Value::ArrayValue(ArrayValue { values: values.into_iter().map(value).collect() }))
 }
 
 /// A value as it is; none for nothing.

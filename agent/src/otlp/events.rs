@@ -9,12 +9,18 @@ use opentelemetry_proto::tonic::logs::v1::{LogRecord, SeverityNumber};
 
 use crate::model::{Change, Entry, State, What};
 use crate::otlp::attribute::{STATION, nanos, of_value, text, whole};
+use crate::otlp::watched;
 use crate::record::Record;
 
 /// `record` as a log, unless it is told in numbers only.
 pub(super) fn log_record(record: &Record, stations: &HashSet<Arc<str>>) -> Option<LogRecord> {
     match record {
-        Record::Kpi(_) | Record::Visit(_) => None,
+        Record::Kpi(_) | Record::Visit(_) | Record::Watched(_) => None,
+        Record::Anomaly(told) => Some(watched::anomaly(told)),
+        Record::Violation(told) => Some(watched::violation(told)),
+        Record::ModelChanged { station, time, from, to } => {
+            Some(watched::model_changed(station, *time, from.as_deref(), to))
+        }
         Record::StateChanged { station, time, from, to } => Some(log(
             "factory.state.changed",
             *time,
@@ -145,7 +151,13 @@ fn happened(event: &Event) -> LogRecord {
     LogRecord { observed_time_unix_nano, ..log("factory.event", event.time, severity, body, attributes) }
 }
 
-fn log(event: &str, time: Time, severity: SeverityNumber, body: String, attributes: Vec<KeyValue>) -> LogRecord {
+pub(super) fn log(
+    event: &str,
+    time: Time,
+    severity: SeverityNumber,
+    body: String,
+    attributes: Vec<KeyValue>,
+) -> LogRecord {
     LogRecord {
         time_unix_nano: nanos(time),
         observed_time_unix_nano: nanos(time),

@@ -13,20 +13,22 @@ use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::B
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value;
 use opentelemetry_proto::tonic::metrics::v1::{
-    AggregationTemporality, DataPointFlags, ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, Metric,
-    NumberDataPoint, Sum,
+    AggregationTemporality, DataPointFlags, ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, Histogram,
+    HistogramDataPoint, Metric, NumberDataPoint, Sum,
 };
 
 use crate::otlp::attribute::{STATION, flag, nanos, text};
-use crate::otlp::wire;
-use crate::record::{CycleHistogram, Figures, KpiPoint, Record};
+use crate::otlp::{watched, wire};
+use crate::record::{CycleHistogram, Figures, KpiPoint, Record, ScoreHistogram};
 
 /// The metrics of one request, by name.
 #[derive(Default)]
 pub(super) struct Families {
-    gauges: BTreeMap<&'static str, Vec<Keyed<NumberDataPoint>>>,
+    gauges: BTreeMap<(&'static str, &'static str), Vec<Keyed<NumberDataPoint>>>,
     sums: BTreeMap<(&'static str, &'static str), Vec<Keyed<NumberDataPoint>>>,
-    cycles: Vec<Keyed<ExponentialHistogramDataPoint>>,
+    /// In seconds.
+    durations: BTreeMap<&'static str, Vec<Keyed<ExponentialHistogramDataPoint>>>,
+    histograms: BTreeMap<(&'static str, &'static str), Vec<Keyed<HistogramDataPoint>>>,
 }
 
 /// A point, and the words of its attributes to sort it by.
@@ -55,7 +57,11 @@ impl Families {
             | Record::Visit(_)
             | Record::Event(_)
             | Record::Entered(_)
-            | Record::Backfilled(_) => {}
+            | Record::Backfilled(_)
+            | Record::Anomaly(_)
+            | Record::Violation(_)
+            | Record::ModelChanged { .. } => {}
+            Record::Watched(point) => watched::add(self, point),
         }
     }
 
@@ -67,20 +73,25 @@ impl Families {
             let metric = Metric { name: name.to_owned(), unit: unit.to_owned(), data: Some(data), ..Metric::default() };
             prost::encoding::message::encode(wire::METRIC, &metric, to);
         };
-        for (name, points) in self.gauges {
+        for ((name, unit), points) in self.gauges {
             items += points.len();
-            put(name, "1", Data::Gauge(Gauge { data_points: sorted(points) }));
+            put(name, unit, Data::Gauge(Gauge { data_points: sorted(points) }));
         }
         for ((name, unit), points) in self.sums {
             items += points.len();
             let data_points = sorted(points);
             put(name, unit, Data::Sum(Sum { data_points, aggregation_temporality: cumulative, is_monotonic: true }));
         }
-        if !self.cycles.is_empty() {
-            items += self.cycles.len();
-            let data_points = sorted(self.cycles);
+        for (name, points) in self.durations {
+            items += points.len();
+            let data_points = sorted(points);
             let data = ExponentialHistogram { data_points, aggregation_temporality: cumulative };
-            put("factory.cycle.duration", "s", Data::ExponentialHistogram(data));
+            put(name, "s", Data::ExponentialHistogram(data));
+        }
+        for ((name, unit), points) in self.histograms {
+            items += points.len();
+            let data_points = sorted(points);
+            put(name, unit, Data::Histogram(Histogram { data_points, aggregation_temporality: cumulative }));
         }
         items as u64
     }
@@ -88,7 +99,8 @@ impl Families {
     fn add_kpi(&mut self, point: &KpiPoint) {
         if let Some(figures) = &point.figures {
             for (name, figure) in named(figures) {
-                self.gauge(name, point, figure);
+                let shift = point.shift.iter().map(|shift| ("factory.shift", shift.clone()));
+                self.gauge(name, "1", About { station: &point.station, words: shift.collect() }, point.time, figure);
             }
         }
         let sums = &point.sums;
@@ -109,24 +121,67 @@ impl Families {
         if let Some(energy) = sums.energy {
             self.station_sum("factory.energy", "J", point, &[], [], energy);
         }
-        if sums.cycle.count > 0 {
-            let cycles = histogram(&sums.cycle, point);
-            self.cycles.push((vec![point.station.clone()], cycles.time_unix_nano, cycles));
-        }
+        let about = About { station: &point.station, words: Vec::new() };
+        let span = Span { since: point.since, time: point.time };
+        self.duration("factory.cycle.duration", about, span, &sums.cycle);
     }
 
-    fn gauge(&mut self, name: &'static str, point: &KpiPoint, figure: Option<f64>) {
-        let mut attributes = vec![text(STATION, &*point.station)];
-        attributes.extend(point.shift.iter().map(|shift| text("factory.shift", &**shift)));
+    /// A figure that cannot be known is a point without a value.
+    pub(super) fn gauge(
+        &mut self,
+        name: &'static str,
+        unit: &'static str,
+        about: About<'_>,
+        time: Time,
+        figure: Option<f64>,
+    ) {
         let number = NumberDataPoint {
-            attributes,
-            time_unix_nano: nanos(point.time),
+            attributes: about.attributes(),
+            time_unix_nano: nanos(time),
             value: figure.map(Value::AsDouble),
             flags: if figure.is_some() { 0 } else { DataPointFlags::NoRecordedValueMask as u32 },
             ..NumberDataPoint::default()
         };
-        let key = [&point.station].into_iter().chain(&point.shift).cloned().collect();
-        self.gauges.entry(name).or_default().push((key, number.time_unix_nano, number));
+        self.gauges.entry((name, unit)).or_default().push((about.key(), number.time_unix_nano, number));
+    }
+
+    /// How many there ever were.
+    pub(super) fn counted(&mut self, name: &'static str, unit: &'static str, about: About<'_>, span: Span, count: u64) {
+        let value = Value::AsInt(i64::try_from(count).unwrap_or(i64::MAX));
+        self.sum(name, unit, about.key(), about.attributes(), span, value);
+    }
+
+    /// A histogram in seconds; one that holds nothing is not sent.
+    pub(super) fn duration(&mut self, name: &'static str, about: About<'_>, span: Span, held: &CycleHistogram) {
+        if held.count > 0 {
+            let point = exponential(held, about.attributes(), span);
+            self.durations.entry(name).or_default().push((about.key(), point.time_unix_nano, point));
+        }
+    }
+
+    /// A histogram by given edges, whose sum nobody knows; one that holds nothing is not sent.
+    pub(super) fn histogram(
+        &mut self,
+        name: &'static str,
+        unit: &'static str,
+        about: About<'_>,
+        span: Span,
+        held: &ScoreHistogram,
+    ) {
+        let count = held.counts.iter().sum();
+        if count == 0 {
+            return;
+        }
+        let point = HistogramDataPoint {
+            attributes: about.attributes(),
+            start_time_unix_nano: nanos(span.since),
+            time_unix_nano: nanos(span.time),
+            count,
+            bucket_counts: held.counts.clone(),
+            explicit_bounds: held.edges.clone(),
+            ..HistogramDataPoint::default()
+        };
+        self.histograms.entry((name, unit)).or_default().push((about.key(), point.time_unix_nano, point));
     }
 
     fn station_sum(
@@ -164,11 +219,28 @@ impl Families {
     }
 }
 
-/// What a cumulative point speaks of.
+/// Of what a point speaks: the station, and the words of its other attributes.
+pub(super) struct About<'a> {
+    pub(super) station: &'a Arc<str>,
+    pub(super) words: Vec<(&'static str, Arc<str>)>,
+}
+
+impl About<'_> {
+    fn key(&self) -> Vec<Arc<str>> {
+        [self.station].into_iter().chain(self.words.iter().map(|(_, word)| word)).cloned().collect()
+    }
+
+    fn attributes(&self) -> Vec<KeyValue> {
+        let words = self.words.iter().map(|(name, word)| text(name, &**word));
+        [text(STATION, &**self.station)].into_iter().chain(words).collect()
+    }
+}
+
+/// When a cumulative point speaks.
 #[derive(Clone, Copy)]
-struct Span {
-    since: Time,
-    time: Time,
+pub(super) struct Span {
+    pub(super) since: Time,
+    pub(super) time: Time,
 }
 
 fn named(figures: &Figures) -> [(&'static str, Option<f64>); 7] {
@@ -184,18 +256,18 @@ fn named(figures: &Figures) -> [(&'static str, Option<f64>); 7] {
     ]
 }
 
-fn histogram(cycle: &CycleHistogram, point: &KpiPoint) -> ExponentialHistogramDataPoint {
+fn exponential(held: &CycleHistogram, attributes: Vec<KeyValue>, span: Span) -> ExponentialHistogramDataPoint {
     ExponentialHistogramDataPoint {
-        attributes: vec![text(STATION, &*point.station)],
-        start_time_unix_nano: nanos(point.since),
-        time_unix_nano: nanos(point.time),
-        count: cycle.count,
-        sum: Some(cycle.sum),
-        scale: cycle.scale,
-        zero_count: cycle.zero_count,
-        positive: Some(Buckets { offset: cycle.offset, bucket_counts: cycle.buckets.clone() }),
-        min: Some(cycle.min),
-        max: Some(cycle.max),
+        attributes,
+        start_time_unix_nano: nanos(span.since),
+        time_unix_nano: nanos(span.time),
+        count: held.count,
+        sum: Some(held.sum),
+        scale: held.scale,
+        zero_count: held.zero_count,
+        positive: Some(Buckets { offset: held.offset, bucket_counts: held.buckets.clone() }),
+        min: Some(held.min),
+        max: Some(held.max),
         ..ExponentialHistogramDataPoint::default()
     }
 }

@@ -12,6 +12,8 @@
 //!   A bad reading is a point with the no-recorded-value flag and no value. Text is no metric.
 //! - A [`KpiPoint`](crate::record::KpiPoint) is the gauges, sums and the exponential histogram of
 //!   [`figures`]; sums start at the station's first observation.
+//! - A [`WatchPoint`](crate::record::WatchPoint) is the metrics of [`watched`]: anomalies, control charts, inspections. Their
+//!   sums start at the first reading of what is counted.
 //! - A loss adds to the sum `gemba.losses`.
 //!
 //! # Logs
@@ -22,11 +24,14 @@
 //! | `factory.validity.changed` | `factory.station`, `factory.tag`, `factory.validity`, `factory.validity.previous`; unless good: `factory.validity.protocol` (`opcua`, `modbus`, `gemba`), `factory.validity.code`, `factory.validity.name` |
 //! | `factory.tag.changed` | `factory.station`, `factory.tag`, `factory.tag.value`, and `factory.tag.previous` if it was known |
 //! | `factory.event` | what a device told: `factory.station`, `opcua.event.type` (and `.node`, if it is the server's own), `opcua.event.severity` (1 to 1000), `opcua.event.id`, `opcua.event.source.node`, `opcua.event.source.name`; of an alarm also `opcua.condition.name`, `.active`, `.acknowledged`, `.retain`, `.branch` |
+//! | `factory.anomaly.detected`, `.worsened`, `.ended` | `factory.station`, `factory.tag`, `factory.anomaly.id` (the same in a replay), `factory.anomaly.detector`, `factory.anomaly.method`, `factory.anomaly.severity`, `factory.anomaly.score` and `factory.anomaly.value` (of the reading farthest out so far), `factory.anomaly.began` (RFC 3339), `factory.anomaly.detection.latency` (s); `factory.anomaly.expected` where something was; at its end also `factory.anomaly.end` (`normal`, `accepted`, `lost`) and `factory.anomaly.duration` (s) |
+//! | `factory.spc.violation` | `factory.station`, `factory.tag` (`rejects/total` of two), `factory.spc.chart`, `factory.spc.rule`, `factory.spc.part` (`location`, `spread`), `factory.spc.side` (`above`, `below`) where the rule has one, `factory.spc.points` (their numbers in the chart, from 1, in order), `factory.spc.value` (what is drawn of the last) |
+//! | `factory.inspection.model.changed` | `factory.station`, `factory.inspection.model.version`, and `factory.inspection.model.previous` if it was known |
 //! | `gemba.loss` | `factory.station` if a station lost it, `gemba.loss.source`, `gemba.loss.reason`, `gemba.loss.count`, `gemba.loss.total`, `gemba.loss.from`, `gemba.loss.to` (RFC 3339) |
 //! | `gemba.backfill` | `factory.station`, `gemba.backfill.from`, `gemba.backfill.to` (RFC 3339), `gemba.backfill.count`: readings that came from history |
 //!
-//! What somebody should look at (a bad or doubtful tag, a station that goes down, a loss) is WARN, the
-//! rest INFO; an event is INFO up to OPC UA's severity 400, WARN to 600, ERROR above. The observed time is the event's time: a resend must not differ.
+//! What somebody should look at (a bad or doubtful tag, a station that goes down, an anomaly, a broken rule of a control chart, a loss)
+//! is WARN, the rest INFO; a critical anomaly is ERROR; an event is INFO up to OPC UA's severity 400, WARN to 600, ERROR above. The observed time is the event's time: a resend must not differ.
 
 //!
 //! # Traces
@@ -42,6 +47,7 @@ mod figures;
 mod own;
 mod tags;
 mod visits;
+mod watched;
 mod wire;
 
 use std::collections::HashSet;

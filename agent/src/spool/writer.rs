@@ -144,7 +144,7 @@ impl Writer {
 
     fn put_record(&mut self, cause: Option<Seq>, record: &Record) {
         let lane = match record {
-            Record::Kpi(_) => Lane::Kpis,
+            Record::Kpi(_) | Record::Watched(_) => Lane::Kpis,
             Record::StateChanged { .. }
             | Record::ValidityChanged { .. }
             | Record::TagChanged { .. }
@@ -152,7 +152,10 @@ impl Writer {
             | Record::Visit(_)
             | Record::Event(_)
             | Record::Entered(_)
-            | Record::Backfilled(_) => Lane::Events,
+            | Record::Backfilled(_)
+            | Record::Anomaly(_)
+            | Record::Violation(_)
+            | Record::ModelChanged { .. } => Lane::Events,
         };
         if let Record::Loss { loss, .. } = record {
             self.open_losses.push(loss.clone());

@@ -118,6 +118,9 @@ fn station(name: &str, tags: usize) -> StationView {
         shift: None,
         kpi: None,
         sums: None,
+        anomalies: Vec::new(),
+        charts: Vec::new(),
+        inspection: None,
         tags: (0..tags).map(tag).collect(),
     }
 }

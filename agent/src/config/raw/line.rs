@@ -9,7 +9,7 @@ use crate::config::section::{At, Leaf, Shape, section};
 use crate::config::tree::{Kind, Node};
 use crate::config::units::{DAY, Span};
 use crate::config::words::{Currency, Flag, Name, OneOf, Word};
-use crate::model::Bucket;
+use crate::model::{Bucket, LineBy};
 
 use super::Break;
 
@@ -176,5 +176,7 @@ section! {
         constraint: Name => optional;
         /// The station whose good parts are those of the line; the last of `stations` unless said.
         end: Name => optional;
+        /// Whose pace the line is measured by: `constraint`, `last`, or `weighted` for all stations by their planned time.
+        oee: OneOf<LineBy> => default("constraint");
     }
 }

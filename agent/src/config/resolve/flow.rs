@@ -7,7 +7,7 @@ use crate::config::error::Report;
 use crate::config::raw;
 use crate::config::section::At;
 use crate::config::words::{Name, one_of_names};
-use crate::model::{FlowSpec, Knowledge};
+use crate::model::{FlowSpec, Knowledge, LineBy};
 
 /// What `flow` means for a line with these stations, of which there is at least one; `shown` has their names for people.
 pub(super) fn resolve(
@@ -49,14 +49,15 @@ pub(super) fn resolve(
     }
     let end = if flow.end.is_some() { end? } else { *order.last()? };
     let counts = stations[end].oee.as_ref().is_some_and(|oee| oee.good.is_some() || oee.total.is_some());
-    if constraint.is_some() && !counts {
+    let by = flow.oee.as_ref().map(|by| by.0).unwrap_or_default();
+    if (constraint.is_some() || by != LineBy::Constraint) && !counts {
         let told = flow.end.as_ref().map_or(&flow.origin, |name| &name.origin);
         told.wrong(
             report,
             format!("`{}` tells what the line made, so it needs `oee` with `total` or `good`", shown[end]),
         );
     }
-    Some(FlowSpec { stations: order, constraint, end })
+    Some(FlowSpec { stations: order, constraint, end, by })
 }
 
 /// The index of the station of this name, or a report.
