@@ -14,6 +14,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{Span, debug_span, error, field::Empty, info, warn};
 
+use crate::http::{Question, Refusal};
 use crate::model::{Derived, KPI_EVERY, LATENESS, Line};
 use crate::received::Received;
 use crate::record::Record;
@@ -34,6 +35,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const MOST_UNSTORED: usize = 16 << 20;
 /// Pages are served at most this often.
 const SNAPSHOT_EVERY: Duration = Duration::from_millis(100);
+/// Questions are answered at most this often: readings come first.
+const ANSWER_EVERY: Duration = Duration::from_millis(250);
 
 /// The pipeline, before it runs.
 pub struct Pipeline {
@@ -57,6 +60,8 @@ pub struct Pipeline {
     failing: Option<String>,
     /// What the agent tells of itself; nothing unless [`Pipeline::with_own`] says otherwise.
     own: mpsc::Receiver<Own>,
+    /// What people ask beyond a snapshot; nothing unless [`Pipeline::with_questions`] says otherwise.
+    questions: mpsc::Receiver<Question>,
     meters: Arc<Meters>,
     /// The open commit holds more than the agent's word of itself. One that does not is not told of: that would go on for
     /// ever.
@@ -90,6 +95,7 @@ impl Pipeline {
             unstored: BTreeMap::new(),
             failing: None,
             own: mpsc::channel(1).1,
+            questions: mpsc::channel(1).1,
             meters: Arc::default(),
             news: false,
         }
@@ -99,6 +105,12 @@ impl Pipeline {
     #[must_use]
     pub fn with_own(self, own: mpsc::Receiver<Own>, meters: Arc<Meters>) -> Self {
         Self { own, meters, ..self }
+    }
+
+    /// Answers what comes by `questions` as well, one at a time.
+    #[must_use]
+    pub fn with_questions(self, questions: mpsc::Receiver<Question>) -> Self {
+        Self { questions, ..self }
     }
 
     /// Runs until every driver has let go of `inlet`; then tells the last figures, writes the model down and
@@ -113,8 +125,10 @@ impl Pipeline {
     ) {
         let mut tick_due = next_tick(Time::now());
         let mut own = std::mem::replace(&mut self.own, mpsc::channel(1).1);
+        let mut questions = std::mem::replace(&mut self.questions, mpsc::channel(1).1);
         let mut published = Instant::now();
         let mut publish_due = None;
+        let (mut asked, mut answer_due) = (None, Instant::now());
         self.publish();
         loop {
             tokio::select! {
@@ -130,6 +144,11 @@ impl Pipeline {
                     self.publish();
                 }
                 () = wanted.notified(), if publish_due.is_none() => publish_due = Some(published + SNAPSHOT_EVERY),
+                () = sleep_until(answer_due), if asked.is_some() => {
+                    asked.take().into_iter().for_each(|question| self.answer(question));
+                    answer_due = Instant::now() + ANSWER_EVERY;
+                }
+                Some(question) = questions.recv(), if asked.is_none() => asked = Some(question),
                 Some(loss) = losses.recv() => self.lose(loss),
                 Some(own) = own.recv() => self.take_own(own),
                 batch = inlet.recv() => match batch {
@@ -185,6 +204,19 @@ impl Pipeline {
         if self.receipts.len() >= MOST_RECEIPTS && self.failing.is_none() {
             self.commit_due = Some(Instant::now());
         }
+    }
+
+    /// Whoever asked may have gone meanwhile; then nothing is worked out.
+    fn answer(&self, question: Question) {
+        let Question { station, selector, answer } = question;
+        if answer.is_closed() {
+            return;
+        }
+        let said = match self.line.station(&station) {
+            Some(index) => self.line.explain(index, &selector, Time::now()).map(Box::new).map_err(Refusal::from),
+            None => Err(Refusal::NoStation(station)),
+        };
+        let _ = answer.send(said);
     }
 
     /// While the disk fails memory is for readings.
@@ -440,6 +472,43 @@ stations:
             _ => None,
         });
         assert_eq!(told, Some(event));
+    }
+
+    #[tokio::test]
+    async fn questions_are_answered_while_readings_come() {
+        use crate::model::{ExplainError, Selector};
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let (pipeline, _snapshot) = pipeline(folder.path());
+        let (batches, inlet) = mpsc::channel(4);
+        let (_losses, lost) = mpsc::channel(1);
+        let (questions, asked) = mpsc::channel(4);
+        let ask = async |station: &str| {
+            let (answer, answered) = tokio::sync::oneshot::channel();
+            let question = Question { station: station.to_owned(), selector: Selector::Current, answer };
+            questions.send(question).await.expect("it runs");
+            answered.await.expect("it answers")
+        };
+        let talk = async {
+            // Whoever has gone is not waited for.
+            let (answer, gone) = tokio::sync::oneshot::channel();
+            drop(gone);
+            let question = Question { station: "oven-1".to_owned(), selector: Selector::Current, answer };
+            questions.send(question).await.expect("it runs");
+            assert_eq!(ask("oven-2").await.err(), Some(Refusal::NoStation("oven-2".to_owned())));
+            assert_eq!(ask("oven-1").await.err(), Some(ExplainError::Unheard("oven-1".into()).into()));
+            batches.send(said(0, "running", 0)).await.expect("it runs");
+            let explained = loop {
+                match ask("oven-1").await {
+                    Ok(explained) => break explained,
+                    Err(refusal) => assert_eq!(refusal, ExplainError::Unheard("oven-1".into()).into()),
+                }
+            };
+            assert_eq!((explained.kind, &*explained.name), ("shift", crate::model::WHOLE_DAY));
+            drop(batches);
+        };
+        let running = pipeline.with_questions(asked).run(inlet, lost, Arc::new(Notify::new()));
+        tokio::time::timeout(Duration::from_secs(30), async { tokio::join!(running, talk) }).await.expect("in time");
     }
 
     #[tokio::test]

@@ -12,8 +12,11 @@ use serde::Deserialize;
 
 use crate::config::Config;
 use crate::entries::EntryJson;
-use crate::model::{Derived, Entry, EntryError, FlowView, InspectedShift, LATENESS, Line, OeeSpec, Period, PeriodOf};
+use crate::model::{
+    Derived, Entry, EntryError, FlowView, InspectedShift, LATENESS, Line, OeeSpec, Period, PeriodOf, Window, WindowKind,
+};
 use crate::record::{AnomalyTold, Record, ViolationTold};
+use crate::snapshot::{ChartView, SpoolView};
 
 /// What a replay found.
 #[derive(Debug, Default)]
@@ -28,6 +31,8 @@ pub struct Report {
     pub violations: Vec<ViolationTold>,
     /// Anomalies as they were last, in the order in which they began.
     pub anomalies: Vec<AnomalyTold>,
+    /// Control charts as they stand at the end, with their stations.
+    pub charts: Vec<(Arc<str>, ChartView)>,
     /// What was inspected: one for each inspecting station and shift, in order of time.
     pub inspections: Vec<InspectedShift>,
     /// Readings of stations or tags that the configuration does not have: how many of each.
@@ -49,6 +54,17 @@ pub struct ReportedPeriod {
     pub closed: bool,
     /// What its figures are computed by.
     pub spec: OeeSpec,
+}
+
+/// A line after a replay, with all that was ever known of it.
+#[derive(Debug)]
+pub struct Replayed {
+    /// The line.
+    pub line: Line,
+    /// The last instant seen, or as of which the line stands; `None` without readings.
+    pub end: Option<Time>,
+    /// What the replay found.
+    pub report: Report,
 }
 
 /// Why readings cannot be replayed. Shown as `3: …`, for the file's name to stand before it.
@@ -104,19 +120,27 @@ enum RawValidity {
 /// # Errors
 /// At the first line that cannot be read or is no reading.
 pub fn replay(config: &Config, input: impl BufRead, until: Option<Time>) -> Result<Report, ReplayError> {
-    replay_with(config, input, Vec::new(), until)
+    Ok(run(config, input, until)?.report)
+}
+
+/// Replays `input`, and lets the line be looked at.
+///
+/// # Errors
+/// At the first line that cannot be read or is no reading.
+pub fn run(config: &Config, input: impl BufRead, until: Option<Time>) -> Result<Replayed, ReplayError> {
+    run_with(config, input, Vec::new(), until)
 }
 
 /// The same, with what people entered meanwhile; each entry with its line, for what is said of it.
 ///
 /// # Errors
-/// As [`replay`].
-pub fn replay_with(
+/// As [`run`].
+pub fn run_with(
     config: &Config,
     input: impl BufRead,
     entries: Vec<(usize, Entry)>,
     until: Option<Time>,
-) -> Result<Report, ReplayError> {
+) -> Result<Replayed, ReplayError> {
     let mut strangers = BTreeMap::new();
     let mut readings = read(config, input, &mut strangers)?;
     if let Some(until) = until {
@@ -138,7 +162,7 @@ pub fn replay_with(
     let mut entries = entries.into_iter().peekable();
     let mut refused = Vec::new();
 
-    let mut line = Line::new(config);
+    let mut line = Line::new(config).keeping();
     let pacer = line.pacer().map(|pacer| &config.stations[pacer].name);
     let mut told = Collected::default();
     for together in readings.chunk_by(|one, other| one.received_time == other.received_time) {
@@ -163,6 +187,10 @@ pub fn replay_with(
         told.flow.extend(line.flow(end).map(|view| (view.from, view)));
         report.flow = told.flow.into_values().collect();
         report.periods = periods(config, &line, told.closed, end);
+        let stations = line.snapshot(end, SpoolView::default()).stations;
+        let charts =
+            stations.into_iter().flat_map(|of| of.charts.into_iter().map(move |chart| (of.name.clone(), chart)));
+        report.charts = charts.collect();
         report.inspections = told.inspected;
         report.inspections.extend(line.inspected(end));
         report.inspections.sort_by_key(|shift| shift.from);
@@ -173,7 +201,30 @@ pub fn replay_with(
     report.violations.sort_by_key(ViolationTold::time);
     report.anomalies = told.anomalies.into_values().collect();
     report.anomalies.sort_by_key(|told| told.episode.began);
-    Ok(report)
+    line.recall();
+    Ok(Replayed { line, end, report })
+}
+
+impl Replayed {
+    /// The windows of a kind, with their stations, in order of time.
+    #[must_use]
+    pub fn windows(&self, config: &Config, kind: WindowKind) -> Vec<(Arc<str>, Window)> {
+        let Some(end) = self.end else { return Vec::new() };
+        let of = |(index, station): (usize, &crate::config::Station)| {
+            let name = station.name.clone();
+            self.line.windows(index, kind, end).into_iter().map(move |window| (name.clone(), window))
+        };
+        let mut all: Vec<_> = config.stations.iter().enumerate().flat_map(of).collect();
+        all.sort_by_key(|(_, window)| window.from); // stable: stations as they are configured
+        all
+    }
+
+    /// How often the shift of `station` that ends at `to` was revised, also where the model holds it no longer.
+    #[must_use]
+    pub fn revision(&self, station: &str, to: Time) -> Option<u32> {
+        let of_it = |of: &&ReportedPeriod| *of.station == *station && of.period.to == to;
+        self.report.periods.iter().find(of_it).map(|of| of.period.revision)
+    }
 }
 
 /// What the line said on the way.

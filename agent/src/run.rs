@@ -109,6 +109,7 @@ pub async fn run_with(
     let (upstreams, upstream) = watch::channel(upstream);
     let (gateways, gateway) = watch::channel(GatewayView::default());
     let wanted = Arc::new(Notify::new());
+    let (questions, asked_for) = mpsc::channel(http::MOST_QUESTIONS);
 
     // Drivers: one supervised task for each link.
     let reading = CancellationToken::new();
@@ -141,7 +142,8 @@ pub async fn run_with(
     let (to, told) = mpsc::channel(OWN);
     let meters = Arc::new(Meters::default());
     let pipeline = Pipeline::new(line, writer, ids, applied, received, config.spool.sync, snapshots)
-        .with_own(told, meters.clone());
+        .with_own(told, meters.clone())
+        .with_questions(asked_for);
     let asked = wanted.clone();
     let mut pipeline = spawn_blocking(move || Handle::current().block_on(pipeline.run(inlet, lost, asked)));
 
@@ -204,7 +206,7 @@ pub async fn run_with(
         started: Time::now(),
         timezone: config.timezone.clone(),
     };
-    let router = http::router(http::Sources { identity, snapshot, wanted, links, upstream, gateway });
+    let router = http::router(http::Sources { identity, snapshot, wanted, links, upstream, gateway, questions });
     let mut page = AbortOnDropHandle::new(tokio::spawn(axum::serve(listener, router).into_future()));
     info!(page = %format!("http://{address}/health"), stations = config.stations.len(), links = config.links.len(), "running");
     started(address);

@@ -178,7 +178,7 @@ impl Drop for Agent {
 #[test]
 fn every_help_teaches_and_tells_the_exit_codes() {
     for (command, words) in [
-        (&[][..], &["run", "check", "browse", "replay", "schema", "spool", "trust", "GPIO", "OTLP"][..]),
+        (&[][..], &["run", "check", "browse", "replay", "explain", "schema", "spool", "trust", "GPIO", "OTLP"][..]),
         (&["run"], &["--config <FILE>", "folder", "--log-format", "--log <FILTER>", "SIGTERM", "gemba run --config"]),
         (
             &["check"],
@@ -203,6 +203,19 @@ fn every_help_teaches_and_tells_the_exit_codes() {
                 "RFC3339",
                 "standard input",
                 "\"source_time\":",
+            ],
+        ),
+        (
+            &["explain"],
+            &[
+                "--config <FILE>",
+                "--station",
+                "today/early",
+                "--kpi",
+                "--at",
+                "spool.keep",
+                "/explain?station=",
+                "by hand",
             ],
         ),
         (&["schema"], &["JSON Schema", "gemba schema >"]),
@@ -232,6 +245,9 @@ fn wrong_usage_is_2_and_says_what_would_be_right() {
         (&["run"], "--config <FILE>"),
         (&["check"], "--config <FILE>"),
         (&["check", "--confg", "x"], "'--config'"),
+        (&["explain", "--config", "x"], "--station"),
+        (&["explain", "--config", "x", "--station", "a", "--shift", "early"], "today/early"),
+        (&["explain", "--config", "x", "--station", "a", "--shift", "current", "--lot", "A"], "cannot be used with"),
         (&["replay", "--config", "x"], "READINGS.jsonl"),
         (&["replay", "--config", "x", "y", "--format", "xml"], "table, json"),
         (&["replay", "--config", "x", "y", "--until", "yesterday"], "--until"),
@@ -440,7 +456,8 @@ fn readings_of_strangers_are_left_out_and_counted() {
     assert_eq!(report["periods"][0]["kpi"]["total"], 25);
     assert_eq!(report["periods"].as_array().map(Vec::len), Some(1), "of the one station that is ours");
 
-    assert_eq!(place.replayed("", &[]), json!({"periods": [], "losses": []}));
+    let nothing = place.replayed("", &[]);
+    assert_eq!((&nothing["periods"], &nothing["losses"]), (&json!([]), &json!([])));
 }
 
 /// What the spool holds, exported and replayed.

@@ -1,7 +1,5 @@
 //! Published worked examples through the public path: a configuration and readings in, figures out.
 
-use std::io::Write;
-
 use gemba::config::Config;
 use gemba::model::{State, rollup};
 use gemba::replay::{Report, ReportedPeriod, replay};
@@ -65,9 +63,7 @@ fn line(plan: &str, oee: &str) -> Config {
         )
     };
     let yaml = format!("site: s\nline: l\n{plan}\nstations:{}{}\n", station("press-1", 1), station("press-2", 2));
-    let mut file = tempfile::Builder::new().suffix(".yaml").tempfile().expect("a file");
-    file.write_all(yaml.as_bytes()).expect("written");
-    Config::load(file.path()).expect("a configuration")
+    Config::from_str("line.yaml", &yaml).expect("a configuration")
 }
 
 /// Counters of all parts and of rejects, at an ideal cycle time.

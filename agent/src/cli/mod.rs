@@ -4,6 +4,7 @@ pub mod browse;
 pub mod check;
 #[cfg(feature = "demo")]
 pub mod demo;
+pub mod explain;
 mod probe;
 pub mod replay;
 pub mod run;
@@ -36,6 +37,7 @@ enum Command {
     Check(check::Check),
     Browse(browse::Browse),
     Replay(replay::Replay),
+    Explain(explain::Explain),
     Schema(schema::Schema),
     Spool(spool::Spool),
     Trust(trust::Trust),
@@ -67,6 +69,7 @@ impl Cli {
             Command::Check(check) => check.run(),
             Command::Browse(browse) => browse.run(),
             Command::Replay(replay) => replay.run(),
+            Command::Explain(explain) => explain.run(),
             Command::Schema(schema) => schema.run(),
             Command::Spool(spool) => spool.run(),
             Command::Trust(trust) => trust.run(),
@@ -79,10 +82,15 @@ impl Cli {
             let wrong_input = error.is::<crate::config::ConfigError>();
             // Each line of a configuration's errors begins with its place, for editors to jump to.
             complain(&if wrong_input { error.to_string() } else { format!("error: {error:#}") });
-            ExitCode::from(if wrong_input { 2 } else { 1 })
+            ExitCode::from(if wrong_input || error.is::<Misuse>() { 2 } else { 1 })
         })
     }
 }
+
+/// Something was asked for that the configuration does not have.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Misuse(String);
 
 /// The same with the exit codes in every command's help, below what it says itself.
 fn taught(command: clap::Command) -> clap::Command {

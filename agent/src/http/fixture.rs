@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gemba_drivers::treat::clock::ClockState;
-use gemba_drivers::{LinkPhase, LinkState, Loss, OwnStatus, Status, Time, Validity, Value};
+use gemba_drivers::{LinkPhase, LinkState, Loss, OwnStatus, Reading, Status, TagId, Time, Validity, Value};
 
 use super::{Identity, Pipeline, View};
-use crate::model::{Preset, State};
+use crate::config::Config;
+use crate::model::{Derived, Line, Preset, State};
 use crate::record::{CycleHistogram, Figures, Sums};
 use crate::snapshot::{
     GatewayView, Intake, KpiView, Maintenance, Snapshot, SpoolView, StationView, TagView, UpstreamStatus, UpstreamView,
@@ -106,6 +107,59 @@ pub(super) fn well() -> View {
 /// The snapshot, to be changed.
 pub(super) fn snapshot(view: &mut View) -> &mut Snapshot {
     Arc::make_mut(&mut view.snapshot)
+}
+
+/// The same line, with `scale-1` watched: an anomaly that lasts, a broken rule, inspections with one reject.
+pub(super) fn watched() -> View {
+    let yaml = r#"
+site: fab-2
+line: smt-1
+timezone: UTC
+stations:
+  - name: scale-1
+    source: { type: mqtt, endpoint: "mqtt://127.0.0.1:1883", topics: [{ topic: scale }] }
+    tags:
+      - { name: mass, path: "$.mass", unit: g }
+      - { name: verdict, path: "$.verdict" }
+      - { name: defect, path: "$.defect" }
+      - { name: waiting, path: "$.waiting" }
+      - { name: took, path: "$.took" }
+    anomalies: [{ name: heavy, tag: mass, method: limits, high: 120, high_high: 150 }]
+    spc:
+      - { name: mass, tag: mass, chart: i_mr, limits: { center: 100, sigma: 5 }, rules: [nelson_1],
+          spec_limits: { lower: 80, upper: 120 } }
+    inspection:
+      trigger: message
+      verdict: { tag: verdict, map: { OK: pass, NG: fail } }
+      score: { tag: mass, min: 0, max: 200, bins: 4 }
+      defects: { tag: defect }
+      queue: { tag: waiting }
+      latency: { tag: took, unit: ms }
+"#;
+    let mut line = Line::new(&Config::from_str("line.yaml", yaml).expect("a configuration"));
+    let mut derived = Derived::default();
+    let start = at("2026-11-02T11:59:00Z");
+    for (second, (mass, verdict, defect)) in
+        (0..).zip([(100, "OK", ""), (98, "OK", ""), (103, "OK", ""), (130, "NG", "overweight")])
+    {
+        let time = start + Duration::from_secs(second);
+        let told = |tag, value| Reading::good(TagId(tag), value, time, time);
+        let together = [
+            told(0, Value::Int(mass)),
+            told(1, Value::Text(verdict.into())),
+            told(2, Value::Text(defect.into())),
+            told(3, Value::Int(2)),
+            told(4, Value::Int(40)),
+        ];
+        line.apply(&together, &mut derived);
+    }
+    let now = at("2026-11-02T11:59:59.9Z");
+    line.advance(now, &mut derived);
+    let StationView { anomalies, charts, inspection, .. } = line.snapshot(now, SpoolView::default()).stations.remove(0);
+    let mut view = self::line();
+    let scale = &mut snapshot(&mut view).stations[3];
+    *scale = StationView { anomalies, charts, inspection, ..scale.clone() };
+    view
 }
 
 fn printer() -> StationView {

@@ -1,6 +1,6 @@
 //! The local page: `/health`, its probes, `/events`, and `/metrics`.
 //!
-//! Handlers read [`Snapshot`]s and never live state. One that wants a fresher snapshot than the last
+//! Handlers read [`Snapshot`]s and never live state; what a snapshot does not hold, `explain` has the pipeline say. One that wants a fresher snapshot than the last
 //! says so through [`Sources::wanted`] and waits a moment; the pipeline answers when it next has
 //! time, so no reader can slow a driver down.
 //!
@@ -10,6 +10,7 @@
 
 mod accept;
 mod events;
+mod explain;
 #[cfg(test)]
 mod fixture;
 mod flow;
@@ -41,16 +42,17 @@ use gemba_drivers::{LinkState, Time};
 use jiff::tz::TimeZone;
 use serde::Serialize;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::snapshot::{GatewayView, Snapshot, UpstreamView};
 
 pub use events::MOST_LISTENERS;
+pub use explain::{Answer, ExplanationJson, MOST_QUESTIONS, Question, Refusal};
 pub use flow::Flow;
 pub use kpi::Kpi;
 pub use status::Status;
-pub use watched::{Figures as InspectionFigures, NamedAnomaly, NamedFigures, NamedViolation};
+pub use watched::{Figures as InspectionFigures, NamedAnomaly, NamedChart, NamedFigures, NamedViolation};
 
 /// A pipeline that leaves a request for a snapshot unanswered for so long is stuck.
 ///
@@ -77,6 +79,8 @@ pub struct Sources {
     pub upstream: watch::Receiver<UpstreamView>,
     /// The machine below.
     pub gateway: watch::Receiver<GatewayView>,
+    /// Questions that a snapshot does not answer. When it is full whoever asks is told to come again.
+    pub questions: mpsc::Sender<Question>,
 }
 
 /// Who we are.
@@ -139,7 +143,7 @@ pub async fn bind(listen: SocketAddr) -> Result<TcpListener, HttpError> {
 }
 
 /// Every path there is, as the 404 lists them.
-const PATHS: [&str; 5] = ["/events", "/health", "/health/live", "/health/ready", "/metrics"];
+const PATHS: [&str; 6] = ["/events", "/explain", "/health", "/health/live", "/health/ready", "/metrics"];
 
 /// The routes.
 pub fn router(sources: Sources) -> Router {
@@ -154,6 +158,7 @@ pub fn router(sources: Sources) -> Router {
     };
     Router::new()
         .route("/events", get(listen))
+        .route("/explain", get(explain::explain))
         .route("/health", get(health_page))
         .route("/health/page.css", get(|| asset("text/css; charset=utf-8", page::STYLE)))
         .route("/health/page.js", get(|| asset("text/javascript; charset=utf-8", page::SCRIPT)))

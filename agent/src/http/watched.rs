@@ -91,7 +91,7 @@ struct Durations {
 
 /// A control chart; likewise two seconds behind.
 #[derive(Debug, Serialize)]
-pub(super) struct Chart<'a> {
+pub struct Chart<'a> {
     name: &'a str,
     /// Its tags: `diameter`, or `rejects/total`.
     tag: &'a str,
@@ -110,6 +110,14 @@ pub(super) struct Chart<'a> {
     capability: Vec<Capability>,
     late: u64,
     incomplete: u64,
+}
+
+/// A control chart of a station.
+#[derive(Debug, Serialize)]
+pub struct NamedChart<'a> {
+    station: &'a str,
+    #[serde(flatten)]
+    chart: Chart<'a>,
 }
 
 /// Where the limits of a chart come from.
@@ -387,6 +395,14 @@ impl<'a> From<&'a ChartView> for Chart<'a> {
     }
 }
 
+impl<'a> NamedChart<'a> {
+    /// The chart of that station.
+    #[must_use]
+    pub fn new(station: &'a str, view: &'a ChartView) -> Self {
+        Self { station, chart: Chart::from(view) }
+    }
+}
+
 impl From<LimitsOf> for Limits {
     fn from(LimitsOf { center, lower, upper }: LimitsOf) -> Self {
         Self { center, lower, upper }
@@ -492,5 +508,20 @@ impl From<&DriftOf> for Drift {
 impl<'a> From<&'a InspectedShift> for NamedFigures<'a> {
     fn from(shift: &'a InspectedShift) -> Self {
         Self { station: &shift.station, shift: &shift.shift, to: shift.to, figures: Figures::from(shift) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::watched;
+    use super::*;
+
+    #[test]
+    fn what_watches_a_station() {
+        let view = watched();
+        let station = &view.snapshot.stations[3];
+        insta::assert_json_snapshot!("detectors", station.anomalies.iter().map(Detector::from).collect::<Vec<_>>());
+        insta::assert_json_snapshot!("charts", station.charts.iter().map(Chart::from).collect::<Vec<_>>());
+        insta::assert_json_snapshot!("inspection", station.inspection.as_ref().map(Inspection::from));
     }
 }

@@ -177,3 +177,25 @@ fn rates(page: &mut Page, stations: &[StationView]) {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{line, watched};
+    use super::super::metrics::text;
+    use super::super::promlint;
+
+    #[test]
+    fn what_watches_a_station() {
+        let text = text(&watched());
+        promlint::parse(&text).unwrap_or_else(|fault| panic!("{fault}\n{text}"));
+        let of = |line: &&str| line.contains("\"scale-1\"") && !line.starts_with("factory_tag");
+        insta::assert_snapshot!(text.lines().filter(of).collect::<Vec<_>>().join("\n"));
+    }
+
+    #[test]
+    fn where_nothing_is_watched_nothing_is_said() {
+        let text = text(&line());
+        let words = ["factory_anomal", "factory_spc", "factory_inspection", "factory_defects"];
+        assert!(!words.iter().any(|word| text.contains(word)), "{text}");
+    }
+}

@@ -80,6 +80,12 @@ impl Calendar {
         Self { zone, shifts, exceptions }
     }
 
+    /// The time zone it is written in.
+    #[must_use]
+    pub fn zone(&self) -> &TimeZone {
+        &self.zone
+    }
+
     /// The slot that covers `at`. Slots of one calendar leave no holes and never overlap.
     ///
     /// Wall-clock times that a change of clock skips or repeats are taken as RFC 5545 does: the

@@ -302,6 +302,29 @@ impl Line {
         all
     }
 
+    /// Keeps every fact, for a replay, which has an end: an agent lets go of what nothing may change any more.
+    #[must_use]
+    pub fn keeping(mut self) -> Self {
+        self.stations.iter_mut().for_each(|of| of.station.keep());
+        self
+    }
+
+    /// Has all that [`Line::keeping`] kept at hand, for windows and explanations; nothing more is to be applied.
+    pub fn recall(&mut self) {
+        self.stations.iter_mut().for_each(|of| of.station.recall());
+    }
+
+    /// The station at `index` as it stands at `now`; nothing without `oee:`.
+    pub(super) fn look(&self, index: usize, now: Time) -> Option<(Look<'_>, Setting<'_>)> {
+        self.stations.get(index)?.look(&self.plan, &self.knowledge, &self.tags, now)
+    }
+
+    /// The index of the station of this name.
+    #[must_use]
+    pub fn station(&self, name: &str) -> Option<usize> {
+        self.stations.iter().position(|of| *of.name == *name)
+    }
+
     /// Every shift of an inspection that is still held, as it stands at `now`.
     #[must_use]
     pub fn inspected(&self, now: Time) -> Vec<InspectedShift> {

@@ -10,6 +10,9 @@ mod checkpoint;
 mod counter;
 pub mod drift;
 mod entry;
+mod explain;
+#[cfg(test)]
+mod explained;
 mod flow;
 mod histogram;
 #[cfg(test)]
@@ -27,8 +30,10 @@ mod plan;
 mod properties;
 pub mod quality;
 mod rollup;
+mod select;
 pub mod spc;
 mod spec;
+mod standing;
 mod state;
 mod station;
 mod tally;
@@ -36,10 +41,14 @@ mod tally;
 mod tests;
 mod timeline;
 mod visit;
+mod window;
 
 pub use calendar::{Calendar, Shift, Slot, WHOLE_DAY};
 pub use checkpoint::CheckpointError;
 pub use entry::{Change, Entry, EntryError, What};
+pub use explain::{
+    Counted, ExplainError, Explained, Explanation, Figure, LossLine, Selector, SelectorError, Term, Terms, Waterfall,
+};
 pub use flow::{FlowView, Wait};
 pub use line::{Derived, Line, PeriodOf};
 pub use losses::{Bucket, Preset, UNASSIGNED};
@@ -51,7 +60,9 @@ pub use spec::{
     ByCount, CostSpec, CounterSpec, EnergySpec, ExceptionalDay, FlowSpec, Knowledge, LineBy, MicroStops, OeeSpec,
     Product, Rates, Reason, ReasonSpec, ShiftSpec, StateSpec,
 };
+pub use standing::Standing;
 pub use state::{E10, State};
 pub use station::{KPI_EVERY, LATENESS};
 pub use tally::Tally;
 pub use visit::ContextSpec;
+pub use window::{Changeover, ROLLING, Stretch, Window, WindowKind};

@@ -39,11 +39,17 @@ pub enum Told {
 impl Pending {
     /// Takes a reading. What is `counted` belongs to all that is told of its instant, in whatever order that came.
     pub fn take(&mut self, reading: Reading, counted: bool) {
+        self.step_back(reading.received_time);
         let at = reading.source_time.min(reading.received_time);
         let mut turn = (at.max(reading.received_time - LATENESS), at, false);
         let mut place = self.0.partition_point(|held| held.turn <= turn);
         // A mark of gemba's own says that the tag was lost; what is told after it is news, however old the device says it is.
-        let mark = |held: &Waiting| matches!(&held.told, Told::Reading(held) if held.tag == reading.tag && held.validity.is_mark());
+        // Nor does what gemba dated itself ever come before what it heard earlier, though its clock be set back meanwhile.
+        let own = |reading: &Reading| reading.source_time == reading.received_time;
+        let mark = |held: &Waiting| {
+            let Told::Reading(held) = &held.told else { return false };
+            held.tag == reading.tag && (held.validity.is_mark() || own(held) && own(&reading))
+        };
         let counted = counted && !reading.validity.is_mark();
         if let Some(mark) = self.0[place..].iter().rposition(mark) {
             turn = self.0[place + mark].turn;
@@ -68,6 +74,15 @@ impl Pending {
     /// Nothing waits.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// The gateway's clock was set back if what waits is to wait far into its future: then all of it has its turn now, before
+    /// anything that comes.
+    fn step_back(&mut self, now: Time) {
+        if self.0.last().is_some_and(|last| last.turn.0 > now + LATENESS) {
+            let past = Time((now - LATENESS).0 - 1);
+            self.0.iter_mut().for_each(|held| held.turn.0 = held.turn.0.min(past));
+        }
     }
 
     /// The next turn, if it has come by `settled`.
@@ -125,6 +140,23 @@ mod tests {
             pending.take(said(tag, source, 1000), tag == 1);
         }
         assert_eq!(pending.iter().map(|reading| reading.tag.0).collect::<Vec<_>>(), [0, 0, 1, 1]);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_changes_no_order() {
+        let hour = 3_600_000;
+        assert_eq!(
+            order(&[said(0, hour, hour), said(1, hour, hour), said(0, 10, 10)]),
+            [(0, hour), (1, hour), (0, 10)]
+        );
+        assert_eq!(
+            order(&[said(0, 2_000, 2_000), said(1, 2_000, 2_000), said(0, 1_000, 1_000)]),
+            [(0, 2_000), (1, 2_000), (0, 1_000)]
+        );
+        let mut pending = Pending::default();
+        pending.take(said(0, hour, hour), false);
+        pending.take(said(0, 5_000, 5_000), false);
+        assert_eq!(pending.settle(Time::from_millis(3_000)).count(), 1, "what waited does not wait for an hour");
     }
 
     #[test]

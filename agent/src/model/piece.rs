@@ -9,6 +9,7 @@ use gemba_drivers::Time;
 use crate::model::losses::{Bucket, UNASSIGNED, is_stop};
 use crate::model::station::Setting;
 use crate::model::timeline::{Facts, Work};
+use crate::model::window::Stretch;
 use crate::model::{Reason, State};
 
 /// A stretch of time in which nothing changes.
@@ -46,6 +47,8 @@ pub struct Pieces<'a, E: Iterator<Item = Time>> {
     setting: Setting<'a>,
     at: Time,
     to: Time,
+    /// Where knowledge ends: what holds there goes on to hold.
+    known: Time,
     /// Of the state at `at`.
     place: usize,
     /// Where something else may begin.
@@ -71,19 +74,29 @@ pub struct Stop {
     pub down: bool,
 }
 
-/// The pieces of the time from `from` to before `to`. What holds at the end of the facts goes on to hold.
+/// The pieces of the time from `from` to before `to`, where knowledge ends.
 pub fn pieces<'a>(
     facts: Facts<'a>,
     setting: Setting<'a>,
     from: Time,
     to: Time,
 ) -> Pieces<'a, impl Iterator<Item = Time> + use<'a>> {
+    pieces_of(facts, setting, Stretch::closed(from, to))
+}
+
+/// The pieces of a stretch of time. What holds at the end of the facts goes on to hold.
+pub fn pieces_of<'a>(
+    facts: Facts<'a>,
+    setting: Setting<'a>,
+    stretch: Stretch,
+) -> Pieces<'a, impl Iterator<Item = Time> + use<'a>> {
+    let Stretch { from, to, known, .. } = stretch;
     let at = facts.begin().map_or(to, |begin| begin.max(from));
     let mut edges: Vec<Time> = facts.runs().map(|run| run.from).collect();
     edges.extend(facts.assigned().flat_map(|assigned| [assigned.from, assigned.to]));
     edges.retain(|&edge| at < edge && edge < to);
     edges.sort_unstable();
-    Pieces { facts, setting, at, to, place: facts.place(at), edges: edges.into_iter().peekable(), stop: None }
+    Pieces { facts, setting, at, to, known, place: facts.place(at), edges: edges.into_iter().peekable(), stop: None }
 }
 
 impl<'a, E: Iterator<Item = Time>> Iterator for Pieces<'a, E> {
@@ -124,10 +137,10 @@ impl<'a, E: Iterator<Item = Time>> Iterator for Pieces<'a, E> {
 impl<E: Iterator<Item = Time>> Pieces<'_, E> {
     /// What is known of the stop that a piece belongs to.
     fn judge(&mut self, place: usize, piece: &mut Piece<'_>) {
-        let (facts, setting, to) = (self.facts, self.setting, self.to);
+        let (facts, setting) = (self.facts, self.setting);
         let stop = match self.stop.take() {
             Some(stop) if stop.places.contains(&place) => stop,
-            _ => Stop::around(facts, setting, place, to),
+            _ => Stop::around(facts, setting, place, self.known),
         };
         let code = facts.assigned_at(piece.from).unwrap_or(stop.reason.as_ref());
         let reason = code.and_then(|code| setting.reason(code));

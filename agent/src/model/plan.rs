@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use gemba_drivers::Time;
+use jiff::tz::TimeZone;
 
 use crate::model::calendar::{Calendar, Slot};
 
@@ -42,6 +43,12 @@ impl Plan {
         self.reach(at, Time(at.0.saturating_add(1)));
         let place = self.slots.partition_point(|slot| slot.until <= at);
         &self.slots[place.min(self.slots.len() - 1)] // never empty after `reach`
+    }
+
+    /// Of the clock on the plant's wall.
+    #[must_use]
+    pub fn zone(&self) -> &TimeZone {
+        self.calendar.zone()
     }
 
     /// Lets go what ends at or before `before`. It can still be asked for, and is worked out again then.
@@ -93,7 +100,6 @@ fn chain(calendar: &Calendar, from: Time, to: Time) -> impl Iterator<Item = Slot
 
 #[cfg(test)]
 mod tests {
-    use jiff::tz::TimeZone;
     use proptest::prelude::*;
 
     use super::*;

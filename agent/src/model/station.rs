@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gemba_drivers::{Loss, Reading, Time, Value};
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 use crate::model::by_count::Pace;
@@ -76,6 +77,9 @@ pub struct Station {
     told_sums: Sums,
     /// The next instant at which figures are told.
     next_kpi: Time,
+    /// Facts that were let go of, in a replay, which has an end.
+    #[serde(skip)]
+    archive: Option<Timeline>,
 }
 
 /// What a reading is looked at against.
@@ -142,6 +146,11 @@ impl<'a> Setting<'a> {
         self.plan.borrow_mut().slot(at).clone()
     }
 
+    /// Of the clock on the plant's wall.
+    pub fn zone(self) -> TimeZone {
+        self.plan.borrow().zone().clone()
+    }
+
     /// The reason of this code, if the configuration knows it.
     pub fn reason(self, code: &str) -> Option<&'a Reason> {
         self.knowledge.reasons.iter().find(|reason| &*reason.code == code)
@@ -170,6 +179,19 @@ pub struct Look<'a> {
 }
 
 impl Station {
+    /// Archives what it lets go of.
+    pub fn keep(&mut self) {
+        self.archive.get_or_insert_default();
+    }
+
+    /// Takes the archive back: nothing more will be applied.
+    pub fn recall(&mut self) {
+        if let Some(mut archive) = self.archive.take() {
+            archive.go_on(std::mem::take(&mut self.facts));
+            self.facts = archive;
+        }
+    }
+
     /// Whether anything was observed.
     pub fn has_begun(&self) -> bool {
         self.core.first.is_some()
@@ -343,6 +365,9 @@ impl Station {
         let until = forgotten.map_or(settled - LONGEST, |period| period.to.max(settled - LONGEST));
         if let Some(begin) = self.facts.facts().begin().filter(|&begin| begin < until) {
             self.before.add(&Tally::of(self.facts.facts(), setting, begin, until));
+            if let Some(archive) = &mut self.archive {
+                archive.go_on(self.facts.old(until));
+            }
             self.facts.forget(until);
         }
     }
@@ -443,9 +468,26 @@ impl Look<'_> {
         self.station.closed.iter().cloned().chain(open)
     }
 
-    /// What is known, with what is not settled yet.
-    pub(super) fn facts(&self) -> Facts<'_> {
+    /// All that is known, with what waits.
+    pub fn facts(&self) -> Facts<'_> {
         self.station.facts.before(&self.end)
+    }
+
+    /// The instant it is looked at.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// How often the shift of this name and end was revised since it closed; `None` if it is no longer held.
+    pub fn revision(&self, shift: &str, to: Time) -> Option<u32> {
+        if to > self.closed_to() {
+            return Some(0);
+        }
+        self.station
+            .closed
+            .iter()
+            .find(|period| *period.shift == *shift && period.to == to)
+            .map(|period| period.revision)
     }
 
     /// Where open periods begin.
@@ -675,7 +717,7 @@ impl Core {
                 from: since,
                 to: at,
                 count: 1,
-                reason: format!("{} counter jumped by {difference}, faster than max_rate", word(count)).into(),
+                reason: format!("{} counter jumped by {difference}, faster than max_rate", count.word()).into(),
             }),
         }
     }
@@ -793,16 +835,6 @@ fn mapped<T: Copy>(map: &[(String, T)], value: &Value) -> Option<T> {
         Value::Text(text) => found(text),
         Value::Bool(on) => found(if *on { "true" } else { "false" }).or_else(|| found(if *on { "1" } else { "0" })),
         Value::Int(_) | Value::Float(_) | Value::Null => found(&value.to_string()),
-    }
-}
-
-fn word(count: Count) -> &'static str {
-    match count {
-        Count::Total => "total",
-        Count::Good => "good",
-        Count::Reject => "reject",
-        Count::Rework => "rework",
-        Count::Energy => "energy",
     }
 }
 

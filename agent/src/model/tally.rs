@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::losses::{Bucket, is_stop};
 use crate::model::period::{Count, Counts};
-use crate::model::piece::{Stop, pieces};
+use crate::model::piece::{Stop, pieces_of};
+use crate::model::standing::Standing;
 use crate::model::station::{Setting, nanoseconds};
 use crate::model::timeline::{Facts, Made, Work};
+use crate::model::window::Stretch;
 use crate::model::{OeeSpec, State};
 
 /// Sums over a window.
@@ -90,14 +92,15 @@ pub struct Repairs {
 }
 
 impl Repairs {
-    fn count(&mut self, facts: Facts<'_>, setting: Setting<'_>, from: Time, to: Time) {
+    fn count(&mut self, facts: Facts<'_>, setting: Setting<'_>, stretch: Stretch) {
+        let Stretch { from, to, known, .. } = stretch;
         let mut place = facts.place(from);
         while let Some(span) = facts.span(place).filter(|span| span.from < to) {
             if !is_stop(span.state) {
                 place += 1;
                 continue;
             }
-            let stop = Stop::around(facts, setting, place, to);
+            let stop = Stop::around(facts, setting, place, known);
             place = stop.places.end;
             if stop.to <= from {
                 continue;
@@ -152,19 +155,20 @@ impl Ideal {
 impl Tally {
     /// What `facts` say of the time from `from` to before `to`. What holds at their end goes on to hold.
     pub fn of(facts: Facts<'_>, setting: Setting<'_>, from: Time, to: Time) -> Self {
-        let mut tally = Self::default();
-        tally.time(facts, setting, from, to);
-        tally.parts(facts, setting, from, to);
-        tally.found(facts, setting, from, to);
-        tally
+        Self::within(facts, setting, Stretch::closed(from, to))
     }
 
     /// The same of a window that goes on: what was counted at `now` itself has happened.
     pub fn so_far(facts: Facts<'_>, setting: Setting<'_>, from: Time, now: Time) -> Self {
+        Self::within(facts, setting, Stretch::until(from, Time(i64::MAX), now))
+    }
+
+    /// What `facts` say of a stretch of time.
+    pub fn within(facts: Facts<'_>, setting: Setting<'_>, stretch: Stretch) -> Self {
         let mut tally = Self::default();
-        tally.time(facts, setting, from, now);
-        tally.parts(facts, setting, from, Time(now.0 + 1));
-        tally.found(facts, setting, from, Time(now.0 + 1));
+        tally.time(facts, setting, stretch);
+        tally.parts(facts, setting, stretch);
+        tally.found(facts, setting, stretch);
         tally
     }
 
@@ -193,8 +197,8 @@ impl Tally {
         Self { counts, weighted, ..self.clone() }
     }
 
-    fn time(&mut self, facts: Facts<'_>, setting: Setting<'_>, from: Time, to: Time) {
-        for piece in pieces(facts, setting, from, to) {
+    fn time(&mut self, facts: Facts<'_>, setting: Setting<'_>, stretch: Stretch) {
+        for piece in pieces_of(facts, setting, stretch) {
             let spent = piece.length();
             self.states[piece.state as usize] += spent;
             let Some(bucket) = piece.bucket else { continue };
@@ -208,12 +212,12 @@ impl Tally {
                 self.pace(pace, spent);
             }
         }
-        self.repairs.count(facts, setting, from, to);
+        self.repairs.count(facts, setting, stretch);
     }
 
-    fn parts(&mut self, facts: Facts<'_>, setting: Setting<'_>, from: Time, to: Time) {
-        for made in facts.made(from, to) {
-            let &Made { since, at, count, parts, gap, .. } = made;
+    fn parts(&mut self, facts: Facts<'_>, setting: Setting<'_>, stretch: Stretch) {
+        for made in stretch.made(facts) {
+            let &Made { since, at, count, parts, .. } = made;
             if count == Count::Energy {
                 let state = facts.span(facts.place(Time(at.0 - 1))).map(|span| span.state);
                 self.energy_j += parts;
@@ -225,12 +229,12 @@ impl Tally {
             let ideal = ideal(setting, facts.work(at), at);
             self.counts.add(count, parts);
             self.weighted.add(count, parts * ideal.unwrap_or(0.0));
-            let is_part = count.is_part(setting.spec);
+            let standing = Standing::of(facts, setting, made);
             // A reject may be of another product than any part of the window: then they mix, too.
-            if is_part || ideal.is_some() {
+            if standing != Standing::Beside || ideal.is_some() {
                 self.ideal = self.ideal.and(ideal.map_or(Ideal::Unknown, Ideal::One));
             }
-            if !is_part {
+            if standing == Standing::Beside {
                 continue;
             }
             if setting.prices_material() {
@@ -238,17 +242,17 @@ impl Tally {
                 self.material =
                     self.material.and(price.map_or(Material::Partly, |price| Material::Known(price * parts)));
             }
-            let seen = facts.seen(since, at);
-            if gap || !seen {
-                self.unattributed += parts;
-            } else if setting.slot(at).planned && !(rested(facts, Time(at.0 - 1)) && rested(facts, at)) {
-                self.ideal_ns += parts * ideal.unwrap_or(0.0);
+            match standing {
+                Standing::Gap | Standing::Unseen => self.unattributed += parts,
+                Standing::Counted => self.ideal_ns += parts * ideal.unwrap_or(0.0),
+                Standing::Unplanned | Standing::Beside => {}
             }
         }
     }
 
-    fn found(&mut self, facts: Facts<'_>, setting: Setting<'_>, from: Time, to: Time) {
-        for defect in facts.defects(from, to) {
+    fn found(&mut self, facts: Facts<'_>, setting: Setting<'_>, stretch: Stretch) {
+        let to = if stretch.open { Time(stretch.to.0 + 1) } else { stretch.to };
+        for defect in facts.defects(stretch.from, to) {
             let ideal = ideal(setting, facts.work(defect.at), defect.at).unwrap_or(0.0);
             self.defect(&defect.code, defect.parts, defect.parts * ideal);
         }
@@ -349,8 +353,21 @@ impl Tally {
     /// over that of all parts), so that the product of the three is good ideal time over planned time.
     #[must_use]
     pub fn quality(&self, spec: &OeeSpec) -> Option<f64> {
-        let counts = if self.ideal == Ideal::Mixed { &self.weighted } else { &self.counts };
-        Some(counts.good(spec)? / counts.total(spec).filter(|&total| total > 0.0)?)
+        let (good, total) = self.good_of_total(spec)?;
+        Some(good / total)
+    }
+
+    /// What quality is the quotient of: good parts and all parts, or their ideal times in nanoseconds ([`Tally::is_mixed`]).
+    #[must_use]
+    pub fn good_of_total(&self, spec: &OeeSpec) -> Option<(f64, f64)> {
+        let counts = if self.is_mixed() { &self.weighted } else { &self.counts };
+        Some((counts.good(spec)?, counts.total(spec).filter(|&total| total > 0.0)?))
+    }
+
+    /// Whether parts of several ideal cycle times were made, so that quality is weighted by them.
+    #[must_use]
+    pub fn is_mixed(&self) -> bool {
+        self.ideal == Ideal::Mixed
     }
 
     /// How many parts the known planned time was to give.
@@ -359,11 +376,6 @@ impl Tally {
         let due = self.paced.iter().filter(|&&(pace, spent)| pace > 0.0 && spent > 0);
         due.map(|&(pace, spent)| real(spent) / pace).reduce(|sum, more| sum + more)
     }
-}
-
-/// Whether the machine said at `at` that it was not to run. What is counted as a break begins or ends is no part of it.
-fn rested(facts: Facts<'_>, at: Time) -> bool {
-    facts.span(facts.place(at)).is_some_and(|span| span.state.is_unplanned())
 }
 
 /// The time that a part takes at best at `at`, in nanoseconds: of the product that is made then, else of the station.

@@ -523,7 +523,7 @@ fn a_damaged_checkpoint_is_refused() {
     }
     let mut line = Line::new(&config(oee(1.0), vec![]));
     let error = line.restore(&[99]).expect_err("another layout");
-    assert_eq!(error.to_string(), "the checkpoint has layout 99; this gemba reads layout 6");
+    assert!(error.to_string().starts_with("the checkpoint has layout 99; this gemba reads layout "), "{error}");
 }
 
 #[test]

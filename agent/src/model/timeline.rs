@@ -273,6 +273,41 @@ impl Timeline {
         self.defects.drain(..self.defects.partition_point(|defect| defect.at < begin));
     }
 
+    /// What it would forget before `begin`, for an archive.
+    pub fn old(&self, begin: Time) -> Self {
+        let spans = self.spans.len().min(self.span_at(begin) + 1);
+        Self {
+            spans: self.spans[..spans].into(),
+            made: self.made[..self.made.partition_point(|made| made.at < begin)].into(),
+            runs: self.runs[..self.runs.partition_point(|run| run.from <= begin)].into(),
+            blames: self.blames[..self.blames.partition_point(|blame| blame.at < begin)].into(),
+            assigned: self.assigned.iter().filter(|assigned| assigned.to <= begin).cloned().collect(),
+            defects: self.defects[..self.defects.partition_point(|defect| defect.at < begin)].into(),
+        }
+    }
+
+    /// Goes on with `later`, which was kept when this was forgotten; what it still holds of before is not held twice.
+    pub fn go_on(&mut self, later: Self) {
+        for span in later.spans {
+            match self.spans.last_mut() {
+                Some(last) if last.state == span.state => last.confirmed = last.confirmed.max(span.confirmed),
+                _ => self.spans.push(span),
+            }
+        }
+        let known = later.runs.first().map_or(0, |first| self.runs.partition_point(|run| run.from < first.from));
+        self.runs.truncate(if later.runs.is_empty() { self.runs.len() } else { known });
+        self.runs.extend(later.runs);
+        self.made.extend(later.made);
+        let begin = self.blames.len();
+        self.blames.extend(later.blames);
+        let (held, new) = self.blames.split_at(begin);
+        let twice: Vec<bool> = held.iter().map(|_| false).chain(new.iter().map(|blame| held.contains(blame))).collect();
+        let mut twice = twice.into_iter();
+        self.blames.retain(|_| !twice.next().unwrap_or(false));
+        self.assigned.extend(later.assigned);
+        self.defects.extend(later.defects);
+    }
+
     /// All of it.
     pub fn facts(&self) -> Facts<'_> {
         Facts {
@@ -540,6 +575,35 @@ mod tests {
             let mut longer = whole.clone();
             longer.say(Time(99), State::Idle);
             assert_eq!(same(whole.before(&end)), same(longer.facts()), "at {at}");
+        }
+    }
+
+    #[test]
+    fn what_was_forgotten_and_archived_goes_on_as_if_it_never_was() {
+        let mut whole = told(&[(10, State::Producing), (30, State::Down), (50, State::Producing)]);
+        for at in [5, 15, 31, 32, 55] {
+            whole.count(
+                Made { since: Time(at - 1), at: Time(at), count: Count::Total, parts: 1.0, gap: false },
+                Time(0),
+            );
+        }
+        whole.work(Time(12), |work| work.lot = Some("A".into()));
+        whole.work(Time(40), |work| work.lot = Some("B".into()));
+        whole.blame(Blame { at: Time(30), tag: 0, code: Some("jam".into()) });
+        whole.blame(Blame { at: Time(35), tag: 1, code: Some("door".into()) });
+        whole.blame(Blame { at: Time(50), tag: 0, code: None });
+        whole.assign(Assigned { from: Time(30), to: Time(35), code: None });
+        whole.assign(Assigned { from: Time(52), to: Time(53), code: None });
+        for cuts in [[0, 12], [10, 30], [20, 40], [29, 31], [33, 60], [45, 50]] {
+            let (mut archive, mut later) = (Timeline::default(), whole.clone());
+            for cut in cuts {
+                archive.go_on(later.old(Time(cut)));
+                later.forget(Time(cut));
+            }
+            archive.go_on(later);
+            let expected = Timeline { spans: archive.spans.clone(), ..whole.clone() };
+            assert_eq!(archive, expected, "cut at {cuts:?}");
+            assert_eq!(states(&archive), states(&whole), "cut at {cuts:?}");
         }
     }
 

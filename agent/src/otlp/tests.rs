@@ -91,6 +91,7 @@ fn decoded(encoded: &Encoded) -> Vec<Metric> {
             Some(Data::Gauge(gauge)) => gauge.data_points.len(),
             Some(Data::Sum(sum)) => sum.data_points.len(),
             Some(Data::ExponentialHistogram(histogram)) => histogram.data_points.len(),
+            Some(Data::Histogram(histogram)) => histogram.data_points.len(),
             other => panic!("{other:?}"),
         })
         .sum();
@@ -116,6 +117,8 @@ fn words(attributes: &[KeyValue]) -> Vec<String> {
         Some(any_value::Value::StringValue(text)) => format!("{}={text}", attribute.key),
         Some(any_value::Value::BoolValue(flag)) => format!("{}={flag}", attribute.key),
         Some(any_value::Value::IntValue(whole)) => format!("{}={whole}", attribute.key),
+        Some(any_value::Value::DoubleValue(real)) => format!("{}={real}", attribute.key),
+        Some(any_value::Value::ArrayValue(list)) => format!("{}=[{}]", attribute.key, list.values.len()),
         other => panic!("{other:?}"),
     };
     attributes.iter().map(word).collect()
@@ -134,6 +137,12 @@ fn lines(metrics: &[Metric]) -> Vec<String> {
         .iter()
         .flat_map(|metric| {
             let (kind, points) = match &metric.data {
+                Some(Data::Histogram(histogram)) => {
+                    assert_eq!(histogram.aggregation_temporality, AggregationTemporality::Cumulative as i32);
+                    let [point] = &histogram.data_points[..] else { panic!("{histogram:?}") };
+                    let (edges, counts) = (&point.explicit_bounds, &point.bucket_counts);
+                    return vec![format!("{} histogram {:?} {edges:?} {counts:?}", metric.name, metric.unit)];
+                }
                 Some(Data::Gauge(gauge)) => ("gauge", &gauge.data_points),
                 Some(Data::Sum(sum)) => {
                     assert_eq!(sum.aggregation_temporality, AggregationTemporality::Cumulative as i32);
@@ -640,4 +649,195 @@ fn a_chunk_is_one_request_a_signal_with_the_agents_own_after_the_rest() {
     let only = encoder().encode(&[(Seq(2), own(Signal::Traces, 1, spans.clone()))]);
     assert_eq!(only.traces, Some(Payload { body: spans.into(), items: 1 }), "as it was stored");
     assert_eq!((only.metrics, only.logs), (None, None));
+}
+
+mod watched {
+    //! What watches a station.
+
+    use super::*;
+    use crate::model::anomaly::{Change, End, Ended, Episode, Peak, Severity};
+    use crate::model::spc::{Named, Part, Rule, Side, Violation};
+    use crate::record::{
+        AnomalyTold, CapabilityPoint, ChartPoint, DetectorPoint, DriftPoint, InspectionRates, InspectionSums,
+        ScoreHistogram, ViolationTold, WatchPoint,
+    };
+
+    fn durations() -> CycleHistogram {
+        CycleHistogram {
+            scale: 3,
+            count: 1,
+            sum: 2.0,
+            min: 2.0,
+            max: 2.0,
+            buckets: vec![1],
+            ..CycleHistogram::default()
+        }
+    }
+
+    fn point() -> WatchPoint {
+        WatchPoint {
+            station: "oven-1".into(),
+            time: at(60),
+            detectors: vec![DetectorPoint {
+                detector: "hot".into(),
+                since: at(10),
+                warning: 3,
+                critical: 1,
+                latency: durations(),
+                false_positives: Some(0.5),
+            }],
+            charts: vec![ChartPoint {
+                chart: "zone1.i_mr".into(),
+                since: at(20),
+                violations: vec![(Rule::Nelson1, 2)],
+                capability: Some(CapabilityPoint { cp: Some(1.5), cpk: Some(1.25), ..CapabilityPoint::default() }),
+            }],
+            inspection: Some(InspectionSums {
+                since: at(30),
+                pass: 5,
+                fail: 2,
+                review: 1,
+                unknown: 0,
+                defects: vec![("bridge".into(), 2)],
+                latency: durations(),
+                scores: Some(ScoreHistogram { edges: vec![0.5, 0.9], counts: vec![1, 2, 5] }),
+                queue: Some(4.0),
+            }),
+            rates: Some(InspectionRates {
+                shift: "early".into(),
+                per_hour: Some(480.0),
+                passed: Some(0.625),
+                first_pass_yield: None,
+                manual_review: Some(0.125),
+                false_reject: None,
+                escape: None,
+                accuracy: None,
+                precision: None,
+                recall: None,
+                f1: None,
+                dpu: Some(0.25),
+                labelled: 0,
+                drift: vec![DriftPoint { version: Some("v2".into()), psi: Some(0.1), ks: Some(0.25) }],
+            }),
+        }
+    }
+
+    #[test]
+    fn its_figures_and_sums_are_metrics() {
+        let metrics = decoded(&encoder().encode(&of(Record::Watched(Box::new(point())))));
+        insta::assert_snapshot!(lines(&metrics).join("\n"));
+        let durations: Vec<_> = metrics
+            .iter()
+            .filter_map(|metric| match &metric.data {
+                Some(Data::ExponentialHistogram(held)) => Some((&*metric.name, words(&held.data_points[0].attributes))),
+                _ => None,
+            })
+            .collect();
+        let of = |more: &[&str]| {
+            ["factory.station=oven-1"].iter().chain(more).map(|it| (*it).to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            durations,
+            [
+                ("factory.anomaly.detection.latency", of(&["factory.anomaly.detector=hot"])),
+                ("factory.inspection.inference.duration", of(&[])),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_end_of_a_shift_has_rates_and_no_sums() {
+        let point = WatchPoint { detectors: Vec::new(), charts: Vec::new(), inspection: None, ..point() };
+        let metrics = decoded(&encoder().encode(&of(Record::Watched(Box::new(point)))));
+        assert!(metrics.iter().all(|metric| matches!(metric.data, Some(Data::Gauge(_)))), "{metrics:?}");
+    }
+
+    #[test]
+    fn an_anomaly_is_a_log_from_its_beginning_to_its_end() {
+        let episode = Episode {
+            began: at(1),
+            detected: at(3),
+            latency_s: 2.5,
+            severity: Severity::Critical,
+            peak: Peak { at: at(2), value: 251.5, score: 6.25 },
+            expected: Some(240.0),
+            ended: None,
+            verdict: None,
+        };
+        let told = |change, time, episode| {
+            log_of(Record::Anomaly(Box::new(AnomalyTold {
+                station: "oven-1".into(),
+                tag: "zone1".into(),
+                detector: "hot".into(),
+                method: "robust_z".into(),
+                change,
+                time,
+                episode,
+            })))
+        };
+        let log = told(Change::Detected, at(3), episode);
+        assert_eq!((log.event_name.as_str(), log.severity_text.as_str()), ("factory.anomaly.detected", "ERROR"));
+        assert_eq!(
+            words(&log.attributes),
+            [
+                "factory.station=oven-1",
+                "factory.tag=zone1",
+                &format!("factory.anomaly.id=oven-1/zone1/hot@{}", at(1)),
+                "factory.anomaly.detector=hot",
+                "factory.anomaly.method=robust_z",
+                "factory.anomaly.severity=critical",
+                "factory.anomaly.score=6.25",
+                "factory.anomaly.value=251.5",
+                &format!("factory.anomaly.began={}", at(1)),
+                "factory.anomaly.detection.latency=2.5",
+                "factory.anomaly.expected=240",
+            ]
+        );
+        assert_eq!(told(Change::Worsened, at(4), episode).event_name, "factory.anomaly.worsened");
+        let over = Episode { ended: Some(Ended { at: at(9), how: End::Normal }), ..episode };
+        let log = told(Change::Ended, at(9), over);
+        assert_eq!((log.event_name.as_str(), log.severity_text.as_str()), ("factory.anomaly.ended", "INFO"));
+        let end = ["factory.anomaly.end=normal", "factory.anomaly.duration=8"];
+        assert_eq!(words(&log.attributes)[11..], end);
+    }
+
+    #[test]
+    fn a_broken_rule_is_a_log_with_its_points() {
+        let named = |index, second, value| Named { index, at: at(second), value };
+        let violation = Violation {
+            chart: "zone1.i_mr".into(),
+            part: Part::Location,
+            rule: Rule::Nelson5,
+            side: Some(Side::Above),
+            points: vec![named(7, 3, 1.5), named(8, 5, 1.75)],
+        };
+        let told = ViolationTold { station: "oven-1".into(), tags: "zone1".into(), violation };
+        let log = log_of(Record::Violation(Box::new(told)));
+        assert_eq!((log.event_name.as_str(), log.time_unix_nano), ("factory.spc.violation", at(5).0 as u64));
+        assert_eq!(
+            words(&log.attributes),
+            [
+                "factory.station=oven-1",
+                "factory.tag=zone1",
+                "factory.spc.chart=zone1.i_mr",
+                "factory.spc.rule=nelson_5",
+                "factory.spc.part=location",
+                "factory.spc.side=above",
+                "factory.spc.points=[2]",
+                "factory.spc.value=1.75",
+            ]
+        );
+    }
+
+    #[test]
+    fn another_inspection_model_is_a_log() {
+        let changed =
+            Record::ModelChanged { station: "aoi-1".into(), time: at(3), from: Some("v1".into()), to: "v2".into() };
+        let log = log_of(changed);
+        assert_eq!(log.event_name, "factory.inspection.model.changed");
+        assert_eq!(
+            words(&log.attributes),
+            ["factory.station=aoi-1", "factory.inspection.model.version=v2", "factory.inspection.model.previous=v1"]
+        );
+    }
 }

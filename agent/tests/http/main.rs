@@ -1,6 +1,7 @@
 //! The local page as its readers meet it: through the router, and over a real socket.
 
 mod events;
+mod explain;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -12,13 +13,13 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use axum::response::Response;
-use gemba::http::{Identity, STUCK_AFTER, Sources, bind, router};
+use gemba::http::{Identity, MOST_QUESTIONS, Question, STUCK_AFTER, Sources, bind, router};
 use gemba::snapshot::{Snapshot, SpoolView, StationView, TagView, UpstreamStatus, UpstreamView};
 use gemba_drivers::{LinkPhase, LinkState, OwnStatus, Status, Time, Validity, Value};
 use serde_json::Value as Json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tower::ServiceExt;
 
 /// The far ends of what the router reads.
@@ -28,6 +29,7 @@ struct Line {
     wanted: Arc<Notify>,
     link: watch::Sender<LinkState>,
     upstream: watch::Sender<UpstreamView>,
+    questions: mpsc::Receiver<Question>,
 }
 
 impl Line {
@@ -44,6 +46,7 @@ impl Line {
             last_error: None,
         });
         let wanted = Arc::new(Notify::new());
+        let (asked, questions) = mpsc::channel(MOST_QUESTIONS);
         let router = router(Sources {
             identity: Identity {
                 version: "1.2.3".into(),
@@ -57,8 +60,9 @@ impl Line {
             links: vec![link.subscribe()],
             upstream: upstream.subscribe(),
             gateway: watch::Sender::default().subscribe(),
+            questions: asked,
         });
-        Self { router, snapshots, wanted, link, upstream }
+        Self { router, snapshots, wanted, link, upstream, questions }
     }
 
     async fn ask(&self, method: Method, path: &str, accept: Option<&str>) -> Answer {
@@ -346,8 +350,8 @@ async fn an_answer_between_two_requests_ends_the_wait() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pipeline_that_has_ended_is_stuck_at_once() {
-    let Line { router, snapshots, wanted, link, upstream } = Line::new(fresh());
-    let line = Line { router, snapshots: watch::Sender::default(), wanted, link, upstream };
+    let Line { router, snapshots, wanted, link, upstream, questions } = Line::new(fresh());
+    let line = Line { router, snapshots: watch::Sender::default(), wanted, link, upstream, questions };
     drop(snapshots);
     assert_eq!(line.get("/health/live").await.code, StatusCode::SERVICE_UNAVAILABLE);
 }

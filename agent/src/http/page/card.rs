@@ -4,6 +4,7 @@ use std::fmt::{self, Display};
 use std::time::Duration;
 
 use gemba_drivers::LinkPhase;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::super::View;
 use super::super::status::{Status, Verdict};
@@ -38,6 +39,7 @@ impl Page {
         self.part("div", format_args!("s{place}-parts"), |page| page.counts(station.kpi.as_ref(), lost));
         self.put(format_args!("\n"));
         self.part("p class=\"notes\"", format_args!("s{place}-notes"), |page| page.notes(station, lost));
+        self.watched(place, station);
         self.put(format_args!("\n<footer>"));
         self.part("p", format_args!("s{place}-link"), |page| page.link(station, view));
         let doubtful = station.tags.iter().filter(|tag| tag.validity.status().is_some()).count();
@@ -59,7 +61,8 @@ impl Page {
             None => {}
         }
         if let Some(kpi) = &station.kpi {
-            self.put(format_args!("<small>figures since {}</small>", self.at(kpi.since, "%H:%M")));
+            let since = self.at(kpi.since, "%H:%M");
+            self.put(format_args!("<small><a href=\"{}\">figures since {since}</a></small>", Why(&station.name)));
         }
     }
 
@@ -89,10 +92,13 @@ impl Page {
         let oee = figures.and_then(|of| of.oee);
         let faded = if lost { " faded" } else { "" };
         let unknown = if oee.is_none() { " class=\"unknown\"" } else { "" };
-        self.put(format_args!(
-            "<dl class=\"oee{faded}\"><dt>OEE</dt><dd{unknown}>{}</dd></dl>",
-            OrNothing(oee.map(Ratio))
-        ));
+        let shown = OrNothing(oee.map(Ratio));
+        self.put(format_args!("<dl class=\"oee{faded}\"><dt>OEE</dt><dd{unknown}>"));
+        match kpi {
+            Some(_) => self.put(format_args!("<a href=\"{}\">{shown}</a>", Why(&station.name))),
+            None => self.put(format_args!("{shown}")),
+        }
+        self.put(format_args!("</dd></dl>"));
         self.put(format_args!("<dl class=\"ratios{faded}\">"));
         for (name, ratio) in ratios {
             let unknown = if ratio.is_none() { " class=\"unknown\"" } else { "" };
@@ -157,6 +163,34 @@ impl Page {
         }
     }
 
+    /// What is out of the ordinary now: a line for each anomaly that lasts, and for each chart that is out of control.
+    fn watched(&mut self, place: usize, station: &StationView) {
+        if station.anomalies.is_empty() && station.charts.is_empty() {
+            return;
+        }
+        self.put(format_args!("\n"));
+        self.part("div class=\"notes\"", format_args!("s{place}-watched"), |page| {
+            for detector in &station.anomalies {
+                let Some(open) = &detector.open else { continue };
+                page.put(format_args!(
+                    "<p><b class=\"warn\">{} anomaly</b> of {} for {} ({})</p>",
+                    open.severity.word(),
+                    Text(&detector.tag),
+                    page.age(open.began),
+                    Text(&detector.name),
+                ));
+            }
+            for chart in station.charts.iter().map(|of| &of.chart).filter(|chart| chart.in_control == Some(false)) {
+                let Some(broken) = chart.violations.last() else { continue };
+                page.put(format_args!(
+                    "<p><b class=\"warn\">out of control</b> by chart {}: {}</p>",
+                    Text(&chart.name),
+                    broken.rule.says(),
+                ));
+            }
+        });
+    }
+
     fn link(&mut self, station: &StationView, view: &View) {
         let Some(link) = view.links.get(station.link) else {
             return self.put(format_args!("{NOTHING}"));
@@ -170,6 +204,15 @@ impl Page {
         if let Some(error) = link.last_error.as_ref().filter(|_| link.phase != LinkPhase::Connected) {
             self.put(format_args!(": {}", Text(error)));
         }
+    }
+}
+
+/// Where the figures of a station's shift are explained.
+struct Why<'a>(&'a str);
+
+impl Display for Why<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "/explain?station={}", utf8_percent_encode(self.0, NON_ALPHANUMERIC))
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) const STYLE: &str = include_str!("page.css");
 pub(super) const SCRIPT: &str = include_str!("page.js");
 
 /// Names the two, so that a browser asks for others when they are others.
-static ASSETS: LazyLock<String> =
+pub(super) static ASSETS: LazyLock<String> =
     LazyLock::new(|| format!("{:08x}", crc32fast::hash(&[STYLE, SCRIPT].concat().into_bytes())));
 
 /// How many reasons stand above the stations, where all of them can be seen.

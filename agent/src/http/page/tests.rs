@@ -4,7 +4,7 @@ use std::time::Duration;
 use gemba_drivers::{OwnStatus, Status as Why, Validity, Value};
 use serde_json::Value as Json;
 
-use super::super::fixture::{at, line, snapshot, well};
+use super::super::fixture::{at, line, snapshot, watched, well};
 use super::super::status;
 use super::super::words::NOTHING;
 use super::*;
@@ -236,4 +236,13 @@ fn the_script_says_ages_as_we_do() {
     let said: Vec<String> = serde_json::from_slice(&output.stdout).expect("JSON");
     let ours: Vec<String> = spans.iter().map(|&ms| Span(Duration::from_millis(ms)).to_string()).collect();
     assert_eq!(said, ours);
+}
+
+#[test]
+fn what_is_out_of_the_ordinary_is_said_in_words() {
+    let text = page(&watched()).text;
+    let card = &text[text.find("id=\"s3-watched\"").expect("the scale is watched")..];
+    assert!(card.contains("warning anomaly</b> of mass for ") && card.contains("(heavy)"), "{card}");
+    assert!(card.contains("out of control</b> by chart mass: a point beyond 3 sigma"), "{card}");
+    assert!(!page(&line()).text.contains("-watched"), "where nothing is watched there is no such part");
 }
