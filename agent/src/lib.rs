@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
+pub mod entries;
 pub mod forward;
 mod heap;
 pub mod host;

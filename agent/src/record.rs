@@ -5,9 +5,9 @@ use std::sync::Arc;
 use gemba_drivers::{Backfill, Event, Loss, Time, Validity};
 use serde::{Deserialize, Serialize};
 
-use crate::model::State;
 use crate::model::anomaly::{Change, Episode, EpisodeId};
 use crate::model::spc::{Rule, Violation};
+use crate::model::{Entry, State};
 
 /// Something derived: it goes upstream as OTLP metrics or as an OTLP log.
 ///
@@ -88,6 +88,8 @@ pub enum Record {
     },
     /// What watches a station, in figures and sums at one instant.
     Watched(Box<WatchPoint>),
+    /// Somebody told something that no tag does.
+    Entered(Arc<Entry>),
 }
 
 /// The stay of one unit at one station.

@@ -11,7 +11,10 @@ use gemba_drivers::{Loss, OwnStatus, Reading, Status, TagId, Time, Validity, Val
 use serde::Deserialize;
 
 use crate::config::Config;
-use crate::model::{Derived, FlowView, InspectedShift, LATENESS, Line, OeeSpec, Period, PeriodOf, Window, WindowKind};
+use crate::entries::EntryJson;
+use crate::model::{
+    Derived, Entry, EntryError, FlowView, InspectedShift, LATENESS, Line, OeeSpec, Period, PeriodOf, Window, WindowKind,
+};
 use crate::record::{AnomalyTold, Record, ViolationTold};
 use crate::snapshot::{ChartView, SpoolView};
 
@@ -34,6 +37,8 @@ pub struct Report {
     pub inspections: Vec<InspectedShift>,
     /// Readings of stations or tags that the configuration does not have: how many of each.
     pub strangers: BTreeMap<(String, String), u64>,
+    /// Entries that the line did not take: their line in the file, and why.
+    pub refused: Vec<(usize, EntryError)>,
 }
 
 /// A period, cut off where the replay ends.
@@ -123,6 +128,19 @@ pub fn replay(config: &Config, input: impl BufRead, until: Option<Time>) -> Resu
 /// # Errors
 /// At the first line that cannot be read or is no reading.
 pub fn run(config: &Config, input: impl BufRead, until: Option<Time>) -> Result<Replayed, ReplayError> {
+    run_with(config, input, Vec::new(), until)
+}
+
+/// The same, with what people entered meanwhile; each entry with its line, for what is said of it.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with(
+    config: &Config,
+    input: impl BufRead,
+    entries: Vec<(usize, Entry)>,
+    until: Option<Time>,
+) -> Result<Replayed, ReplayError> {
     let mut strangers = BTreeMap::new();
     let mut readings = read(config, input, &mut strangers)?;
     if let Some(until) = until {
@@ -135,20 +153,35 @@ pub fn run(config: &Config, input: impl BufRead, until: Option<Time>) -> Result<
     // Stable: order of input decides between readings of one instant.
     readings.sort_by_key(|reading| reading.received_time);
 
+    // In the order in which they were made, those of one instant as they stand in the file.
+    let mut entries = entries;
+    entries.retain(|(_, entry)| until.is_none_or(|until| entry.entered <= until));
+    entries.sort_by_key(|(_, entry)| entry.entered);
+    let last = readings.iter().map(|reading| reading.received_time).max();
+    let end = until.or(last.max(entries.last().map(|(_, entry)| entry.entered)));
+    let mut entries = entries.into_iter().peekable();
+    let mut refused = Vec::new();
+
     let mut line = Line::new(config).keeping();
     let pacer = line.pacer().map(|pacer| &config.stations[pacer].name);
     let mut told = Collected::default();
     for together in readings.chunk_by(|one, other| one.received_time == other.received_time) {
         let mut derived = Derived::default();
+        // What was told at an instant comes after what was read at it.
+        while let Some((place, entry)) = entries.next_if(|(_, entry)| entry.entered < together[0].received_time) {
+            enter(&mut line, place, entry, &mut refused, &mut derived);
+        }
         line.advance(together[0].received_time, &mut derived);
         line.apply(together, &mut derived);
         told.collect(&line, pacer, derived);
     }
-    let end = until.or_else(|| readings.iter().map(|reading| reading.received_time).max());
     let mut report = Report { strangers, ..Report::default() };
     if let Some(end) = end {
         // Nothing more comes: what waits for it is settled.
         let mut derived = Derived::default();
+        for (place, entry) in entries {
+            enter(&mut line, place, entry, &mut refused, &mut derived);
+        }
         line.advance(end + LATENESS, &mut derived);
         told.collect(&line, pacer, derived);
         told.flow.extend(line.flow(end).map(|view| (view.from, view)));
@@ -162,6 +195,7 @@ pub fn run(config: &Config, input: impl BufRead, until: Option<Time>) -> Result<
         report.inspections.extend(line.inspected(end));
         report.inspections.sort_by_key(|shift| shift.from);
     }
+    report.refused = refused;
     report.losses = told.losses;
     report.violations = told.violations;
     report.violations.sort_by_key(ViolationTold::time);
@@ -225,6 +259,33 @@ impl Collected {
             }
         }
     }
+}
+
+fn enter(line: &mut Line, place: usize, entry: Entry, refused: &mut Vec<(usize, EntryError)>, out: &mut Derived) {
+    line.advance(entry.entered, out);
+    if let Err(error) = line.enter(entry, out) {
+        refused.push((place, error));
+    }
+}
+
+/// Entries as JSON lines, as `gemba spool export --entries` writes them, each with its line.
+///
+/// # Errors
+/// At the first line that cannot be read or is no entry.
+pub fn read_entries(input: impl BufRead) -> Result<Vec<(usize, Entry)>, ReplayError> {
+    let mut entries = Vec::new();
+    for (number, text) in input.lines().enumerate() {
+        let line = number + 1;
+        let text = text.map_err(|error| ReplayError::Read { line, error })?;
+        if text.trim().is_empty() {
+            continue;
+        }
+        let wrong = |message: String| ReplayError::Line { line, message };
+        let raw: EntryJson = serde_json::from_str(&text).map_err(|error| wrong(in_line(&error)))?;
+        let entered = raw.entered().ok_or_else(|| wrong("`entered` is missing: when it was told".to_owned()))?;
+        entries.push((line, raw.resolve(entered).map_err(wrong)?));
+    }
+    Ok(entries)
 }
 
 /// Every period once: as it closed, or as it stands now if it is still held (late data may have revised it).

@@ -35,6 +35,7 @@ use crate::model::{Derived, Line};
 use crate::otlp::{Encoder, OwnEncoder, Resource};
 use crate::pipeline::Pipeline;
 use crate::received::Received;
+use crate::record::Record;
 use crate::snapshot::{GatewayView, Snapshot, UpstreamStatus, UpstreamView};
 use crate::spool::{self, Entry, Recovery, Seq, Series, SeriesId, StoredReading};
 use crate::telemetry::meters::Meters;
@@ -353,8 +354,13 @@ fn reapply(line: &mut Line, received: &mut Received, recovery: Recovery, ids: &[
             Entry::Tick(at) => line.advance(at, &mut scratch),
             Entry::Deliveries { session, deliveries } => received.restore(session, deliveries),
             Entry::Filters { session, begins, filters } => received.restore_filters(session, begins, filters),
-            Entry::Record { cause: None, record: crate::record::Record::Loss { loss, .. } } => {
+            Entry::Record { cause: None, record: Record::Loss { loss, .. } } => {
                 line.lose(loss, &mut scratch);
+            }
+            Entry::Record { cause: None, record: Record::Entered(told) } => {
+                if let Err(error) = line.enter((*told).clone(), &mut scratch) {
+                    warn!(station = &*told.station, %error, "an entry cannot be applied again");
+                }
             }
             Entry::Record { .. } | Entry::Telemetry(_) => {}
         }

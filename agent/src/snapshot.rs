@@ -7,7 +7,7 @@ use gemba_drivers::{Loss, Time, Validity, Value};
 
 use crate::model::anomaly::{Baseline, Counts, Episode, Verdicts};
 use crate::model::spc::{self, Rule};
-use crate::model::{FlowView, InspectedShift, Preset, State};
+use crate::model::{Entry, FlowView, InspectedShift, Preset, State};
 use crate::record::{CycleHistogram, Figures, InspectionSums, Sums};
 use crate::telemetry::metric::Metric;
 
@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub flow: Option<FlowView>,
     /// The newest losses, newest first; at most 100.
     pub losses: Vec<Loss>,
+    /// The last that people told, newest first; at most 100.
+    pub entries: Vec<Arc<Entry>>,
     /// All that was ever lost: source, reason, count.
     pub loss_totals: Vec<(Arc<str>, Arc<str>, u64)>,
     /// What came in.

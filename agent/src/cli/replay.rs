@@ -31,6 +31,9 @@ pub struct Replay {
     /// The readings; `-` is standard input
     #[arg(value_name = "READINGS.jsonl")]
     readings: PathBuf,
+    /// What people entered, as `gemba spool export --entries` writes it: JSON lines, applied by when they were `entered`
+    #[arg(long, value_name = "ENTRIES.jsonl")]
+    entries: Option<PathBuf>,
     /// How the figures look
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -100,13 +103,27 @@ impl Replay {
             let file = File::open(&self.readings).with_context(|| name.clone())?;
             (name, Box::new(BufReader::new(file)))
         };
-        let replayed = replay::run(&config, input, self.until).map_err(|error| anyhow::anyhow!("{name}:{error}"))?;
+        let entries = match &self.entries {
+            None => Vec::new(),
+            Some(path) => {
+                let name = path.display();
+                let file = File::open(path).with_context(|| name.to_string())?;
+                replay::read_entries(BufReader::new(file)).map_err(|error| anyhow::anyhow!("{name}:{error}"))?
+            }
+        };
+        let replayed =
+            replay::run_with(&config, input, entries, self.until).map_err(|error| anyhow::anyhow!("{name}:{error}"))?;
         let windows = self.windows.map(|kind| replayed.windows(&config, kind.into()));
         let report = replayed.report;
         for ((station, tag), count) in &report.strangers {
             super::warn(&format!(
                 "{count} readings of `{tag}` at station `{station}`, which the configuration lacks, left out"
             ));
+        }
+        if let Some(path) = &self.entries {
+            for (line, error) in &report.refused {
+                super::warn(&format!("{}:{line}: left out: {error}", path.display()));
+            }
         }
         let text = match self.format {
             Format::Json => {
@@ -238,7 +255,7 @@ mod json {
         states: BTreeMap<&'static str, f64>,
         /// Seconds by reason, where one is known.
         reasons: BTreeMap<String, f64>,
-        /// Defects by code, where an inspection tells them.
+        /// Defects by code: where an inspection tells them, and what people rejected by hand.
         defects: BTreeMap<String, f64>,
         /// Beyond the contract: what was inspected; left out where nothing is.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -319,9 +336,13 @@ mod json {
             for (reason, _, spent) in tally.reasons().iter().filter(|(reason, ..)| &**reason != UNASSIGNED) {
                 *reasons.entry(reason.to_string()).or_default() += seconds(*spent);
             }
-            let defects = inspected.iter().flat_map(|shift| &shift.figures.defects);
             #[expect(clippy::cast_precision_loss, reason = "defects of a shift")]
-            let defects = defects.map(|(code, count)| (code.to_string(), *count as f64)).collect();
+            let count = |&(ref code, count): &(Arc<str>, u64)| (code.to_string(), count as f64);
+            let told = inspected.iter().flat_map(|shift| &shift.figures.defects);
+            let mut defects: BTreeMap<String, f64> = told.map(count).collect();
+            for (code, parts) in tally.defects_by_code() {
+                *defects.entry(code.to_string()).or_default() += parts;
+            }
             Self { states, reasons, defects, inspection: inspected.map(InspectionFigures::from) }
         }
     }

@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::warn;
 use crate::config::Config;
-use crate::spool::{Selection, Status, export, status};
+use crate::spool::{Selection, Status, export, export_entries, status};
 
 /// Look into the buffer, while an agent runs or not
 #[derive(Debug, Args)]
@@ -29,10 +29,13 @@ enum Command {
         #[command(flatten)]
         place: Place,
     },
-    /// Write the readings in the buffer as JSON lines, which `gemba replay` reads
+    /// Write the readings in the buffer, or what people entered, as JSON lines, which `gemba replay` reads
     Export {
         #[command(flatten)]
         place: Place,
+        /// What people entered instead of readings, for `gemba replay --entries`; the times below are those of entering
+        #[arg(long)]
+        entries: bool,
         /// Only readings whose source time is this or later
         #[arg(long, value_name = "RFC3339")]
         from: Option<Time>,
@@ -81,7 +84,7 @@ impl Spool {
                 let status = status(&place.path()?)?;
                 io::stdout().write_all(describe(&status).as_bytes()).context("standard output")?;
             }
-            Command::Export { place, from, to, station, output } => {
+            Command::Export { place, entries, from, to, station, output } => {
                 let path = place.path()?;
                 let mut out: Box<dyn Write> = match &output {
                     Some(file) => Box::new(File::create(file).with_context(|| format!("creating {}", file.display()))?),
@@ -89,10 +92,15 @@ impl Spool {
                 };
                 let bar = progress_bar();
                 let selection = Selection { from, to, station };
-                let exported = export(&path, &selection, &mut BufWriter::new(&mut out), |done, total| {
-                    bar.set_length(total as u64);
-                    bar.set_position(done as u64);
-                })?;
+                let mut out = BufWriter::new(&mut out);
+                let exported = if entries {
+                    export_entries(&path, &selection, &mut out)?
+                } else {
+                    export(&path, &selection, &mut out, |done, total| {
+                        bar.set_length(total as u64);
+                        bar.set_position(done as u64);
+                    })?
+                };
                 bar.finish_and_clear();
                 for segment in &exported.unreadable {
                     warn(&format!("damaged, what is left of it was exported: {segment}"));

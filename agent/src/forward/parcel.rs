@@ -144,6 +144,7 @@ impl Span {
             Record::Visit(visit) => self.cover(visit.from, visit.to, false),
             Record::Event(event) => self.cover(event.time, event.time, false),
             Record::Backfilled(told) => self.cover(told.from, told.to, false),
+            Record::Entered(entry) => self.cover(entry.entered, entry.entered, false),
             Record::Anomaly(told) => self.cover(told.time, told.time, false),
             Record::Violation(told) => self.cover(told.time(), told.time(), false),
             Record::Watched(point) => self.cover(point.time, point.time, false),

@@ -48,6 +48,7 @@ pub(super) fn line() -> View {
             flow: None,
             time: at("2026-11-02T11:59:59.9Z"),
             stations: vec![printer(), aoi(), oven(), scale()],
+            entries: Vec::new(),
             losses: vec![Loss {
                 source: "oven-1".into(),
                 from: at("2026-11-02T11:40:00Z"),

@@ -6,6 +6,7 @@ use gemba_drivers::opcua::Watermark;
 use gemba_drivers::{Reading, TagId, Validity, Value};
 use serde::{Deserialize, Serialize};
 
+use crate::model::entry::Entry;
 use crate::model::ledger::Ledger;
 use crate::model::line::{Line, NOTHING_YET};
 use crate::model::monitor::Monitor;
@@ -13,7 +14,7 @@ use crate::model::station::Station;
 use crate::model::visit::Visits;
 
 /// The layout below. Another number is another layout; those of before gemba's first release are not read.
-const VERSION: u8 = 7;
+const VERSION: u8 = 8;
 
 /// By name, since the configuration may have changed meanwhile: what is gone is forgotten, what is new
 /// starts with nothing.
@@ -36,6 +37,10 @@ struct Checkpoint<'a> {
     /// Of stations where something is watched.
     #[serde(borrow)]
     monitors: Vec<(&'a str, Monitor)>,
+    /// The last that people told, oldest first.
+    entries: Vec<Arc<Entry>>,
+    /// What they told that is not settled yet.
+    entered: Vec<Arc<Entry>>,
 }
 
 /// A tag that is not simply good and a number: most are, and need no room.
@@ -85,6 +90,8 @@ impl Line {
                 .map(|(station, reading)| (station, &*self.tags[reading.tag.index()].name, reading.clone()))
                 .collect(),
             monitors: watching.map(|of| (&*of.name, of.monitor.clone())).collect(),
+            entries: self.entries.iter().cloned().collect(),
+            entered: self.stations.iter().flat_map(|of| of.pending.entries().cloned()).collect(),
         };
         postcard::to_extend(&checkpoint, vec![VERSION]).expect("memory and plain data do not fail to serialize")
     }
@@ -151,6 +158,12 @@ impl Line {
                 of.pending.take(Reading { tag: TagId(tag), ..reading }, self.tags[tag as usize].counts());
             }
         }
+        for entry in checkpoint.entered {
+            if let Some(of) = self.stations.iter_mut().find(|of| of.name == entry.station) {
+                of.pending.enter(entry);
+            }
+        }
+        self.entries = checkpoint.entries.into();
         self.ledger = checkpoint.ledger;
         Ok(())
     }

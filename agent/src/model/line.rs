@@ -1,6 +1,7 @@
 //! The line: its stations, its tags, its loss ledger.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +11,10 @@ use gemba_drivers::{Loss, OwnStatus, Reading, Status, TagId, Time, Validity, Val
 use crate::config::{Config, Source};
 use crate::model::anomaly::{Episode, EpisodeId, UnknownEpisode, Verdict};
 use crate::model::calendar::Calendar;
+use crate::model::entry::{self, Entry, EntryError, SHOWN, What};
 use crate::model::ledger::Ledger;
 use crate::model::monitor::{self, InspectedShift, Monitor, Watch};
-use crate::model::pending::Pending;
+use crate::model::pending::{Pending, Told};
 use crate::model::period::{Count, Period};
 use crate::model::plan::Plan;
 use crate::model::station::{LATENESS, Look, Role, Setting, Station};
@@ -45,6 +47,8 @@ pub struct Line {
     pub(super) stations: Vec<StationOf>,
     pub(super) tags: Vec<TagOf>,
     pub(super) ledger: Ledger,
+    /// The last that people told, oldest first.
+    pub(super) entries: VecDeque<Arc<Entry>>,
     /// Reused from batch to batch: which stations it tells something of that is computed with.
     due: Vec<usize>,
     /// Likewise: which of its readings tell of serial, product or lot, by station.
@@ -148,6 +152,7 @@ impl Line {
             stations: stations.collect(),
             tags: tags.collect(),
             ledger: Ledger::default(),
+            entries: VecDeque::new(),
             due: Vec::new(),
             context: Vec::new(),
         }
@@ -217,6 +222,49 @@ impl Line {
         out.records.push(self.ledger.enter(loss));
     }
 
+    /// Takes what somebody told. It is applied when its turn comes among readings, [`LATENESS`] later, and closed shifts that
+    /// it changes are told again then. `out` has its record, which makes it durable.
+    ///
+    /// # Errors
+    /// What is wrong with it; then nothing is changed.
+    pub fn enter(&mut self, entry: Entry, out: &mut Derived) -> Result<(), EntryError> {
+        let of = self.check(&entry)?;
+        let entry = Arc::new(entry);
+        self.stations[of].pending.enter(entry.clone());
+        self.entries.push_back(entry.clone());
+        while self.entries.len() > SHOWN {
+            self.entries.pop_front();
+        }
+        out.records.push(Record::Entered(entry));
+        Ok(())
+    }
+
+    /// Whether [`Line::enter`] would take it. Returns the place of its station.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self, entry: &Entry) -> Result<usize, EntryError> {
+        let index = entry::station(&entry.station, self.stations.iter().map(|of| &*of.name))?;
+        let of = &self.stations[index];
+        entry.check(&self.knowledge, of.watch.detectors.iter().map(|(spec, _)| &*spec.name))?;
+        if let What::Anomaly { tag, detector, began, verdict } = &entry.what {
+            // Tried on a copy: entries are rare.
+            of.monitor.clone().judge(tag, detector, *began, *verdict)?;
+            return Ok(index);
+        }
+        if of.spec.is_none() {
+            return Err(EntryError::NoFigures(of.name.clone()));
+        }
+        let waits = !of.pending.is_empty();
+        of.station.check(entry, waits.then(|| of.pending.entries().count()))?;
+        Ok(index)
+    }
+
+    /// The last that people told, oldest first.
+    pub fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.entries.iter()
+    }
+
     /// One bad reading for each tag, from `at` on: nobody was watching.
     pub fn unwatched(&self, at: Time, now: Time) -> impl Iterator<Item = Reading> + use<> {
         let status = Status::Own(OwnStatus::AgentDown);
@@ -235,6 +283,7 @@ impl Line {
             flow,
             stations: stations.iter_mut().map(|station| station.view(plan, knowledge, tags, now)).collect(),
             losses: self.ledger.newest().cloned().collect(),
+            entries: self.entries.iter().rev().cloned().collect(),
             loss_totals: self.ledger.totals().collect(),
             spool,
             ..Snapshot::default()
@@ -375,11 +424,33 @@ impl StationOf {
                 station.settle(setting, turn, out);
             }
             monitor.settle_due(watching, turn, out);
-            for reading in pending.settle(turn) {
-                if let Some(setting) = setting {
-                    station.apply(setting, tags[reading.tag.index()].role, &reading, out);
+            for told in pending.settle(turn) {
+                match told {
+                    Told::Reading(reading) => {
+                        if let Some(setting) = setting {
+                            station.apply(setting, tags[reading.tag.index()].role, &reading, out);
+                        }
+                        monitor.observe(watching, &reading, out);
+                    }
+                    Told::Entry(entry) => {
+                        let applied = match &entry.what {
+                            What::Anomaly { tag, detector, began, verdict } => {
+                                monitor.judge(tag, detector, *began, *verdict).is_ok()
+                            }
+                            _ => station.enter(&entry),
+                        };
+                        // Only where the clock was set back since, or the anomaly was let go meanwhile.
+                        if !applied {
+                            out.losses.push(Loss {
+                                source: name.clone(),
+                                from: entry.at(),
+                                to: entry.at(),
+                                count: 1,
+                                reason: "an entry came when there was nothing to say it of".into(),
+                            });
+                        }
+                    }
                 }
-                monitor.observe(watching, &reading, out);
             }
             if let Some(setting) = setting {
                 station.revise(setting, out);

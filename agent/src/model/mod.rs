@@ -9,6 +9,7 @@ mod calendar;
 mod checkpoint;
 mod counter;
 pub mod drift;
+mod entry;
 mod explain;
 #[cfg(test)]
 mod explained;
@@ -44,6 +45,7 @@ mod window;
 
 pub use calendar::{Calendar, Shift, Slot, WHOLE_DAY};
 pub use checkpoint::CheckpointError;
+pub use entry::{Change, Entry, EntryError, What};
 pub use explain::{
     Counted, ExplainError, Explained, Explanation, Figure, LossLine, Selector, SelectorError, Term, Terms, Waterfall,
 };

@@ -1,11 +1,15 @@
-//! Readings that wait for those that may still come before them.
+//! Readings that wait for those that may still come before them, and what people told, which takes its turn among them.
 //!
 //! Sources and paths differ: what happened first need not be heard first. A reading waits until nothing that counts before it
-//! can come any more, [`LATENESS`] after its source's time; then it is settled, in that order. So neither the order of
+//! can come any more, [`LATENESS`] after its source's time; then it is settled, in that order. An entry's turn is when it was
+//! made, after what was told by then. So neither the order of
 //! arrival nor the size of batches matters to any figure. What comes later than that is settled as it comes.
+
+use std::sync::Arc;
 
 use gemba_drivers::{Reading, Time};
 
+use crate::model::entry::Entry;
 use crate::model::station::LATENESS;
 
 /// Readings in the order in which they will be settled.
@@ -14,11 +18,22 @@ pub struct Pending(Vec<Waiting>);
 
 #[derive(Clone, Debug)]
 struct Waiting {
-    /// When its turn is. With the time by which those of one turn are ordered.
-    turn: (Time, Time),
+    turn: Turn,
     /// It is counted, so that all that is told of its instant comes before it.
     counted: bool,
-    reading: Reading,
+    told: Told,
+}
+
+/// When its turn is. With the time by which those of one turn are ordered, and whether a person told it.
+type Turn = (Time, Time, bool);
+
+/// What waits.
+#[derive(Clone, Debug)]
+pub enum Told {
+    /// A tag told it.
+    Reading(Reading),
+    /// A person did.
+    Entry(Arc<Entry>),
 }
 
 impl Pending {
@@ -26,23 +41,39 @@ impl Pending {
     pub fn take(&mut self, reading: Reading, counted: bool) {
         self.step_back(reading.received_time);
         let at = reading.source_time.min(reading.received_time);
-        let mut turn = (at.max(reading.received_time - LATENESS), at);
+        let mut turn = (at.max(reading.received_time - LATENESS), at, false);
         let mut place = self.0.partition_point(|held| held.turn <= turn);
         // A mark of gemba's own says that the tag was lost; what is told after it is news, however old the device says it is.
         // Nor does what gemba dated itself ever come before what it heard earlier, though its clock be set back meanwhile.
         let own = |reading: &Reading| reading.source_time == reading.received_time;
         let mark = |held: &Waiting| {
-            held.reading.tag == reading.tag && (held.reading.validity.is_mark() || own(&held.reading) && own(&reading))
+            let Told::Reading(held) = &held.told else { return false };
+            held.tag == reading.tag && (held.validity.is_mark() || own(held) && own(&reading))
         };
         let counted = counted && !reading.validity.is_mark();
         if let Some(mark) = self.0[place..].iter().rposition(mark) {
             turn = self.0[place + mark].turn;
             place = self.0.partition_point(|held| held.turn <= turn);
         } else if !counted && !reading.validity.is_mark() {
-            let later = |held: &&Waiting| held.counted && held.turn == turn && held.reading.source_time >= at;
+            let later = |held: &&Waiting| {
+                let as_late = matches!(&held.told, Told::Reading(held) if held.source_time >= at);
+                held.counted && held.turn == turn && as_late
+            };
             place -= self.0[..place].iter().rev().take_while(later).count();
         }
-        self.0.insert(place, Waiting { turn, counted, reading });
+        self.0.insert(place, Waiting { turn, counted, told: Told::Reading(reading) });
+    }
+
+    /// Takes what a person told.
+    pub fn enter(&mut self, entry: Arc<Entry>) {
+        let turn = (entry.entered, entry.entered, true);
+        let place = self.0.partition_point(|held| held.turn <= turn);
+        self.0.insert(place, Waiting { turn, counted: false, told: Told::Entry(entry) });
+    }
+
+    /// Nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The gateway's clock was set back if what waits is to wait far into its future: then all of it has its turn now, before
@@ -59,15 +90,20 @@ impl Pending {
         self.0.first().map(|held| held.turn.0).filter(|&turn| turn <= settled)
     }
 
-    /// The readings whose turn has come by `turn`, in order.
-    pub fn settle(&mut self, turn: Time) -> impl Iterator<Item = Reading> + use<'_> {
+    /// What has its turn by `turn`, in order.
+    pub fn settle(&mut self, turn: Time) -> impl Iterator<Item = Told> + use<'_> {
         let due = self.0.partition_point(|held| held.turn.0 <= turn);
-        self.0.drain(..due).map(|held| held.reading)
+        self.0.drain(..due).map(|held| held.told)
     }
 
-    /// All that wait, in order.
+    /// All readings that wait, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Reading> + Clone {
-        self.0.iter().map(|held| &held.reading)
+        self.0.iter().filter_map(|held| if let Told::Reading(reading) = &held.told { Some(reading) } else { None })
+    }
+
+    /// All entries that wait, in order.
+    pub fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.0.iter().filter_map(|held| if let Told::Entry(entry) = &held.told { Some(entry) } else { None })
     }
 }
 
@@ -79,6 +115,10 @@ mod tests {
 
     fn said(tag: u32, source: i64, received: i64) -> Reading {
         Reading::good(TagId(tag), Value::Int(source), Time::from_millis(source), Time::from_millis(received))
+    }
+
+    fn reading(told: Told) -> Reading {
+        if let Told::Reading(reading) = told { reading } else { panic!("{told:?} is no reading") }
     }
 
     fn order(readings: &[Reading]) -> Vec<(u32, i64)> {
@@ -152,7 +192,7 @@ mod tests {
         pending.take(said(0, 10, 10_000), false);
         assert_eq!(pending.turn(now - LATENESS), Some(now - LATENESS));
         assert_eq!(
-            pending.settle(now - LATENESS).map(|reading| reading.source_time.0).collect::<Vec<_>>(),
+            pending.settle(now - LATENESS).map(|told| reading(told).source_time.0).collect::<Vec<_>>(),
             [10_000_000]
         );
         assert_eq!(pending.turn(now - LATENESS), None);

@@ -27,13 +27,15 @@ pub enum Count {
 }
 
 /// What the counters added. Any two of total, good and reject give the third; where rework is counted it is beside good and
-/// reject, and total = good + reject + rework.
+/// reject, and total = good + reject + rework. What people reject by hand moves from good to reject.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Counts {
     total: f64,
     good: f64,
     reject: f64,
     rework: f64,
+    /// What people found among the good ones.
+    by_hand: f64,
 }
 
 impl Counts {
@@ -54,6 +56,12 @@ impl Counts {
         self.good += other.good;
         self.reject += other.reject;
         self.rework += other.rework;
+        self.by_hand += other.by_hand;
+    }
+
+    /// People found so many among the good ones: they are rejects, whatever the counters say.
+    pub fn find(&mut self, by_hand: f64) {
+        self.by_hand = by_hand;
     }
 
     /// All parts; `None` where no counter tells.
@@ -70,23 +78,25 @@ impl Counts {
     /// Parts that were good at the first pass; what was reworked is not. All of them where only one counter counts parts.
     #[must_use]
     pub fn good(&self, spec: &OeeSpec) -> Option<f64> {
-        match (&spec.total, &spec.good, &spec.reject) {
+        let counted = match (&spec.total, &spec.good, &spec.reject) {
             (_, Some(_), _) => Some(self.good),
             (Some(_), None, Some(_)) => Some(self.total - self.reject - self.rework),
             (Some(_), None, None) => Some(self.total - self.rework),
             (None, None, _) => None,
-        }
+        };
+        Some(counted? - self.by_hand)
     }
 
     /// Rejected parts.
     #[must_use]
     pub fn reject(&self, spec: &OeeSpec) -> Option<f64> {
-        match (&spec.total, &spec.good, &spec.reject) {
+        let counted = match (&spec.total, &spec.good, &spec.reject) {
             (_, _, Some(_)) => Some(self.reject),
             (Some(_), Some(_), None) => Some(self.total - self.good - self.rework),
             (Some(_), None, None) | (None, Some(_), None) => Some(0.0),
             (None, None, None) => None,
-        }
+        };
+        Some(counted? + self.by_hand)
     }
 
     /// Parts that were good after rework; `None` where no counter tells.
@@ -189,7 +199,10 @@ impl Tally {
             reject,
             rework: self.counts.rework(spec),
             unattributed: self.unattributed,
-            quality_assumed: spec.reject.is_none() && (spec.good.is_none() || spec.total.is_none()) && good.is_some(),
+            quality_assumed: spec.reject.is_none()
+                && (spec.good.is_none() || spec.total.is_none())
+                && good.is_some()
+                && self.defects_by_code().next().is_none(),
             scheduled: self.states().next().map(|_| seen),
             planned_ns,
             run_ns,

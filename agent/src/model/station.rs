@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 use crate::model::by_count::Pace;
 use crate::model::calendar::Slot;
 use crate::model::counter::{Counter, Step, Told};
+use crate::model::entry::{Entry, EntryError, MOST_HELD, What};
 use crate::model::period::{Count, Period};
 use crate::model::plan::Plan;
 use crate::model::tally::{self, Tally, ideal_since};
-use crate::model::timeline::{Assigned, Blame, Facts, Made, Timeline, Work};
+use crate::model::timeline::{Assigned, Blame, Defect, Facts, Made, Timeline, Work};
 use crate::model::visit::{self, About};
 use crate::model::{Derived, Knowledge, OeeSpec, Product, Reason, State};
 use crate::record::{CycleHistogram, KpiPoint, Record, Sums};
@@ -232,31 +233,61 @@ impl Station {
         }
     }
 
-    /// Somebody says why the machine stood. Returns false before there is anything to say it of.
-    pub fn assign(&mut self, assigned: Assigned) -> bool {
-        let begun = self.core.first.is_some_and(|first| assigned.to > first);
-        if begun {
-            self.core.touch(assigned.from);
-            self.facts.assign(assigned);
+    /// Whether there is something that an entry can be said of, with `waiting` to come first: `None` if nothing waits.
+    pub fn check(&self, entry: &Entry, waiting: Option<usize>) -> Result<(), EntryError> {
+        let station = || entry.station.clone();
+        let Some(first) = self.core.first else {
+            return waiting.map(|_| ()).ok_or_else(|| EntryError::NothingYet(station()));
+        };
+        if self.facts.by_hand() + waiting.unwrap_or_default() >= MOST_HELD {
+            return Err(EntryError::TooMany(station()));
         }
-        begun
+        match (entry.at(), self.facts.facts().begin()) {
+            (at, Some(held)) if held > first && at < held => {
+                return Err(EntryError::TooOld { station: station(), at, held });
+            }
+            _ => {}
+        }
+        match entry.what {
+            What::Reason { to: until, .. } | What::Rejects { at: until, .. } if until < first => {
+                Err(EntryError::BeforeFirst { station: station(), first })
+            }
+            _ => Ok(()),
+        }
     }
 
-    /// Somebody says what is worked on from `at` on.
-    pub fn work(&mut self, at: Time, change: impl FnOnce(&mut Work)) -> bool {
+    /// Applies what somebody told, whose turn it is. Returns false before there is anything to say it of.
+    pub fn enter(&mut self, entry: &Entry) -> bool {
         let Some(first) = self.core.first else { return false };
-        let at = at.max(first);
-        if self.facts.work(at, change) {
-            self.core.touch(at);
+        let at = entry.at().max(first);
+        match &entry.what {
+            &What::Reason { to, .. } if to <= at => return true,
+            What::Reason { to, code, .. } => {
+                self.facts.assign(Assigned { from: at, to: *to, code: code.clone() });
+            }
+            What::Rejects { count, code, .. } => {
+                #[expect(clippy::cast_precision_loss, reason = "a million at most")]
+                let parts = *count as f64;
+                self.facts.reject(Defect { at, code: code.clone(), parts });
+            }
+            What::Work { product, lot, order, .. } => {
+                let news = self.facts.work(at, |work| {
+                    product.apply(&mut work.product);
+                    lot.apply(&mut work.lot);
+                    order.apply(&mut work.order);
+                });
+                if !news {
+                    return true;
+                }
+            }
+            What::Target { takt, .. } => {
+                if !self.facts.work(at, |work| work.takt = *takt) {
+                    return true;
+                }
+            }
+            // No fact of the station: its detector's to know.
+            What::Anomaly { .. } => return true,
         }
-        true
-    }
-
-    /// Somebody has counted parts by hand.
-    pub fn count(&mut self, at: Time, count: Count, parts: f64) -> bool {
-        let Some(first) = self.core.first else { return false };
-        let at = at.max(first);
-        self.facts.count(Made { since: at, at, count, parts, gap: false }, at);
         self.core.touch(at);
         true
     }

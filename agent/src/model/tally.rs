@@ -45,7 +45,14 @@ pub struct Tally {
     pub idle_energy_j: f64,
     /// What the material of the parts cost.
     pub material: Material,
+    /// What people rejected, by code, as they said it: parts, and their ideal time in nanoseconds.
+    defects: Vec<(Arc<str>, f64, f64)>,
 }
+
+/// How many codes of rejects by hand are told apart over a window.
+const MOST_CODES: usize = 100;
+/// What stands for those beyond.
+const OTHER_CODES: &str = "other";
 
 /// What material cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -161,6 +168,7 @@ impl Tally {
         let mut tally = Self::default();
         tally.time(facts, setting, stretch);
         tally.parts(facts, setting, stretch);
+        tally.found(facts, setting, stretch);
         tally
     }
 
@@ -178,6 +186,8 @@ impl Tally {
         self.energy_j += other.energy_j;
         self.idle_energy_j += other.idle_energy_j;
         self.material = self.material.and(other.material);
+        other.defects.iter().for_each(|(code, parts, weight)| self.defect(code, *parts, *weight));
+        self.find();
         other.reasons.iter().for_each(|(reason, planned, spent)| self.blame(reason, *planned, *spent));
     }
 
@@ -240,6 +250,34 @@ impl Tally {
         }
     }
 
+    fn found(&mut self, facts: Facts<'_>, setting: Setting<'_>, stretch: Stretch) {
+        let to = if stretch.open { Time(stretch.to.0 + 1) } else { stretch.to };
+        for defect in facts.defects(stretch.from, to) {
+            let ideal = ideal(setting, facts.work(defect.at), defect.at).unwrap_or(0.0);
+            self.defect(&defect.code, defect.parts, defect.parts * ideal);
+        }
+        self.find();
+    }
+
+    fn defect(&mut self, code: &Arc<str>, parts: f64, weight: f64) {
+        let find = |held: &[(Arc<str>, f64, f64)], code: &str| held.iter().position(|of| &*of.0 == code);
+        let (code, place) = match find(&self.defects, code) {
+            None if self.defects.len() >= MOST_CODES => (&Arc::from(OTHER_CODES), find(&self.defects, OTHER_CODES)),
+            place => (code, place),
+        };
+        match place.map(|place| &mut self.defects[place]) {
+            Some(held) => (held.1, held.2) = (held.1 + parts, held.2 + weight),
+            None => self.defects.push((code.clone(), parts, weight)),
+        }
+    }
+
+    /// Corrections may take back no more than was told.
+    fn find(&mut self) {
+        let (parts, weight) = self.defects().fold((0.0, 0.0), |sum, of| (sum.0 + of.1, sum.1 + of.2));
+        self.counts.find(parts);
+        self.weighted.find(weight);
+    }
+
     fn pace(&mut self, pace: f64, spent: i64) {
         match self.paced.iter_mut().find(|(held, _)| held.total_cmp(&pace).is_eq()) {
             Some((_, held)) => *held += spent,
@@ -269,6 +307,17 @@ impl Tally {
     #[must_use]
     pub fn bucket(&self, bucket: Bucket) -> i64 {
         self.buckets[bucket as usize]
+    }
+
+    /// What people rejected: code, parts and their ideal time in nanoseconds. Never below zero: who took back more than was
+    /// told in the window took back what there was.
+    fn defects(&self) -> impl Iterator<Item = (&Arc<str>, f64, f64)> {
+        self.defects.iter().filter(|of| of.1 > 0.0).map(|(code, parts, weight)| (code, *parts, weight.max(0.0)))
+    }
+
+    /// Parts that people rejected by hand, by code.
+    pub fn defects_by_code(&self) -> impl Iterator<Item = (&Arc<str>, f64)> {
+        self.defects().map(|(code, parts, _)| (code, parts))
     }
 
     /// Nanoseconds of downtime by reason, and whether it was planned.
@@ -345,9 +394,11 @@ pub fn ideal_since(setting: Setting<'_>, work: Option<&Work>, at: Time) -> Time 
     valid.map_or(Time(i64::MIN), |&(from, _)| from)
 }
 
-/// The time that a part is to take at `at`, in nanoseconds: the product's takt, else its ideal cycle time.
+/// The time that a part is to take at `at`, in nanoseconds: what a person asked for, else the product's takt, else its ideal
+/// cycle time.
 fn pace(setting: Setting<'_>, work: Option<&Work>, at: Time) -> Option<f64> {
     let takt = setting.product(work).and_then(|product| product.takt);
+    let takt = work.and_then(|work| work.takt).or(takt);
     takt.map(nanoseconds).or_else(|| ideal(setting, work, at))
 }
 

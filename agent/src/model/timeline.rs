@@ -22,6 +22,7 @@ pub struct Timeline {
     runs: Vec<Run>,
     blames: Vec<Blame>,
     assigned: Vec<Assigned>,
+    defects: Vec<Defect>,
 }
 
 /// A tag told why the machine stands, or that nothing is the matter any more.
@@ -44,6 +45,17 @@ pub struct Assigned {
     pub to: Time,
     /// The reason's code; none takes back what tags or people said.
     pub code: Option<Arc<str>>,
+}
+
+/// Somebody counted parts that the counters took for good.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Defect {
+    /// When they were made.
+    pub at: Time,
+    /// What was wrong with them.
+    pub code: Arc<str>,
+    /// How many; fewer than none corrects what was said before.
+    pub parts: f64,
 }
 
 /// From when on a state held: until the next one.
@@ -90,6 +102,8 @@ pub struct Work {
     pub lot: Option<Arc<str>>,
     /// The order.
     pub order: Option<Arc<str>>,
+    /// The time between two parts that a person asked for; none is that of the product.
+    pub takt: Option<Duration>,
 }
 
 impl Timeline {
@@ -172,11 +186,12 @@ impl Timeline {
         }
         // What is known of later goes on to hold, but for what it only had from before.
         let mut later = self.runs[place..].iter_mut().map(|run| &mut run.work);
-        let (mut product, mut lot, mut order) = (true, true, true);
-        while let Some(later) = later.next().filter(|_| product || lot || order) {
+        let (mut product, mut lot, mut order, mut takt) = (true, true, true, true);
+        while let Some(later) = later.next().filter(|_| product || lot || order || takt) {
             product = product && pass_on(&mut later.product, &before.product, &work.product);
             lot = lot && pass_on(&mut later.lot, &before.lot, &work.lot);
             order = order && pass_on(&mut later.order, &before.order, &work.order);
+            takt = takt && pass_on(&mut later.takt, &before.takt, &work.takt);
         }
         match place.checked_sub(1).map(|before| &mut self.runs[before]).filter(|run| run.from == at) {
             Some(run) => run.work = work,
@@ -199,6 +214,17 @@ impl Timeline {
     /// Somebody said why the machine stood.
     pub fn assign(&mut self, assigned: Assigned) {
         self.assigned.push(assigned);
+    }
+
+    /// Somebody counted rejects.
+    pub fn reject(&mut self, defect: Defect) {
+        let place = self.defects.partition_point(|held| held.at <= defect.at);
+        self.defects.insert(place, defect);
+    }
+
+    /// How much is held that only people tell.
+    pub fn by_hand(&self) -> usize {
+        self.assigned.len() + self.defects.len()
     }
 
     /// What it works on at the end.
@@ -244,6 +270,7 @@ impl Timeline {
         kept.reverse();
         self.blames.splice(..old, kept);
         self.assigned.retain(|assigned| assigned.to > begin);
+        self.defects.drain(..self.defects.partition_point(|defect| defect.at < begin));
     }
 
     /// What it would forget before `begin`, for an archive.
@@ -255,6 +282,7 @@ impl Timeline {
             runs: self.runs[..self.runs.partition_point(|run| run.from <= begin)].into(),
             blames: self.blames[..self.blames.partition_point(|blame| blame.at < begin)].into(),
             assigned: self.assigned.iter().filter(|assigned| assigned.to <= begin).cloned().collect(),
+            defects: self.defects[..self.defects.partition_point(|defect| defect.at < begin)].into(),
         }
     }
 
@@ -277,6 +305,7 @@ impl Timeline {
         let mut twice = twice.into_iter();
         self.blames.retain(|_| !twice.next().unwrap_or(false));
         self.assigned.extend(later.assigned);
+        self.defects.extend(later.defects);
     }
 
     /// All of it.
@@ -287,6 +316,7 @@ impl Timeline {
             runs: (&self.runs, &[]),
             blames: (&self.blames, &[]),
             assigned: &self.assigned,
+            defects: &self.defects,
         }
     }
 
@@ -303,6 +333,7 @@ impl Timeline {
             runs: self.runs[runs..].into(),
             blames: self.blames[blames..].into(),
             assigned: Vec::new(),
+            defects: Vec::new(),
         }
     }
 
@@ -320,6 +351,7 @@ impl Timeline {
             runs: (runs, &end.runs),
             blames: (blames, &end.blames),
             assigned: &self.assigned,
+            defects: &self.defects,
         }
     }
 
@@ -333,7 +365,7 @@ impl Timeline {
 }
 
 /// What only went on to hold is now something else. Returns whether it did.
-fn pass_on(later: &mut Option<Arc<str>>, before: &Option<Arc<str>>, now: &Option<Arc<str>>) -> bool {
+fn pass_on<T: Clone + PartialEq>(later: &mut Option<T>, before: &Option<T>, now: &Option<T>) -> bool {
     let went_on = later == before;
     if went_on {
         later.clone_from(now);
@@ -349,6 +381,7 @@ pub struct Facts<'a> {
     runs: (&'a [Run], &'a [Run]),
     blames: (&'a [Blame], &'a [Blame]),
     assigned: &'a [Assigned],
+    defects: &'a [Defect],
 }
 
 impl<'a> Facts<'a> {
@@ -420,6 +453,13 @@ impl<'a> Facts<'a> {
     /// What people said of reasons, in the order in which they said it.
     pub fn assigned(self) -> impl Iterator<Item = &'a Assigned> {
         self.assigned.iter()
+    }
+
+    /// What people counted as rejects from `from` to before `to`, in order of time.
+    pub fn defects(self, from: Time, to: Time) -> &'a [Defect] {
+        let first = self.defects.partition_point(|defect| defect.at < from);
+        let rest = &self.defects[first..];
+        &rest[..rest.partition_point(|defect| defect.at < to)]
     }
 
     /// What a person said last of why the machine stood at `at`; the outer `None` is that nobody said anything.

@@ -7,7 +7,7 @@ use gemba_drivers::{Backfill, Event, Time, Validity};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, SeverityNumber};
 
-use crate::model::State;
+use crate::model::{Change, Entry, State, What};
 use crate::otlp::attribute::{STATION, nanos, of_value, text, whole};
 use crate::otlp::watched;
 use crate::record::Record;
@@ -76,6 +76,7 @@ pub(super) fn log_record(record: &Record, stations: &HashSet<Arc<str>>) -> Optio
             Some(log("gemba.loss", loss.to, SeverityNumber::Warn, body, attributes))
         }
         Record::Event(event) => Some(happened(event)),
+        Record::Entered(entry) => Some(entered(entry)),
         Record::Backfilled(Backfill { station, from, to, count }) => Some(log(
             "gemba.backfill",
             *to,
@@ -89,6 +90,44 @@ pub(super) fn log_record(record: &Record, stations: &HashSet<Arc<str>>) -> Optio
             ],
         )),
     }
+}
+
+/// What a person told, dated by when it was told.
+fn entered(entry: &Entry) -> LogRecord {
+    let mut attributes = vec![text(STATION, &*entry.station), text("factory.entry.kind", entry.kind())];
+    attributes.extend(entry.by.as_deref().map(|by| text("factory.entry.by", by)));
+    attributes.push(text("factory.entry.from", entry.at().to_string()));
+    match &entry.what {
+        What::Reason { to, code, .. } => {
+            attributes.push(text("factory.entry.to", to.to_string()));
+            attributes.extend(code.as_deref().map(|code| text("factory.reason", code)));
+        }
+        What::Work { product, lot, order, .. } => {
+            for (key, change) in [("factory.product", product), ("factory.lot", lot), ("factory.order", order)] {
+                match change {
+                    Change::Left => {}
+                    Change::Cleared => attributes.push(text(key, "")),
+                    Change::Set(name) => attributes.push(text(key, &**name)),
+                }
+            }
+        }
+        What::Target { takt, .. } => {
+            let takt = takt.map(|takt| gemba_drivers::Value::Float(takt.as_secs_f64()));
+            attributes.extend(takt.and_then(|takt| of_value("factory.entry.takt", &takt)));
+        }
+        What::Rejects { count, code, .. } => {
+            attributes.extend(of_value("factory.entry.count", &gemba_drivers::Value::Int(*count)));
+            attributes.push(text("factory.defect.code", &**code));
+        }
+        What::Anomaly { tag, detector, verdict, .. } => attributes.extend([
+            text("factory.tag", &**tag),
+            text("factory.entry.detector", &**detector),
+            text("factory.entry.verdict", verdict.word()),
+        ]),
+    }
+    let who = entry.by.as_deref().map(|by| format!(", says {by}")).unwrap_or_default();
+    let body = format!("{}: {}{who}", entry.station, crate::entries::in_words(entry));
+    log("factory.entry", entry.entered, SeverityNumber::Info, body, attributes)
 }
 
 /// What a device told. (1 to 1000 by OPC 10000-5, 6.4.2: low, medium low, medium, medium high, high.)

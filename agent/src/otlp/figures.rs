@@ -56,6 +56,7 @@ impl Families {
             | Record::TagChanged { .. }
             | Record::Visit(_)
             | Record::Event(_)
+            | Record::Entered(_)
             | Record::Backfilled(_)
             | Record::Anomaly(_)
             | Record::Violation(_)

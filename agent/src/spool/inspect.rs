@@ -14,6 +14,9 @@ use std::time::Duration;
 use gemba_drivers::{Time, Validity, Value};
 use serde::Serialize;
 
+use crate::entries::EntryJson;
+use crate::record::Record;
+
 use super::files::{LOCK, Listing, Segment, disk_use, journal_name};
 use super::frame::{Frames, Lane, Units};
 use super::index::{Account, read_cursor};
@@ -122,11 +125,65 @@ pub fn export(
     path: &Path,
     selection: &Selection,
     out: &mut dyn Write,
-    mut progress: impl FnMut(usize, usize),
+    progress: impl FnMut(usize, usize),
 ) -> Result<Exported, SpoolError> {
     require(path)?;
     let catalog = Catalog::read(path)?.unwrap_or_default();
     let mut exported = Exported::default();
+    let (mut readings, mut nameless) = (0, 0);
+    each_frame(path, Lane::Readings, &mut exported.unreadable, progress, |payload| {
+        let mut of = Exported { readings, nameless, ..Exported::default() };
+        for reading in columns::decode(payload).into_iter().flatten() {
+            of.write(&catalog, selection, &reading, out)?;
+        }
+        (readings, nameless) = (of.readings, of.nameless);
+        Ok(())
+    })?;
+    (exported.readings, exported.nameless) = (readings, nameless);
+    out.flush().map_err(SpoolError::io("export", path))?;
+    Ok(exported)
+}
+
+/// Writes what people entered and is still in the spool of `path`, as JSON lines in the order in which it came. The times of
+/// `selection` speak of when it was entered.
+///
+/// # Errors
+/// As [`export`].
+pub fn export_entries(path: &Path, selection: &Selection, out: &mut dyn Write) -> Result<Exported, SpoolError> {
+    require(path)?;
+    let mut exported = Exported::default();
+    let mut lines = 0;
+    each_frame(
+        path,
+        Lane::Events,
+        &mut exported.unreadable,
+        |_, _| {},
+        |payload| {
+            let Some((_, Record::Entered(entry))) = super::journal::record(payload) else { return Ok(()) };
+            let after = selection.from.is_none_or(|from| entry.entered >= from);
+            let before = selection.to.is_none_or(|to| entry.entered < to);
+            if after && before && selection.station.as_deref().is_none_or(|station| *station == *entry.station) {
+                serde_json::to_writer(&mut *out, &EntryJson::from(&*entry))?;
+                out.write_all(b"\n")?;
+                lines += 1;
+            }
+            Ok(())
+        },
+    )?;
+    exported.readings = lines;
+    out.flush().map_err(SpoolError::io("export", path))?;
+    Ok(exported)
+}
+
+/// Gives the payload of each frame of `lane` to `each`, in order of sequence. `progress` hears how many of how many parts are
+/// done.
+fn each_frame(
+    path: &Path,
+    lane: Lane,
+    unreadable: &mut Vec<String>,
+    mut progress: impl FnMut(usize, usize),
+    mut each: impl FnMut(&[u8]) -> io::Result<()>,
+) -> Result<(), SpoolError> {
     let mut position = 0;
     let mut done = 0;
     let total = Part::list(path)?.len();
@@ -135,11 +192,9 @@ pub fn export(
         // Listed again for each part: a running agent seals and removes meanwhile.
         let parts = Part::list(path)?;
         let Some(part) = parts.iter().find(|part| part.end().is_none_or(|end| end > position)) else { break };
-        let Some(bytes) = part.readings(path, &mut exported.unreadable)? else { continue };
-        for frame in Frames::sound(&bytes, 0).filter(|frame| frame.lane == Lane::Readings && frame.seq > position) {
-            for reading in columns::decode(frame.payload).into_iter().flatten() {
-                exported.write(&catalog, selection, &reading, out).map_err(SpoolError::io("export", path))?;
-            }
+        let Some(bytes) = part.frames(path, lane, unreadable)? else { continue };
+        for frame in Frames::sound(&bytes, 0).filter(|frame| frame.lane == lane && frame.seq > position) {
+            each(frame.payload).map_err(SpoolError::io("export", path))?;
         }
         done += 1;
         // What is being written now ends here, as far as this export goes.
@@ -147,8 +202,7 @@ pub fn export(
         position = end;
     }
     progress(done, done);
-    out.flush().map_err(SpoolError::io("export", path))?;
-    Ok(exported)
+    Ok(())
 }
 
 /// A reading as the contract has it: what `gemba replay` reads.
@@ -316,16 +370,16 @@ impl Part {
         Ok((units, span))
     }
 
-    /// Its frames, of the readings' lane if it is sealed. `None` when it is gone: sealed, set aside or removed since it
+    /// Its frames, of one lane if it is sealed. `None` when it is gone: sealed, set aside or removed since it
     /// was listed.
-    fn readings(&self, root: &Path, unreadable: &mut Vec<String>) -> Result<Option<Vec<u8>>, SpoolError> {
+    fn frames(&self, root: &Path, lane: Lane, unreadable: &mut Vec<String>) -> Result<Option<Vec<u8>>, SpoolError> {
         if self.journal {
             return self.journal_bytes(root);
         }
-        if !self.lanes.contains(&Lane::Readings) {
+        if !self.lanes.contains(&lane) {
             return Ok(Some(Vec::new()));
         }
-        let segment = self.segment(Lane::Readings);
+        let segment = self.segment(lane);
         let path = root.join(segment.name());
         let mut attempt = 1;
         loop {

@@ -151,6 +151,7 @@ impl Writer {
             | Record::Loss { .. }
             | Record::Visit(_)
             | Record::Event(_)
+            | Record::Entered(_)
             | Record::Backfilled(_)
             | Record::Anomaly(_)
             | Record::Violation(_)

@@ -13,7 +13,7 @@ use crate::model::spc::ChartSpec;
 #[derive(Clone, Debug, Default)]
 pub struct Watch {
     /// With the names of their tags.
-    pub(super) detectors: Vec<(DetectorSpec, Arc<str>)>,
+    pub(in crate::model) detectors: Vec<(DetectorSpec, Arc<str>)>,
     pub(super) charts: Vec<ChartSpec>,
     /// With what makes an inspection count: another one is another inspection.
     pub(super) inspection: Option<(InspectionSpec, Arc<str>)>,
