@@ -33,6 +33,8 @@ const MOST_RECEIPTS: usize = 10;
 const RETRY: Duration = Duration::from_secs(1);
 /// What is held in memory while nothing can be stored, in bytes; beyond it readings are lost, and counted.
 const MOST_UNSTORED: usize = 16 << 20;
+/// How much later than it could a reading is settled that nothing else settles: most have a successor that does.
+const SETTLE_SLACK: Duration = Duration::from_millis(500);
 /// Pages are served at most this often.
 const SNAPSHOT_EVERY: Duration = Duration::from_millis(100);
 /// Questions are answered at most this often: readings come first.
@@ -53,6 +55,8 @@ pub struct Pipeline {
     /// The last sequence that the model has applied.
     applied: Seq,
     commit_due: Option<Instant>,
+    /// When to look whether a reading waits to be settled that no other comes after.
+    settle_due: Option<Instant>,
     checkpoint_due: Instant,
     /// What could not even be held in memory, by station.
     unstored: BTreeMap<Arc<str>, Loss>,
@@ -91,6 +95,7 @@ impl Pipeline {
             received,
             applied,
             commit_due: None,
+            settle_due: None,
             checkpoint_due: Instant::now() + CHECKPOINT_EVERY,
             unstored: BTreeMap::new(),
             failing: None,
@@ -138,6 +143,9 @@ impl Pipeline {
                     self.tick(Time::now());
                     tick_due = next_tick(Time::now());
                 }
+                () = sleep_until(self.settle_due.unwrap_or_else(Instant::now)), if self.settle_due.is_some() => {
+                    self.settle(Time::now());
+                }
                 () = sleep_until(publish_due.unwrap_or(published)), if publish_due.is_some() => {
                     publish_due = None;
                     published = Instant::now();
@@ -176,6 +184,7 @@ impl Pipeline {
             forget(&mut self.unstored, readings.iter().map(|of| (line.station_of(of.tag), of.received_time)));
         } else if !readings.is_empty() {
             self.line.apply(&readings, &mut self.derived);
+            self.settle_due.get_or_insert_with(|| Instant::now() + LATENESS + SETTLE_SLACK);
             // A bad reading of a tag that tells text is no number either.
             let text = |reading: &&Reading| match reading.value {
                 Value::Text(_) => true,
@@ -217,6 +226,16 @@ impl Pipeline {
             None => Err(Refusal::NoStation(station)),
         };
         let _ = answer.send(said);
+    }
+
+    /// Readings that wait are settled in time, though nothing more comes.
+    fn settle(&mut self, now: Time) {
+        let settled = now - (LATENESS + SETTLE_SLACK);
+        if self.line.turn().is_some_and(|turn| turn <= settled) {
+            self.tick(now);
+        }
+        let wait = |turn: Time| (turn + (LATENESS + SETTLE_SLACK)).since(now).max(SETTLE_SLACK);
+        self.settle_due = self.line.turn().map(|turn| Instant::now() + wait(turn));
     }
 
     /// While the disk fails memory is for readings.
@@ -544,6 +563,33 @@ stations:
         assert!(pipeline.failing.is_some(), "there is no folder");
         pipeline.take_own(own());
         assert_eq!(pipeline.meters.dropped(), 2, "while the disk fails memory is for readings");
+    }
+
+    #[tokio::test]
+    async fn a_reading_that_none_comes_after_is_settled_in_time() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut pipeline, _snapshot) = pipeline(folder.path());
+        let at = |millis: i64| Time::from_millis(1_772_431_200_000 + millis);
+        pipeline.take(said(0, "running", 0));
+        assert!(pipeline.settle_due.is_some(), "somebody has to look");
+        pipeline.settle(at(2_000));
+        assert_eq!(pipeline.line.turn(), Some(at(0)), "another may still come before it");
+        pipeline.settle(at(2_600));
+        assert_eq!((pipeline.line.turn(), pipeline.settle_due), (None, None));
+        pipeline.commit();
+        drop(pipeline);
+        let settings = Settings {
+            path: folder.path().join("spool"),
+            max_size: 8 << 20,
+            keep_free: 0,
+            keep: Duration::ZERO,
+            journal_size: 1 << 20,
+        };
+        let opened = spool::open(settings, &[]).expect("opens");
+        let stored: Vec<_> = opened.recovery.entries().map(|entry| entry.expect("reads").1).collect();
+        let changed = |entry: &&Entry| matches!(entry, Entry::Record { record: Record::StateChanged { .. }, .. });
+        assert_eq!(stored.iter().filter(changed).count(), 1);
+        assert!(stored.contains(&Entry::Tick(at(2_600))), "a restart settles it then, too: {stored:?}");
     }
 
     #[tokio::test]

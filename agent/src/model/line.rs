@@ -196,6 +196,12 @@ impl Line {
         self.enter_losses(out);
     }
 
+    /// The next turn of what waits to be settled.
+    #[must_use]
+    pub fn turn(&self) -> Option<Time> {
+        self.stations.iter().filter_map(|of| of.pending.turn(Time(i64::MAX))).min()
+    }
+
     /// Time has come to `now`: what is settled by then is applied, figures that are due are told, shifts that ended are closed.
     pub fn advance(&mut self, now: Time, out: &mut Derived) {
         self.plan.borrow_mut().forget(now - Duration::from_secs(30 * 86_400));
