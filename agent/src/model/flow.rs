@@ -7,7 +7,8 @@ use gemba_drivers::Time;
 
 use crate::model::piece::{Piece, pieces};
 use crate::model::quality::{self, Ratio};
-use crate::model::station::{Look, Setting};
+use crate::model::setting::Setting;
+use crate::model::station::Look;
 use crate::model::tally::Tally;
 use crate::model::{FlowSpec, LineBy, OeeSpec, State};
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use gemba_drivers::Time;
 
 use crate::model::losses::{Bucket, UNASSIGNED, is_stop};
-use crate::model::station::Setting;
+use crate::model::setting::Setting;
 use crate::model::timeline::{Facts, Work};
 use crate::model::window::Stretch;
 use crate::model::{Reason, State};

@@ -7,7 +7,8 @@ use jiff::civil::{self, Date};
 use jiff::tz::TimeZone;
 
 use crate::model::Shift;
-use crate::model::station::{Look, Setting};
+use crate::model::setting::Setting;
+use crate::model::station::Look;
 use crate::model::window::{Stretch, WindowKind, hour_of, runs};
 
 /// How many names an answer lists that says what there is.

@@ -3,7 +3,7 @@
 use gemba_drivers::Time;
 
 use crate::model::period::Count;
-use crate::model::station::Setting;
+use crate::model::setting::Setting;
 use crate::model::timeline::{Facts, Made};
 
 /// Whether performance speaks of what a counter added, and why not.

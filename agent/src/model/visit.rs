@@ -17,7 +17,7 @@ use gemba_drivers::{Reading, TagId, Time, Value};
 use serde::{Deserialize, Serialize};
 
 use crate::model::Derived;
-use crate::model::station::HELD;
+use crate::model::observer::HELD;
 use crate::record::{Record, Visit};
 
 /// Which tags tell what a station works on.
