@@ -1,7 +1,12 @@
 //! The model at rest: what a restart begins from.
 
+use std::borrow::Cow;
+use std::io::{Read, Write};
 use std::sync::Arc;
 
+use flate2::Compression;
+use flate2::read::ZlibDecoder;
+use flate2::write::ZlibEncoder;
 use gemba_drivers::opcua::Watermark;
 use gemba_drivers::{Reading, TagId, Validity, Value};
 use serde::{Deserialize, Serialize};
@@ -14,14 +19,14 @@ use crate::model::station::Station;
 use crate::model::visit::Visits;
 
 /// The layout below. Another number is another layout; those of before gemba's first release are not read.
-const VERSION: u8 = 8;
+const VERSION: u8 = 9;
 
 /// By name, since the configuration may have changed meanwhile: what is gone is forgotten, what is new
 /// starts with nothing.
 #[derive(Serialize, Deserialize)]
 struct Checkpoint<'a> {
     #[serde(borrow)]
-    stations: Vec<(&'a str, Station)>,
+    stations: Vec<(&'a str, Cow<'a, Station>)>,
     #[serde(borrow)]
     tags: Vec<OddTag<'a>>,
     ledger: Ledger,
@@ -61,6 +66,9 @@ pub enum CheckpointError {
     /// Not what was written.
     #[error("the checkpoint is damaged: {0}")]
     Damaged(#[from] postcard::Error),
+    /// Not what was written, or not all of it.
+    #[error("the checkpoint cannot be unpacked: {0}")]
+    Packed(#[from] std::io::Error),
 }
 
 impl Line {
@@ -71,7 +79,7 @@ impl Line {
         let watching = self.stations.iter().filter(|of| of.monitor != Monitor::default());
         let tags = self.tags.iter().filter(|tag| tag.validity != Validity::Good || tag.text.is_some());
         let checkpoint = Checkpoint {
-            stations: self.stations.iter().map(|of| (&*of.name, of.station.clone())).collect(),
+            stations: self.stations.iter().map(|of| (&*of.name, Cow::Borrowed(&of.station))).collect(),
             tags: tags
                 .map(|tag| OddTag {
                     station: &self.stations[tag.station].name,
@@ -93,7 +101,10 @@ impl Line {
             entries: self.entries.iter().cloned().collect(),
             entered: self.stations.iter().flat_map(|of| of.pending.entries().cloned()).collect(),
         };
-        postcard::to_extend(&checkpoint, vec![VERSION]).expect("memory and plain data do not fail to serialize")
+        let plain = postcard::to_allocvec(&checkpoint).expect("plain data does not fail to serialize");
+        // Facts are much alike: packed they take a sixth of the disk's life, every half minute.
+        let mut packed = ZlibEncoder::new(vec![VERSION], Compression::fast());
+        packed.write_all(&plain).and_then(|()| packed.finish()).expect("memory does not fail to be written")
     }
 
     fn told_by_station(&self) -> Vec<(&str, Vec<(&str, Watermark)>)> {
@@ -114,12 +125,14 @@ impl Line {
         if version != VERSION {
             return Err(CheckpointError::Version(version));
         }
-        let checkpoint: Checkpoint<'_> = postcard::from_bytes(rest)?;
+        let mut plain = Vec::new();
+        ZlibDecoder::new(rest).read_to_end(&mut plain)?;
+        let checkpoint: Checkpoint<'_> = postcard::from_bytes(&plain)?;
         let mut known = std::collections::HashMap::new();
         for (name, station) in checkpoint.stations {
             known.insert(name, ());
             if let Some(of) = self.stations.iter_mut().find(|of| &*of.name == name) {
-                of.station = station;
+                of.station = station.into_owned();
             }
         }
         for (name, visits) in checkpoint.visits {

@@ -23,6 +23,7 @@ mod line;
 mod losses;
 mod monitor;
 mod observer;
+mod packed;
 mod pending;
 mod period;
 mod piece;

@@ -512,6 +512,25 @@ fn a_restart_from_a_checkpoint_changes_nothing() {
     }
 }
 
+/// It is written every half minute, for years, to flash memory.
+#[test]
+fn a_checkpoint_of_a_busy_shift_is_small() {
+    let mut bench = Bench::early();
+    bench.put(0.0, STATE, 1).put(0.0, TOTAL, 0).put(0.0, REJECT, 0);
+    for second in 1..8 * 3600_u32 {
+        let at = f64::from(second) + f64::from(second * 7919 % 1000) / 1000.0;
+        bench.put(at, TOTAL, second);
+        if second % 61 == 0 {
+            bench.put(at, REJECT, second / 61);
+        }
+        if second % 90 == 0 {
+            bench.put(at, STATE, 5).put(at + 20.0 * f64::from(second % 7) / 10.0, STATE, 1);
+        }
+    }
+    let size = bench.line.checkpoint().len();
+    assert!(size < 10_000, "a part a second and a stop each 90 s: {size} bytes");
+}
+
 #[test]
 fn a_damaged_checkpoint_is_refused() {
     let mut bench = Bench::early();

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::State;
 use crate::model::losses::is_stop;
+use crate::model::packed;
 use crate::model::period::Count;
 
 /// What was counted is kept to the minute: a lot that somebody moves by hand afterwards takes whole minutes with it.
@@ -17,7 +18,9 @@ const GRAIN: i64 = 60_000_000_000;
 /// The facts of one station, from where they are kept on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Timeline {
+    #[serde(with = "packed::spans")]
     spans: Vec<Span>,
+    #[serde(with = "packed::made")]
     made: Vec<Made>,
     runs: Vec<Run>,
     blames: Vec<Blame>,

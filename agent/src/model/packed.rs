@@ -1,0 +1,170 @@
+//! Facts at rest, column by column: a checkpoint is written every half minute, and facts are many and much alike. Times stand as
+//! differences in whole milliseconds with what is beyond them beside, which most sources leave at nothing.
+
+use gemba_drivers::Time;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+use crate::model::State;
+use crate::model::period::Count;
+use crate::model::timeline::{Made, Span};
+
+const MILLI: i64 = 1_000_000;
+
+/// Times, each as its difference from the one before.
+#[derive(Serialize, Deserialize)]
+struct Times {
+    millis: Vec<i64>,
+    /// Nanoseconds beyond; empty if there are none anywhere.
+    nanos: Vec<u32>,
+}
+
+impl Times {
+    fn pack(times: impl Iterator<Item = i64>) -> Self {
+        let mut before = 0;
+        let split = |at: i64| {
+            let step = at.wrapping_sub(before);
+            before = at;
+            (step.div_euclid(MILLI), u32::try_from(step.rem_euclid(MILLI)).unwrap_or_default())
+        };
+        let (millis, mut nanos): (Vec<i64>, Vec<u32>) = times.map(split).unzip();
+        if nanos.iter().all(|&nanos| nanos == 0) {
+            nanos.clear();
+        }
+        Self { millis, nanos }
+    }
+
+    fn unpack(&self) -> impl Iterator<Item = i64> {
+        let nanos = self.nanos.iter().copied().chain(std::iter::repeat(0));
+        self.millis.iter().zip(nanos).scan(0_i64, |at, (&millis, nanos)| {
+            *at = at.wrapping_add(millis.wrapping_mul(MILLI)).wrapping_add(i64::from(nanos));
+            Some(*at)
+        })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Spans {
+    from: Times,
+    state: Vec<State>,
+    /// After the beginning.
+    confirmed: Times,
+}
+
+/// [`Timeline`](crate::model::timeline::Timeline)'s states.
+pub mod spans {
+    use super::{Deserialize, Deserializer, Error, Serialize, Serializer, Span, Spans, Time, Times};
+
+    pub fn serialize<S: Serializer>(spans: &[Span], to: S) -> Result<S::Ok, S::Error> {
+        let spans = Spans {
+            from: Times::pack(spans.iter().map(|span| span.from.0)),
+            state: spans.iter().map(|span| span.state).collect(),
+            confirmed: Times::pack(spans.iter().map(|span| span.confirmed.0.wrapping_sub(span.from.0))),
+        };
+        spans.serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Span>, D::Error> {
+        let Spans { from, state, confirmed } = Spans::deserialize(from)?;
+        if from.millis.len() != state.len() || confirmed.millis.len() != state.len() {
+            return Err(D::Error::custom("columns of unlike length"));
+        }
+        let times = from.unpack().zip(confirmed.unpack());
+        let span = |((from, after), state): ((i64, i64), _)| Span {
+            from: Time(from),
+            state,
+            confirmed: Time(from.wrapping_add(after)),
+        };
+        Ok(times.zip(state).map(span).collect())
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Counted {
+    since: Times,
+    /// After that.
+    at: Times,
+    count: Vec<Count>,
+    parts: Vec<f64>,
+    gap: Vec<bool>,
+}
+
+/// [`Timeline`](crate::model::timeline::Timeline)'s counts.
+pub mod made {
+    use super::{Counted, Deserialize, Deserializer, Error, Made, Serialize, Serializer, Time, Times};
+
+    pub fn serialize<S: Serializer>(made: &[Made], to: S) -> Result<S::Ok, S::Error> {
+        let counted = Counted {
+            since: Times::pack(made.iter().map(|made| made.since.0)),
+            at: Times::pack(made.iter().map(|made| made.at.0.wrapping_sub(made.since.0))),
+            count: made.iter().map(|made| made.count).collect(),
+            parts: made.iter().map(|made| made.parts).collect(),
+            gap: made.iter().map(|made| made.gap).collect(),
+        };
+        counted.serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Made>, D::Error> {
+        let Counted { since, at, count, parts, gap } = Counted::deserialize(from)?;
+        let lengths = [since.millis.len(), at.millis.len(), parts.len(), gap.len()];
+        if lengths.iter().any(|&length| length != count.len()) {
+            return Err(D::Error::custom("columns of unlike length"));
+        }
+        let told = count.into_iter().zip(parts).zip(gap);
+        let made = |((since, after), ((count, parts), gap)): ((i64, i64), _)| Made {
+            since: Time(since),
+            at: Time(since.wrapping_add(after)),
+            count,
+            parts,
+            gap,
+        };
+        Ok(since.unpack().zip(at.unpack()).zip(told).map(made).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Facts {
+        #[serde(with = "spans")]
+        spans: Vec<Span>,
+        #[serde(with = "made")]
+        made: Vec<Made>,
+    }
+
+    fn span() -> impl Strategy<Value = Span> {
+        (any::<i64>(), 0..12_usize, any::<i64>()).prop_map(|(from, state, confirmed)| Span {
+            from: Time(from),
+            state: State::ALL[state],
+            confirmed: Time(confirmed),
+        })
+    }
+
+    fn counted() -> impl Strategy<Value = Made> {
+        (any::<i64>(), any::<i64>(), 0.0..1e9_f64, any::<bool>()).prop_map(|(since, at, parts, gap)| Made {
+            since: Time(since),
+            at: Time(at),
+            count: if gap { Count::Total } else { Count::Reject },
+            parts,
+            gap,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_packed_is_what_was(
+            spans in prop::collection::vec(span(), 0..20),
+            made in prop::collection::vec(counted(), 0..20),
+        ) {
+            let facts = Facts { spans, made };
+            let bytes = postcard::to_allocvec(&facts).expect("plain data");
+            prop_assert_eq!(&postcard::from_bytes::<Facts>(&bytes).expect("packed"), &facts);
+            for cut in 0..bytes.len() {
+                prop_assert!(postcard::from_bytes::<Facts>(&bytes[..cut]).is_err(), "cut at {}", cut);
+            }
+        }
+    }
+}
