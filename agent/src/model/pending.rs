@@ -2,8 +2,8 @@
 //!
 //! Sources and paths differ: what happened first need not be heard first. A reading waits until nothing that counts before it
 //! can come any more, [`LATENESS`] after its source's time; then it is settled, in that order. An entry's turn is when it was
-//! made, after what was told by then. So neither the order of
-//! arrival nor the size of batches matters to any figure. What comes later than that is settled as it comes.
+//! made, after what was told by then. So neither the order of arrival nor the size of batches matters to any figure. What
+//! comes later than that is settled as it comes.
 
 use std::sync::Arc;
 
