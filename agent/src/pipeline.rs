@@ -255,11 +255,10 @@ impl Pipeline {
     /// Time goes on: the model hears of it, and the spool, so that a restart can tell it again.
     fn tick(&mut self, now: Time) {
         let full = self.is_full();
-        if !full {
-            self.append(&Entry::Tick(now));
-        }
+        // What it settles is derived again from it after a restart, losses too.
+        let cause = (!full).then(|| self.append(&Entry::Tick(now)));
         self.line.advance(now, &mut self.derived);
-        self.append_derived(None, full);
+        self.append_derived(cause, full);
     }
 
     fn finish(&mut self, now: Time) {

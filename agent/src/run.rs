@@ -310,9 +310,15 @@ fn open_spool(config: &Config) -> anyhow::Result<Opened> {
         let now = Time::now();
         info!(last_commit = %alive, unwatched = ?now.since(alive), "taking up from the spool");
         let marks: Vec<Reading> = line.unwatched(alive.min(now), now).collect();
-        line.apply(&marks, &mut derived);
+        let mut told = Derived::default();
+        line.apply(&marks, &mut told);
         let stored = marks.into_iter().map(|mark| StoredReading::new(ids[mark.tag.index()], mark)).collect();
-        applied = writer.append(&Entry::Readings(stored));
+        // What they settle is derived from them again after the next restart, losses too.
+        let cause = Some(writer.append(&Entry::Readings(stored)));
+        for record in told.records {
+            applied = writer.append(&Entry::Record { cause, record });
+        }
+        applied = applied.max(cause.unwrap_or_default());
     }
     for record in derived.records {
         applied = writer.append(&Entry::Record { cause: None, record });
@@ -444,4 +450,44 @@ fn instance_id(spool: &Path) -> anyhow::Result<String> {
 fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")
         .map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use gemba_drivers::Value;
+
+    use super::*;
+
+    /// What waited to be settled at a kill is settled by the restart, and again by the next one if no checkpoint came between.
+    #[test]
+    fn what_a_restart_settles_is_counted_once_however_often_it_is_killed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let yaml = format!(
+            r#"
+site: fab-2
+line: smt-1
+timezone: UTC
+spool: {{ path: {} }}
+stations:
+  - name: oven-1
+    source: {{ type: mqtt, endpoint: "mqtt://127.0.0.1:1883", client_id: gemba, topics: [{{ topic: oven, payload: json }}] }}
+    tags: [{{ name: state, path: "$.state" }}]
+    oee: {{ state: {{ tag: state, map: {{ running: producing }} }} }}
+"#,
+            folder.path().join("spool").display()
+        );
+        let config = Config::from_str("line.yaml", &yaml).expect("a configuration");
+        let Opened { mut writer, ids, .. } = open_spool(&config).expect("opens");
+        let at = Time::now() - Duration::from_secs(10);
+        let strange = Reading::good(TagId(0), Value::Text("melting".into()), at, at);
+        writer.append(&Entry::Readings(vec![StoredReading::new(ids[0], strange)]));
+        writer.commit(at).expect("a commit");
+        drop(writer);
+        for restart in 1..=3 {
+            let Opened { mut line, writer, .. } = open_spool(&config).expect("opens");
+            let totals = line.snapshot(Time::now(), writer.view()).loss_totals;
+            let told: Vec<_> = totals.iter().map(|(_, reason, count)| (&**reason, *count)).collect();
+            assert_eq!(told, [("state value `melting` is not in oee.state.map", 1)], "restart {restart}");
+        }
+    }
 }
