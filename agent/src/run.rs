@@ -314,11 +314,11 @@ fn open_spool(config: &Config) -> anyhow::Result<Opened> {
         line.apply(&marks, &mut told);
         let stored = marks.into_iter().map(|mark| StoredReading::new(ids[mark.tag.index()], mark)).collect();
         // What they settle is derived from them again after the next restart, losses too.
-        let cause = Some(writer.append(&Entry::Readings(stored)));
+        let cause = writer.append(&Entry::Readings(stored));
+        applied = cause;
         for record in told.records {
-            applied = writer.append(&Entry::Record { cause, record });
+            applied = writer.append(&Entry::Record { cause: Some(cause), record });
         }
-        applied = applied.max(cause.unwrap_or_default());
     }
     for record in derived.records {
         applied = writer.append(&Entry::Record { cause: None, record });
