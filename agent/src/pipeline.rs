@@ -449,6 +449,14 @@ stations:
         (Pipeline::new(line, opened.writer, opened.ids, applied, Received::default(), sync, snapshots), snapshot)
     }
 
+    /// What a restart finds in the spool of [`pipeline`].
+    fn stored(folder: &Path) -> Vec<Entry> {
+        let (max_size, keep_free, keep, journal_size) = (8 << 20, 0, Duration::ZERO, 1 << 20);
+        let settings = Settings { path: folder.join("spool"), max_size, keep_free, keep, journal_size };
+        let opened = spool::open(settings, &[]).expect("opens");
+        opened.recovery.entries().map(|entry| entry.expect("reads").1).collect()
+    }
+
     fn said(tag: u32, text: &str, seconds: i64) -> Batch {
         let at = Time::from_millis(1_772_431_200_000 + seconds * 1000);
         let readings = vec![Reading::good(TagId(tag), Value::Text(text.into()), at, at)];
@@ -476,15 +484,7 @@ stations:
         assert_eq!(counted.points[0].value, crate::telemetry::metric::Number::Whole(1));
         drop(pipeline);
 
-        let settings = Settings {
-            path: folder.path().join("spool"),
-            max_size: 8 << 20,
-            keep_free: 0,
-            keep: Duration::ZERO,
-            journal_size: 1 << 20,
-        };
-        let opened = spool::open(settings, &[]).expect("opens");
-        let stored: Vec<_> = opened.recovery.entries().map(|entry| entry.expect("reads").1).collect();
+        let stored = stored(folder.path());
         let told = stored.iter().find_map(|entry| match entry {
             Entry::Record { record: Record::Event(event), .. } => Some((**event).clone()),
             _ => None,
@@ -577,15 +577,7 @@ stations:
         assert_eq!((pipeline.line.turn(), pipeline.settle_due), (None, None));
         pipeline.commit();
         drop(pipeline);
-        let settings = Settings {
-            path: folder.path().join("spool"),
-            max_size: 8 << 20,
-            keep_free: 0,
-            keep: Duration::ZERO,
-            journal_size: 1 << 20,
-        };
-        let opened = spool::open(settings, &[]).expect("opens");
-        let stored: Vec<_> = opened.recovery.entries().map(|entry| entry.expect("reads").1).collect();
+        let stored = stored(folder.path());
         let changed = |entry: &&Entry| matches!(entry, Entry::Record { record: Record::StateChanged { .. }, .. });
         assert_eq!(stored.iter().filter(changed).count(), 1);
         assert!(stored.contains(&Entry::Tick(at(2_600))), "a restart settles it then, too: {stored:?}");

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use gemba_drivers::{Loss, OwnStatus, Reading, Status, TagId, Time, Validity, Value};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::config::Config;
 use crate::entries::EntryJson;
@@ -274,14 +275,9 @@ fn enter(line: &mut Line, place: usize, entry: Entry, refused: &mut Vec<(usize, 
 /// At the first line that cannot be read or is no entry.
 pub fn read_entries(input: impl BufRead) -> Result<Vec<(usize, Entry)>, ReplayError> {
     let mut entries = Vec::new();
-    for (number, text) in input.lines().enumerate() {
-        let line = number + 1;
-        let text = text.map_err(|error| ReplayError::Read { line, error })?;
-        if text.trim().is_empty() {
-            continue;
-        }
+    for told in json_lines::<EntryJson>(input) {
+        let (line, raw) = told?;
         let wrong = |message: String| ReplayError::Line { line, message };
-        let raw: EntryJson = serde_json::from_str(&text).map_err(|error| wrong(in_line(&error)))?;
         let entered = raw.entered().ok_or_else(|| wrong("`entered` is missing: when it was told".to_owned()))?;
         entries.push((line, raw.resolve(entered).map_err(wrong)?));
     }
@@ -313,20 +309,27 @@ fn read(
     let known: HashMap<(&str, &str), TagId> =
         config.tags.iter().map(|tag| ((&*config.stations[tag.station].name, &*tag.name), tag.id)).collect();
     let mut readings = Vec::new();
-    for (number, text) in input.lines().enumerate() {
-        let line = number + 1;
-        let text = text.map_err(|error| ReplayError::Read { line, error })?;
-        if text.trim().is_empty() {
-            continue;
-        }
+    for told in json_lines::<RawReading>(input) {
+        let (line, raw) = told?;
         let wrong = |message: String| ReplayError::Line { line, message };
-        let raw: RawReading = serde_json::from_str(&text).map_err(|error| wrong(in_line(&error)))?;
         match known.get(&(&*raw.station, &*raw.tag)) {
             Some(&tag) => readings.push(resolve(raw, tag).map_err(wrong)?),
             None => *strangers.entry((raw.station, raw.tag)).or_default() += 1,
         }
     }
     Ok(readings)
+}
+
+/// The objects of a file of JSON lines, each with its line, counted from 1; empty lines are left out.
+fn json_lines<T: DeserializeOwned>(input: impl BufRead) -> impl Iterator<Item = Result<(usize, T), ReplayError>> {
+    (1..).zip(input.lines()).filter_map(|(line, text)| match text {
+        Ok(text) if text.trim().is_empty() => None,
+        Ok(text) => {
+            let read = serde_json::from_str(&text).map(|raw| (line, raw));
+            Some(read.map_err(|error| ReplayError::Line { line, message: in_line(&error) }))
+        }
+        Err(error) => Some(Err(ReplayError::Read { line, error })),
+    })
 }
 
 /// The message without its own line number, which is always 1.

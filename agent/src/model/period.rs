@@ -152,7 +152,7 @@ impl Tally {
     #[must_use]
     pub fn view(&self, spec: &OeeSpec, since: Time) -> KpiView {
         let run_ns = self.bucket(Bucket::Run) + self.bucket(Bucket::Performance);
-        let planned_ns = run_ns + self.bucket(Bucket::Availability);
+        let planned_ns = self.planned_ns();
         let unknown_ns = self.state(State::Unknown);
         let (run, planned, unknown) = (real(run_ns), real(planned_ns), real(unknown_ns));
 

@@ -252,8 +252,7 @@ impl Tally {
     }
 
     fn found(&mut self, facts: Facts<'_>, setting: Setting<'_>, stretch: Stretch) {
-        let to = if stretch.open { Time(stretch.to.0 + 1) } else { stretch.to };
-        for defect in facts.defects(stretch.from, to) {
+        for defect in facts.defects(stretch.from, stretch.end()) {
             let ideal = ideal(setting, facts.work(defect.at), defect.at).unwrap_or(0.0);
             self.defect(&defect.code, defect.parts, defect.parts * ideal);
         }

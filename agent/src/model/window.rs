@@ -51,10 +51,14 @@ impl Stretch {
         Self { from: from.max(self.from), to: to.min(self.to), known: self.known, open: self.open && to > self.to }
     }
 
+    /// Before when it is that something happened in it: what happened at the end of one that goes on has happened.
+    pub fn end(self) -> Time {
+        if self.open { Time(self.to.0.saturating_add(1)) } else { self.to }
+    }
+
     /// What was counted in it.
     pub fn made(self, facts: Facts<'_>) -> impl Iterator<Item = &Made> {
-        let end = if self.open { Time(self.to.0.saturating_add(1)) } else { self.to };
-        facts.made(self.from, end)
+        facts.made(self.from, self.end())
     }
 }
 
