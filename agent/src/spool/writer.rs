@@ -124,6 +124,24 @@ impl Writer {
         Ok(Seq(self.next - 1))
     }
 
+    /// Makes `entry` durable by itself, in a commit of its own after the open one: for what must not be told unless it is kept,
+    /// and not be kept unless it is told.
+    ///
+    /// # Errors
+    /// As [`Writer::commit`]. What the open commit held is tried again by the next one; `entry` never is.
+    pub fn commit_alone(&mut self, entry: &Entry, now: Time) -> Result<Seq, SpoolError> {
+        self.commit(now)?;
+        let seq = self.append(entry);
+        if let Err(error) = self.commit(now) {
+            self.open.clear();
+            self.next = self.open_first;
+            self.open_units = Units::default();
+            self.open_losses.clear();
+            return Err(error);
+        }
+        Ok(seq)
+    }
+
     /// For the snapshot.
     #[must_use]
     pub fn view(&self) -> SpoolView {
