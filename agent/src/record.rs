@@ -167,6 +167,8 @@ pub struct Sums {
     pub rework: Option<f64>,
     /// Energy taken, in joules; `None` where no counter tells.
     pub energy: Option<f64>,
+    /// What people rejected, by code. Upstream hears of it with [`InspectionSums::defects`] where the station inspects, too.
+    pub defects: Vec<(Arc<str>, u64)>,
 }
 
 /// Cycle times as an OTel base-2 exponential histogram (scale, offset, counts), in seconds.
@@ -316,7 +318,7 @@ pub struct InspectionSums {
     pub review: u64,
     /// Nobody saw what it said, or the map lacks it.
     pub unknown: u64,
-    /// How often each defect was told.
+    /// How often each defect was told, by the machine or by people.
     pub defects: Vec<(Arc<str>, u64)>,
     /// How long the inference took, in seconds.
     pub latency: CycleHistogram,

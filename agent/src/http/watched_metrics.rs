@@ -1,6 +1,8 @@
 //! What watches stations, on `/metrics`: anomalies, control charts, inspections. The table of what is there stands in
 //! [`crate::otlp`]; the distribution of scores is not here, since a classic histogram needs a sum, which nobody knows.
 
+use std::collections::BTreeMap;
+
 use super::View;
 use super::metrics::{Kind, Page, histogram, whole};
 use crate::model::anomaly::Severity;
@@ -102,9 +104,13 @@ fn inspections(page: &mut Page, stations: &[StationView]) {
         }
     });
     page.family("factory_defects_total", Kind::Counter, "Defects by code.", |family| {
-        for (station, sums) in all() {
-            for (code, count) in &sums.defects {
-                family.sample(&[("factory_station", station), ("factory_defect_code", code)], whole(*count));
+        for station in stations {
+            let found = station.inspection.iter().filter_map(|of| of.sums.as_ref()).flat_map(|sums| &sums.defects);
+            let by_hand = station.sums.iter().flat_map(|(_, sums)| &sums.defects);
+            let mut codes = BTreeMap::<&str, u64>::new();
+            found.chain(by_hand).for_each(|(code, count)| *codes.entry(code).or_default() += count);
+            for (code, count) in codes {
+                family.sample(&[("factory_station", &*station.name), ("factory_defect_code", code)], whole(count));
             }
         }
     });

@@ -217,10 +217,13 @@ impl Line {
         let Self { plan, knowledge, stations, tags, .. } = self;
         for of in stations {
             of.settle(plan, knowledge, tags, now, out);
-            let StationOf { name, watch, monitor, .. } = of;
-            monitor.tell_last(monitor::Setting { station: name, watch, plan }, now, out);
-            let StationOf { name, spec: Some(spec), station, .. } = of else { continue };
-            station.tell_last(Setting { name, spec, plan, knowledge }, now, out);
+            let StationOf { name, spec, station, watch, monitor, .. } = of;
+            if let Some(spec) = spec {
+                let inspects = watch.inspects();
+                station.tell_last(Setting { name, spec, plan, knowledge, inspects }, now, out);
+            }
+            let watching = monitor::Setting { station: name, watch, plan };
+            monitor.tell_last(watching, station.told_codes(), now, out);
         }
         self.enter_losses(out);
     }
@@ -235,9 +238,9 @@ impl Line {
     ///
     /// # Errors
     /// What is wrong with it; then nothing is changed.
-    pub fn enter(&mut self, entry: Entry, out: &mut Derived) -> Result<(), EntryError> {
+    pub fn enter(&mut self, entry: impl Into<Arc<Entry>>, out: &mut Derived) -> Result<(), EntryError> {
+        let entry = entry.into();
         let of = self.check(&entry)?;
-        let entry = Arc::new(entry);
         self.stations[of].pending.enter(entry.clone());
         self.entries.push_back(entry.clone());
         while self.entries.len() > SHOWN {
@@ -425,13 +428,14 @@ impl StationOf {
         out: &mut Derived,
     ) {
         let Self { name, spec, station, pending, watch, monitor, .. } = self;
-        let setting = spec.as_ref().map(|spec| Setting { name, spec, plan, knowledge });
+        let inspects = watch.inspects();
+        let setting = spec.as_ref().map(|spec| Setting { name, spec, plan, knowledge, inspects });
         let watching = monitor::Setting { station: name, watch, plan };
         while let Some(turn) = pending.turn(settled) {
             if let Some(setting) = setting {
                 station.settle(setting, turn, out);
             }
-            monitor.settle_due(watching, turn, out);
+            monitor.settle_due(watching, station.told_codes(), turn, out);
             for told in pending.settle(turn) {
                 match told {
                     Told::Reading(reading) => {
@@ -467,7 +471,7 @@ impl StationOf {
         if let Some(setting) = setting {
             station.settle(setting, settled, out);
         }
-        monitor.settle(watching, settled, out);
+        monitor.settle(watching, station.told_codes(), settled, out);
     }
 
     /// The station as it stands at `now`; nothing without `oee:`.
@@ -478,7 +482,8 @@ impl StationOf {
         tags: &[TagOf],
         now: Time,
     ) -> Option<(Look<'a>, Setting<'a>)> {
-        let setting = Setting { name: &self.name, spec: self.spec.as_ref()?, plan, knowledge };
+        let inspects = self.watch.inspects();
+        let setting = Setting { name: &self.name, spec: self.spec.as_ref()?, plan, knowledge, inspects };
         let waiting = self.pending.iter().map(|reading| (tags[reading.tag.index()].role, reading));
         Some((self.station.look(setting, waiting, now), setting))
     }

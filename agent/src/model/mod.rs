@@ -7,6 +7,7 @@ pub mod anomaly;
 mod by_count;
 mod calendar;
 mod checkpoint;
+mod codes;
 mod counter;
 pub mod drift;
 mod entry;

@@ -22,6 +22,8 @@ pub struct Setting<'a> {
     pub plan: &'a RefCell<Plan>,
     /// What the whole line knows.
     pub knowledge: &'a Knowledge,
+    /// It inspects: then what people reject is told by code with what it finds.
+    pub inspects: bool,
 }
 
 impl<'a> Setting<'a> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use gemba_drivers::{Reading, Time};
 use serde::{Deserialize, Serialize};
 
+use crate::model::codes;
 use crate::model::counter::Counter;
 use crate::model::entry::{Entry, EntryError, MOST_HELD, What};
 use crate::model::memo::Memo;
@@ -90,6 +91,11 @@ impl Station {
     /// Whether anything was observed.
     pub fn has_begun(&self) -> bool {
         self.observer.first.is_some()
+    }
+
+    /// What upstream was told of what people rejected, by code.
+    pub fn told_codes(&self) -> &[(Arc<str>, u64)] {
+        &self.told_sums.defects
     }
 
     /// Applies one settled reading.
@@ -289,13 +295,17 @@ impl Station {
         let (shift, kpi) = look.shift(setting);
         let sums = look.sums(setting);
         self.told_sums.raise(sums);
+        let mut sums = self.told_sums.clone();
+        if setting.inspects {
+            sums.defects.clear();
+        }
         out.records.push(Record::Kpi(Box::new(KpiPoint {
             station: setting.name.clone(),
             shift,
             time: at,
             figures: kpi.map(|kpi| kpi.figures),
             since: self.observer.first.unwrap_or(at),
-            sums: self.told_sums.clone(),
+            sums,
         })));
     }
 }
@@ -338,6 +348,7 @@ impl Look<'_> {
             downtime: all.reasons().to_vec(),
             cycle: self.observer.cycle.clone(),
             energy: setting.spec.energy.as_ref().map(|_| all.energy_j),
+            defects: all.defects_by_code().map(|(code, parts)| (code.clone(), whole(parts))).collect(),
         }
     }
 
@@ -456,6 +467,7 @@ impl Sums {
             }
         }
         self.cycle = now.cycle;
+        codes::raise(&mut self.defects, &now.defects);
     }
 }
 
@@ -467,6 +479,15 @@ pub(super) fn boundary_from(at: Time) -> Time {
 
 fn nanos_i64(span: Duration) -> i64 {
     i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "people count whole parts, and not below 0"
+)]
+fn whole(parts: f64) -> u64 {
+    parts as u64
 }
 
 #[expect(clippy::cast_precision_loss, reason = "an ideal cycle is far below 2^53 ns")]

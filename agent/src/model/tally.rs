@@ -52,9 +52,9 @@ pub struct Tally {
 }
 
 /// How many codes of rejects by hand are told apart over a window.
-const MOST_CODES: usize = 100;
+pub(super) const MOST_CODES: usize = 100;
 /// What stands for those beyond.
-const OTHER_CODES: &str = "other";
+pub(super) const OTHER_CODES: &str = "other";
 
 /// What material cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]

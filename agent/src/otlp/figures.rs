@@ -121,8 +121,12 @@ impl Families {
         if let Some(energy) = sums.energy {
             self.station_sum("factory.energy", "J", point, &[], [], energy);
         }
-        let about = About { station: &point.station, words: Vec::new() };
         let span = Span { since: point.since, time: point.time };
+        for (code, count) in &sums.defects {
+            let about = About { station: &point.station, words: vec![("factory.defect.code", code.clone())] };
+            self.counted("factory.defects", "{defect}", &about, span, *count);
+        }
+        let about = About { station: &point.station, words: Vec::new() };
         self.duration("factory.cycle.duration", &about, span, &sums.cycle);
     }
 

@@ -14,6 +14,8 @@
 //!   [`figures`]; sums start at the station's first observation.
 //! - A [`WatchPoint`](crate::record::WatchPoint) is the metrics of [`watched`]: anomalies, control charts, inspections. Their
 //!   sums start at the first reading of what is counted.
+//! - What people reject is part of `factory.defects`: in the [`KpiPoint`](crate::record::KpiPoint), or with what the inspection
+//!   finds where the station has one, so that a code is one sum. A negative count is told by its log alone: the sum waits.
 //! - A loss adds to the sum `gemba.losses`.
 //!
 //! # Logs
@@ -24,6 +26,7 @@
 //! | `factory.validity.changed` | `factory.station`, `factory.tag`, `factory.validity`, `factory.validity.previous`; unless good: `factory.validity.protocol` (`opcua`, `modbus`, `gemba`), `factory.validity.code`, `factory.validity.name` |
 //! | `factory.tag.changed` | `factory.station`, `factory.tag`, `factory.tag.value`, and `factory.tag.previous` if it was known |
 //! | `factory.event` | what a device told: `factory.station`, `opcua.event.type` (and `.node`, if it is the server's own), `opcua.event.severity` (1 to 1000), `opcua.event.id`, `opcua.event.source.node`, `opcua.event.source.name`; of an alarm also `opcua.condition.name`, `.active`, `.acknowledged`, `.retain`, `.branch` |
+//! | `factory.entry` | what a person told: `factory.station`, `factory.entry.kind` (`reason`, `work`, `target`, `rejects`, `anomaly`), `factory.entry.by`, `factory.entry.from` (RFC 3339); by kind `factory.entry.to` and `factory.reason` (none takes it back), `factory.product`, `factory.lot`, `factory.order` (those that change; empty is none), `factory.entry.takt` (s), `factory.entry.count` and `factory.defect.code`, `factory.tag`, `factory.entry.detector` and `factory.entry.verdict` (`confirmed`, `dismissed`) |
 //! | `factory.anomaly.detected`, `.worsened`, `.ended` | `factory.station`, `factory.tag`, `factory.anomaly.id` (the same in a replay), `factory.anomaly.detector`, `factory.anomaly.method`, `factory.anomaly.severity`, `factory.anomaly.score` and `factory.anomaly.value` (of the reading farthest out so far), `factory.anomaly.began` (RFC 3339), `factory.anomaly.detection.latency` (s); `factory.anomaly.expected` where something was; at its end also `factory.anomaly.end` (`normal`, `accepted`, `lost`) and `factory.anomaly.duration` (s) |
 //! | `factory.spc.violation` | `factory.station`, `factory.tag` (`rejects/total` of two), `factory.spc.chart`, `factory.spc.rule`, `factory.spc.part` (`location`, `spread`), `factory.spc.side` (`above`, `below`) where the rule has one, `factory.spc.points` (their numbers in the chart, from 1, in order), `factory.spc.value` (what is drawn of the last) |
 //! | `factory.inspection.model.changed` | `factory.station`, `factory.inspection.model.version`, and `factory.inspection.model.previous` if it was known |

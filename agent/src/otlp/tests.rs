@@ -308,6 +308,18 @@ fn kpi() -> KpiPoint {
 }
 
 #[test]
+fn what_people_rejected_is_defects_by_code() {
+    let sums = Sums { defects: vec![("scratch".into(), 10), ("dent".into(), 2)], ..Sums::default() };
+    let encoded = encoder().encode(&of(Record::Kpi(Box::new(KpiPoint { figures: None, sums, ..kpi() }))));
+    let line = |code: &str, count: u64| {
+        format!(
+            r#"factory.defects sum "{{defect}}" ["factory.station=printer-1", "factory.defect.code={code}"] 10..60 int {count}"#
+        )
+    };
+    assert_eq!(lines(&decoded(&encoded)), [line("dent", 2), line("scratch", 10)]);
+}
+
+#[test]
 fn figures_are_gauges_and_totals_are_sums_since_the_first_observation() {
     let encoded = encoder().encode(&of(Record::Kpi(Box::new(kpi()))));
     let figure = |name: &str, value: &str| {

@@ -325,3 +325,38 @@ proptest! {
         prop_assert_eq!(entries(&batched), entries(&alone));
     }
 }
+
+/// Upstream's sums by code never fall: who takes rejects back makes them wait.
+#[test]
+fn rejects_are_told_upstream_by_code_and_a_correction_waits() {
+    let mut line = stood();
+    line.tell(190.0, rejects(185.0, 10, "scratch"));
+    line.put(201.0, STATE, RUNS);
+    line.tell(202.0, rejects(185.0, -4, "scratch")).tell(203.0, rejects(200.0, 1, "dent"));
+    line.line.advance(t(215.0), &mut line.derived);
+    line.restart();
+    line.tell(216.0, rejects(210.0, 6, "scratch"));
+    line.line.advance(t(226.0), &mut line.derived);
+    let told: Vec<_> = line
+        .derived
+        .records
+        .iter()
+        .filter_map(|record| if let Record::Kpi(point) = record { Some(point) } else { None })
+        .filter(|point| !point.sums.defects.is_empty())
+        .map(|point| {
+            let codes = point.sums.defects.iter().map(|(code, count)| (code.to_string(), *count));
+            (point.time, codes.collect::<BTreeMap<_, _>>())
+        })
+        .collect();
+    let codes =
+        |told: &[(&str, u64)]| told.iter().map(|&(code, count)| (code.to_owned(), count)).collect::<BTreeMap<_, _>>();
+    assert_eq!(
+        told,
+        [
+            (t(190.0), codes(&[("scratch", 10)])),
+            (t(200.0), codes(&[("scratch", 10)])),
+            (t(210.0), codes(&[("scratch", 10), ("dent", 1)])),
+            (t(220.0), codes(&[("scratch", 12), ("dent", 1)])),
+        ]
+    );
+}

@@ -23,6 +23,7 @@ use self::watch::Listener;
 pub use self::watch::Watch;
 use crate::model::Derived;
 use crate::model::anomaly::{Detector, Episode, UnknownEpisode, Verdict};
+use crate::model::codes;
 use crate::model::counter::{Counter, Step, Told};
 use crate::model::plan::Plan;
 use crate::model::spc::{Chart, Input, Rule, Violation};
@@ -130,30 +131,31 @@ impl Monitor {
         }
     }
 
-    /// Everything up to `to` is settled: what time alone tells is told, and figures that are due.
-    pub fn settle(&mut self, setting: Setting<'_>, to: Time, out: &mut Derived) {
-        self.settle_due(setting, to, out);
+    /// Everything up to `to` is settled: what time alone tells is told, and figures that are due. `by_hand` is what people
+    /// rejected since ever, as upstream is told of it.
+    pub fn settle(&mut self, setting: Setting<'_>, by_hand: &[(Arc<str>, u64)], to: Time, out: &mut Derived) {
+        self.settle_due(setting, by_hand, to, out);
         if self.next.is_some() {
             self.advance(setting, to, out);
         }
     }
 
     /// Tells the figures at the last due instant before `to`, before anything later changes them.
-    pub fn settle_due(&mut self, setting: Setting<'_>, to: Time, out: &mut Derived) {
+    pub fn settle_due(&mut self, setting: Setting<'_>, by_hand: &[(Arc<str>, u64)], to: Time, out: &mut Derived) {
         if self.next.is_some_and(|next| to > next) {
             let boundary = boundary_from(to);
-            self.tell(setting, boundary - KPI_EVERY, out);
+            self.tell(setting, by_hand, boundary - KPI_EVERY, out);
             self.next = Some(boundary);
         }
     }
 
     /// Tells the figures at `now`, due or not: the agent stops, and nothing waits any more.
-    pub fn tell_last(&mut self, setting: Setting<'_>, now: Time, out: &mut Derived) {
+    pub fn tell_last(&mut self, setting: Setting<'_>, by_hand: &[(Arc<str>, u64)], now: Time, out: &mut Derived) {
         if self.next.is_none() {
             return;
         }
-        self.settle(setting, now, out);
-        self.tell(setting, now, out);
+        self.settle(setting, by_hand, now, out);
+        self.tell(setting, by_hand, now, out);
         self.next = Some(boundary_from(Time(now.0 + 1)));
     }
 
@@ -198,7 +200,7 @@ impl Monitor {
     }
 
     /// Tells the figures at `at`, with all that happened up to that instant.
-    fn tell(&mut self, setting: Setting<'_>, at: Time, out: &mut Derived) {
+    fn tell(&mut self, setting: Setting<'_>, by_hand: &[(Arc<str>, u64)], at: Time, out: &mut Derived) {
         self.advance(setting, at, out);
         let mut point = WatchPoint { station: setting.station.clone(), time: at, ..WatchPoint::default() };
         for (kept, (spec, _)) in self.detectors.iter().zip(&setting.watch.detectors) {
@@ -234,7 +236,9 @@ impl Monitor {
                     ..WatchPoint::default()
                 })));
             }
-            point.inspection = Some(kept.what.sums(spec, since));
+            let mut sums = kept.what.sums(spec, since);
+            codes::add(&mut sums.defects, by_hand);
+            point.inspection = Some(sums);
             point.rates = kept.what.running(setting, spec, since, at).map(|running| running.rates());
         }
         out.records.push(Record::Watched(Box::new(point)));

@@ -260,6 +260,34 @@ fn inspections_are_summed_by_shift() {
     assert_eq!((last.pass, last.fail, last.review, last.unknown, last.since), (3, 2, 0, 1, at(10.0)));
 }
 
+/// One code is one sum upstream, whoever found it.
+#[test]
+fn what_people_reject_is_told_with_what_the_inspection_finds() {
+    use crate::model::{Entry, What};
+
+    let mut line = line(&format!("{WATCH}\n    oee: {{ total: {{ tag: total }} }}"));
+    let readings = inspected(10.0, &[("OK", ""), ("NG", "dent"), ("NG", "scratch")]);
+    let mut derived = run(&mut line, &readings, 30.0);
+    for (seconds, count, code) in [(31.0, 4, "scratch"), (32.0, 1, "burr")] {
+        let what = What::Rejects { at: at(20.0), count, code: code.into() };
+        let entry = Entry { entered: at(seconds), by: None, station: "press-1".into(), what };
+        line.enter(entry, &mut derived).expect("it is taken");
+    }
+    line.advance(at(45.0), &mut derived);
+    let last = watched(&derived).into_iter().filter_map(|point| point.inspection.as_ref()).next_back();
+    let mut codes = last.expect("sums").defects.iter().map(|(code, count)| (&**code, *count)).collect::<Vec<_>>();
+    codes.sort_unstable();
+    assert_eq!(codes, [("burr", 1), ("dent", 1), ("scratch", 5)]);
+    let twice = |record: &Record| matches!(record, Record::Kpi(point) if !point.sums.defects.is_empty());
+    assert!(!derived.records.iter().any(twice), "nor is it told twice");
+    let shown = view(&mut line, 45.0);
+    assert_eq!(
+        shown.sums.expect("sums").1.defects,
+        [("scratch".into(), 4), ("burr".into(), 1)],
+        "/metrics adds it up itself"
+    );
+}
+
 #[test]
 fn what_is_let_go_of_is_told_once_more_and_never_comes_back() {
     let mut line = line(WATCH);

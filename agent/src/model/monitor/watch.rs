@@ -59,6 +59,12 @@ impl Watch {
         self.detectors.is_empty() && self.charts.is_empty() && self.inspection.is_none()
     }
 
+    /// Whether the station inspects.
+    #[must_use]
+    pub fn inspects(&self) -> bool {
+        self.inspection.is_some()
+    }
+
     /// Whether the tag concerns anybody.
     #[must_use]
     pub fn listens(&self, tag: TagId) -> bool {
