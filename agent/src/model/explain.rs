@@ -59,6 +59,8 @@ pub struct Explanation {
     pub counts: Vec<Counted>,
     /// Of the oldest counts so many are not listed.
     pub counts_left_out: usize,
+    /// What people rejected of it, by code: it stands among the counts as good.
+    pub by_hand: Vec<(Arc<str>, f64)>,
     /// What the ledger holds of the station and the time; it holds the newest hundred losses of the line.
     pub losses: Vec<Loss>,
 }
@@ -239,6 +241,7 @@ impl Chosen {
             pieces_left_out,
             counts,
             counts_left_out,
+            by_hand: tally.defects_by_code().map(|(code, parts)| (code.clone(), parts)).collect(),
             losses,
         }
     }

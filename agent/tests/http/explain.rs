@@ -58,10 +58,13 @@ fn answer(question: Question, line: &Model) {
 
 /// Asks, while somebody answers.
 async fn asked(path: &str, accept: Option<&str>) -> Answer {
+    asked_of(model(), path, accept).await
+}
+
+async fn asked_of(model: Model, path: &str, accept: Option<&str>) -> Answer {
     let mut line = Line::new(Snapshot::default());
     let mut questions = std::mem::replace(&mut line.questions, mpsc::channel(1).1);
     let answering = tokio::spawn(async move {
-        let model = model();
         while let Some(question) = questions.recv().await {
             answer(question, &model);
         }
@@ -117,6 +120,27 @@ async fn a_browser_gets_a_page_without_scripts_on_which_names_stay_text() {
         }
     }
     assert_eq!(open, Vec::<&str>::new());
+}
+
+#[tokio::test]
+async fn what_people_rejected_is_told_by_code() {
+    use gemba::model::{Entry, What};
+
+    let rejected = || {
+        let mut line = model();
+        let what = What::Rejects { at: at(900), count: 20, code: "<i>dent</i>".into() };
+        let entry = Entry { entered: at(950), by: Some("anna".into()), station: "press <1>".into(), what };
+        let mut derived = Derived::default();
+        line.enter(entry, &mut derived).expect("it is taken");
+        line.advance(at(1000), &mut derived);
+        line
+    };
+    let body = asked_of(rejected(), STATION, None).await.json();
+    assert_eq!(body["rejected_by_hand"], serde_json::json!({ "<i>dent</i>": 20 }));
+    assert_eq!((&body["kpi"]["good"], &body["kpi"]["quality"]), (&180.into(), &0.9.into()));
+    let page = asked_of(rejected(), STATION, Some("text/html")).await.body;
+    assert!(page.contains("<td>&lt;i&gt;dent&lt;/i&gt;</td><td class=\"n\">20</td>"), "{page}");
+    assert!(asked(STATION, None).await.json()["rejected_by_hand"].as_object().is_some_and(serde_json::Map::is_empty));
 }
 
 #[tokio::test]

@@ -22,6 +22,14 @@ pub(super) fn text(of: &Explanation, zone: &TimeZone, only: Option<&str>) -> Str
     }
     if wanted(&["oee", "performance", "quality"]) {
         text += &counts(of, zone);
+        for (code, parts) in &of.by_hand {
+            let _ = writeln!(
+                text,
+                "rejected by hand, of what was counted as good: {} x {}",
+                number(*parts),
+                printable(code)
+            );
+        }
     }
     for loss in &of.losses {
         let (source, reason) = (printable(&loss.source), printable(&loss.reason));

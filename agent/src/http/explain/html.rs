@@ -19,6 +19,7 @@ pub(super) fn page(of: &Explanation, identity: &Identity) -> String {
     page.waterfall(of);
     page.pieces(of);
     page.counts(of);
+    page.by_hand(of);
     page.losses(of);
     page.put(format_args!("</main>\n</body>\n</html>\n"));
     page.text
@@ -150,6 +151,18 @@ impl Page {
                      <td class=\"n\">{spent}</td><td>{}</td></tr>\n",
                     counted.standing.sentence()
                 ));
+            }
+        });
+    }
+
+    fn by_hand(&mut self, of: &Explanation) {
+        if of.by_hand.is_empty() {
+            return;
+        }
+        self.table("Rejected by hand, of what was counted as good", &["Code", "Parts"], |page| {
+            for (code, parts) in &of.by_hand {
+                let (code, parts) = (Text(code), Parts(*parts));
+                page.put(format_args!("<tr><td>{code}</td><td class=\"n\">{parts}</td></tr>\n"));
             }
         });
     }

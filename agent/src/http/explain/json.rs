@@ -1,6 +1,8 @@
 //! The JSON of an explanation: a wire type, of `/explain` and of `gemba explain`. Times of day are RFC 3339, lengths of time are
 //! seconds.
 
+use std::collections::BTreeMap;
+
 use gemba_drivers::{Loss, Time};
 use serde::Serialize;
 
@@ -26,6 +28,8 @@ pub struct ExplanationJson<'a> {
     pieces_left_out: usize,
     counts: Vec<CountedJson>,
     counts_left_out: usize,
+    /// What people rejected of it, by code: it stands among the counts as good.
+    rejected_by_hand: BTreeMap<&'a str, Count>,
     losses: &'a [Loss],
 }
 
@@ -113,6 +117,7 @@ impl<'a> From<&'a Explanation> for ExplanationJson<'a> {
             pieces_left_out: of.pieces_left_out,
             counts: of.counts.iter().map(CountedJson::from).collect(),
             counts_left_out: of.counts_left_out,
+            rejected_by_hand: of.by_hand.iter().map(|(code, parts)| (&**code, Count(*parts))).collect(),
             losses: &of.losses,
         }
     }
