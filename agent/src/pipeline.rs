@@ -14,7 +14,8 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{Span, debug_span, error, field::Empty, info, warn};
 
-use crate::http::{Question, Refusal};
+use crate::entries::EntryJson;
+use crate::http::{NotTaken, Question, Refusal, Telling, Told};
 use crate::model::{Derived, KPI_EVERY, LATENESS, Line};
 use crate::received::Received;
 use crate::record::Record;
@@ -39,6 +40,8 @@ const SETTLE_SLACK: Duration = Duration::from_millis(500);
 const SNAPSHOT_EVERY: Duration = Duration::from_millis(100);
 /// Questions are answered at most this often: readings come first.
 const ANSWER_EVERY: Duration = Duration::from_millis(250);
+/// What people tell is taken at most this often: each entry is a commit of its own, and flash wears out.
+const ENTRY_EVERY: Duration = Duration::from_millis(250);
 
 /// The pipeline, before it runs.
 pub struct Pipeline {
@@ -66,6 +69,8 @@ pub struct Pipeline {
     own: mpsc::Receiver<Own>,
     /// What people ask beyond a snapshot; nothing unless [`Pipeline::with_questions`] says otherwise.
     questions: mpsc::Receiver<Question>,
+    /// What people tell; nothing unless [`Pipeline::with_entries`] says otherwise.
+    tellings: mpsc::Receiver<Telling>,
     meters: Arc<Meters>,
     /// The open commit holds more than the agent's word of itself. One that does not is not told of: that would go on for
     /// ever.
@@ -101,6 +106,7 @@ impl Pipeline {
             failing: None,
             own: mpsc::channel(1).1,
             questions: mpsc::channel(1).1,
+            tellings: mpsc::channel(1).1,
             meters: Arc::default(),
             news: false,
         }
@@ -118,6 +124,12 @@ impl Pipeline {
         Self { questions, ..self }
     }
 
+    /// Takes what comes by `tellings` as well, one at a time.
+    #[must_use]
+    pub fn with_entries(self, tellings: mpsc::Receiver<Telling>) -> Self {
+        Self { tellings, ..self }
+    }
+
     /// Runs until every driver has let go of `inlet`; then tells the last figures, writes the model down and
     /// commits. `losses` is what others lost: the forwarder, the spool's house-keeping.
     ///
@@ -131,9 +143,11 @@ impl Pipeline {
         let mut tick_due = next_tick(Time::now());
         let mut own = std::mem::replace(&mut self.own, mpsc::channel(1).1);
         let mut questions = std::mem::replace(&mut self.questions, mpsc::channel(1).1);
+        let mut tellings = std::mem::replace(&mut self.tellings, mpsc::channel(1).1);
         let mut published = Instant::now();
         let mut publish_due = None;
         let (mut asked, mut answer_due) = (None, Instant::now());
+        let (mut telling, mut entry_due) = (None, Instant::now());
         self.publish();
         loop {
             tokio::select! {
@@ -157,6 +171,11 @@ impl Pipeline {
                     answer_due = Instant::now() + ANSWER_EVERY;
                 }
                 Some(question) = questions.recv(), if asked.is_none() => asked = Some(question),
+                () = sleep_until(entry_due), if telling.is_some() => {
+                    telling.take().into_iter().for_each(|telling| self.hear(telling));
+                    entry_due = Instant::now() + ENTRY_EVERY;
+                }
+                Some(told) = tellings.recv(), if telling.is_none() => telling = Some(told),
                 Some(loss) = losses.recv() => self.lose(loss),
                 Some(own) = own.recv() => self.take_own(own),
                 batch = inlet.recv() => match batch {
@@ -226,6 +245,35 @@ impl Pipeline {
             None => Err(Refusal::NoStation(station)),
         };
         let _ = answer.send(said);
+    }
+
+    /// Takes what somebody tells, unless they have given up meanwhile. They hear of it once it is durable.
+    fn hear(&mut self, telling: Telling) {
+        let Some((entry, answer)) = telling.begin() else { return };
+        let _ = answer.send(self.enter(entry, Time::now()));
+    }
+
+    /// Checks, stores and applies an entry, or does none of it: what would not outlast a power cut is not taken.
+    fn enter(&mut self, entry: EntryJson, now: Time) -> Told {
+        if let Some(why) = &self.failing {
+            return Err(NotTaken::Unstored(why.clone()));
+        }
+        let told = Arc::new(entry.resolve(now).map_err(NotTaken::Wrong)?);
+        self.line.check(&told)?;
+        // A restart applies what came before it first, as it was here.
+        self.commit();
+        if let Some(why) = &self.failing {
+            return Err(NotTaken::Unstored(why.clone()));
+        }
+        let stored = Entry::Record { cause: None, record: Record::Entered(told.clone()) };
+        self.applied = self.writer.commit_alone(&stored, now).map_err(|error| {
+            warn!(%error, "an entry could not be stored, and is not taken");
+            NotTaken::Unstored(error.to_string())
+        })?;
+        // Its record is stored.
+        self.line.enter(told.clone(), &mut Derived::default())?;
+        self.settle_due.get_or_insert_with(|| Instant::now() + LATENESS + SETTLE_SLACK);
+        Ok(told)
     }
 
     /// Readings that wait are settled in time, though nothing more comes.
@@ -527,6 +575,135 @@ stations:
         };
         let running = pipeline.with_questions(asked).run(inlet, lost, Arc::new(Notify::new()));
         tokio::time::timeout(Duration::from_secs(30), async { tokio::join!(running, talk) }).await.expect("in time");
+    }
+
+    /// What is told, without the page.
+    async fn tell(pipeline: &mut Pipeline, entry: &str) -> Told {
+        let entry = serde_json::from_str(entry).expect("an entry");
+        let (telling, told) = Telling::new(entry, Duration::from_secs(5));
+        pipeline.hear(telling);
+        told.await.expect("an answer")
+    }
+
+    fn entered(stored: &[Entry]) -> Vec<Arc<crate::model::Entry>> {
+        let of = |entry: &Entry| match entry {
+            Entry::Record { cause: None, record: Record::Entered(told) } => Some(told.clone()),
+            _ => None,
+        };
+        stored.iter().filter_map(of).collect()
+    }
+
+    const LOT: &str = r#"{"station":"oven-1","by":"anna","work":{"lot":"4711"}}"#;
+
+    #[tokio::test]
+    async fn who_tells_hears_of_it_once_it_is_durable() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut pipeline, _snapshot) = pipeline(folder.path());
+        let refused = tell(&mut pipeline, LOT).await;
+        assert_eq!(refused, Err(crate::model::EntryError::NothingYet("oven-1".into()).into()));
+        let now = Time::now();
+        let running = Reading::good(TagId(0), Value::Text("running".into()), now, now);
+        pipeline.take(Batch { readings: vec![running], ..Batch::default() });
+        let told = tell(&mut pipeline, LOT).await.expect("it is taken");
+        // As a cut leaves it: nothing is committed after the answer.
+        let kept = copied(folder.path());
+        let stored = stored(kept.path());
+        assert_eq!(entered(&stored), std::slice::from_ref(&told));
+        assert!(told.entered >= now, "by the gateway's clock");
+        assert!(matches!(stored[0], Entry::Readings(_)), "what it was checked against came first: {stored:?}");
+        assert_eq!(pipeline.line.entries().collect::<Vec<_>>(), [&told]);
+        assert!(pipeline.settle_due.is_some(), "somebody has to look");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_stored_is_neither_told_nor_applied() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut pipeline, _snapshot) = pipeline(folder.path());
+        pipeline.take(said(0, "running", 0));
+        pipeline.commit();
+        let (there, gone) = (folder.path().join("spool"), folder.path().join("gone"));
+        std::fs::rename(&there, &gone).expect("moved away");
+        // The entry itself meets the fault; then what came before it; then one that is known.
+        assert!(matches!(tell(&mut pipeline, LOT).await, Err(NotTaken::Unstored(_))));
+        assert_eq!((pipeline.writer.pending_bytes(), &pipeline.failing), (0, &None), "it is not tried again");
+        pipeline.take(said(0, "stopped", 1));
+        assert!(matches!(tell(&mut pipeline, LOT).await, Err(NotTaken::Unstored(_))));
+        assert!(pipeline.failing.is_some());
+        let held = pipeline.writer.pending_bytes();
+        assert!(matches!(tell(&mut pipeline, LOT).await, Err(NotTaken::Unstored(_))));
+        assert_eq!(pipeline.writer.pending_bytes(), held);
+        assert_eq!(pipeline.line.entries().count(), 0);
+
+        std::fs::rename(&gone, &there).expect("back again");
+        pipeline.commit();
+        let told = tell(&mut pipeline, LOT).await.expect("it is taken");
+        pipeline.take(said(0, "running", 2));
+        pipeline.commit();
+        drop(pipeline);
+        let stored = stored(folder.path());
+        assert_eq!(entered(&stored), [told], "what was refused never comes back");
+        assert_eq!(
+            stored.iter().filter(|entry| matches!(entry, Entry::Readings(_))).count(),
+            3,
+            "nor is a reading lost"
+        );
+    }
+
+    #[tokio::test]
+    async fn whoever_gave_up_told_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut pipeline, _snapshot) = pipeline(folder.path());
+        pipeline.take(said(0, "running", 0));
+        let (telling, told) = Telling::new(serde_json::from_str(LOT).expect("an entry"), Duration::ZERO);
+        assert_eq!(told.await, Err(crate::http::Silence::NotBegun));
+        pipeline.hear(telling);
+        let (telling, told) = Telling::new(serde_json::from_str(LOT).expect("an entry"), Duration::from_secs(5));
+        drop(told);
+        pipeline.hear(telling);
+        assert_eq!(pipeline.line.entries().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn entries_are_taken_among_readings_and_not_after_the_end() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (pipeline, mut snapshot) = pipeline(folder.path());
+        let (batches, inlet) = mpsc::channel(4);
+        let (_losses, lost) = mpsc::channel(1);
+        let (tellings, heard) = mpsc::channel(1);
+        let tell = async || {
+            let (telling, told) = Telling::new(serde_json::from_str(LOT).expect("an entry"), Duration::from_secs(60));
+            tellings.send(telling).await.map_err(|_| crate::http::Silence::NotBegun)?;
+            told.await
+        };
+        let wanted = Arc::new(Notify::new());
+        let talk = async {
+            batches.send(said(0, "running", 0)).await.expect("it runs");
+            let told = loop {
+                if let Ok(told) = tell().await.expect("an answer") {
+                    break told;
+                }
+            };
+            snapshot.borrow_and_update();
+            wanted.notify_one();
+            let shown = snapshot.wait_for(|snapshot| !snapshot.entries.is_empty()).await.expect("it runs");
+            assert_eq!(shown.entries, [told]);
+            drop(shown);
+            drop(batches);
+            while tell().await.is_ok() {}
+        };
+        let running = pipeline.with_entries(heard).run(inlet, lost, wanted.clone());
+        tokio::time::timeout(Duration::from_secs(30), async { tokio::join!(running, talk) }).await.expect("in time");
+    }
+
+    /// The folder as a power cut leaves it.
+    fn copied(folder: &Path) -> tempfile::TempDir {
+        let copy = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(copy.path().join("spool")).expect("made");
+        for file in std::fs::read_dir(folder.join("spool")).expect("a spool") {
+            let file = file.expect("listed");
+            std::fs::copy(file.path(), copy.path().join("spool").join(file.file_name())).expect("copied");
+        }
+        copy
     }
 
     #[tokio::test]

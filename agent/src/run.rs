@@ -110,6 +110,7 @@ pub async fn run_with(
     let (gateways, gateway) = watch::channel(GatewayView::default());
     let wanted = Arc::new(Notify::new());
     let (questions, asked_for) = mpsc::channel(http::MOST_QUESTIONS);
+    let (tellings, told_by_people) = mpsc::channel(http::MOST_TELLINGS);
 
     // Drivers: one supervised task for each link.
     let reading = CancellationToken::new();
@@ -143,7 +144,8 @@ pub async fn run_with(
     let meters = Arc::new(Meters::default());
     let pipeline = Pipeline::new(line, writer, ids, applied, received, config.spool.sync, snapshots)
         .with_own(told, meters.clone())
-        .with_questions(asked_for);
+        .with_questions(asked_for)
+        .with_entries(told_by_people);
     let asked = wanted.clone();
     let mut pipeline = spawn_blocking(move || Handle::current().block_on(pipeline.run(inlet, lost, asked)));
 
@@ -206,7 +208,9 @@ pub async fn run_with(
         started: Time::now(),
         timezone: config.timezone.clone(),
     };
-    let router = http::router(http::Sources { identity, snapshot, wanted, links, upstream, gateway, questions });
+    let entries = config.http.entries.then_some(tellings);
+    let sources = http::Sources { identity, snapshot, wanted, links, upstream, gateway, questions, entries };
+    let router = http::router(sources);
     let mut page = AbortOnDropHandle::new(tokio::spawn(axum::serve(listener, router).into_future()));
     info!(page = %format!("http://{address}/health"), stations = config.stations.len(), links = config.links.len(), "running");
     started(address);
@@ -364,7 +368,7 @@ fn reapply(line: &mut Line, received: &mut Received, recovery: Recovery, ids: &[
                 line.lose(loss, &mut scratch);
             }
             Entry::Record { cause: None, record: Record::Entered(told) } => {
-                if let Err(error) = line.enter((*told).clone(), &mut scratch) {
+                if let Err(error) = line.enter(told.clone(), &mut scratch) {
                     warn!(station = &*told.station, %error, "an entry cannot be applied again");
                 }
             }
@@ -488,6 +492,54 @@ stations:
             let totals = line.snapshot(Time::now(), writer.view()).loss_totals;
             let told: Vec<_> = totals.iter().map(|(_, reason, count)| (&**reason, *count)).collect();
             assert_eq!(told, [("state value `melting` is not in oee.state.map", 1)], "restart {restart}");
+        }
+    }
+
+    /// A kill after the answer and before a checkpoint: the restart applies it again, each of them, and it counts once.
+    #[test]
+    fn what_was_told_before_a_kill_is_applied_once_however_often_it_is_killed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let yaml = format!(
+            r#"
+site: fab-2
+line: smt-1
+timezone: UTC
+spool: {{ path: {} }}
+stations:
+  - name: oven-1
+    source: {{ type: mqtt, endpoint: "mqtt://127.0.0.1:1883", client_id: gemba, topics: [{{ topic: oven, payload: json }}] }}
+    tags: [{{ name: count, path: "$.count" }}]
+    oee: {{ total: {{ tag: count }} }}
+"#,
+            folder.path().join("spool").display()
+        );
+        let config = Config::from_str("line.yaml", &yaml).expect("a configuration");
+        let Opened { mut writer, ids, .. } = open_spool(&config).expect("opens");
+        let at = |seconds_ago| Time::now() - Duration::from_secs(seconds_ago);
+        for (ago, count) in [(60, 0), (50, 8)] {
+            let reading = Reading::good(TagId(0), Value::Int(count), at(ago), at(ago));
+            writer.append(&Entry::Readings(vec![StoredReading::new(ids[0], reading)]));
+        }
+        let told = crate::model::Entry {
+            entered: at(40),
+            by: Some("anna".into()),
+            station: "oven-1".into(),
+            what: crate::model::What::Rejects { at: at(50), count: 3, code: "burnt".into() },
+        };
+        let told = Arc::new(told);
+        let record = Record::Entered(told.clone());
+        writer.commit_alone(&Entry::Record { cause: None, record }, at(40)).expect("a commit");
+        drop(writer);
+        for restart in 1..=3 {
+            let Opened { line, .. } = open_spool(&config).expect("opens");
+            assert_eq!(line.entries().collect::<Vec<_>>(), [&told], "restart {restart}");
+            let rejected = line
+                .periods(Time::now())
+                .iter()
+                .flat_map(|of| of.period.tally.defects_by_code())
+                .map(|(_, parts)| parts)
+                .sum::<f64>();
+            assert_eq!(rejected, 3.0, "restart {restart}");
         }
     }
 }

@@ -207,6 +207,13 @@ fn a_station_says_which_anomalies_are_looked_for() {
     }
 }
 
+#[test]
+fn people_may_tell_only_where_the_configuration_lets_them() {
+    let config = load(include_str!("config/good/http.yaml"));
+    assert_eq!((config.http.listen.to_string().as_str(), config.http.entries), ("0.0.0.0:8080", true));
+    assert!(!load(include_str!("../../config/line.yaml")).http.entries);
+}
+
 /// Each file in tests/config/bad ends with the messages it must give, all of them, each after `#! `.
 #[test]
 fn every_mistake_is_told_in_full() {

@@ -230,6 +230,8 @@ pub fn schema() -> serde_json::Value {
 pub struct Http {
     /// Address and port.
     pub listen: SocketAddr,
+    /// Whether people may tell what no tag does.
+    pub entries: bool,
 }
 
 /// An OTLP receiver.

@@ -1,14 +1,15 @@
-//! The local page: `/health`, its probes, `/events`, and `/metrics`.
+//! The local page: `/health`, its probes, `/events`, `/entries` and `/metrics`.
 //!
 //! Handlers read [`Snapshot`]s and never live state; what a snapshot does not hold, `explain` has the pipeline say. One that wants a fresher snapshot than the last
 //! says so through [`Sources::wanted`] and waits a moment; the pipeline answers when it next has
-//! time, so no reader can slow a driver down.
+//! time, so no reader can slow a driver down. The one way in is `entries`, and `may` says who may take it.
 //!
 //! `status` judges what is well; `health` writes it all as JSON, `page` for people, `metrics`
 //! for Prometheus. All of them are pure: everything they tell is in a `View`. `events` tells who listens what
 //! changed in the JSON or on the page.
 
 mod accept;
+mod entries;
 mod events;
 mod explain;
 #[cfg(test)]
@@ -16,6 +17,7 @@ mod fixture;
 mod flow;
 mod health;
 mod kpi;
+mod may;
 mod metrics;
 mod page;
 #[cfg(test)]
@@ -34,7 +36,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -47,6 +49,7 @@ use tokio::time::Instant;
 
 use crate::snapshot::{GatewayView, Snapshot, UpstreamView};
 
+pub use entries::{MOST_TELLINGS, NotTaken, Silence, Telling, Told};
 pub use events::MOST_LISTENERS;
 pub use explain::{Answer, ExplanationJson, MOST_QUESTIONS, Question, Refusal};
 pub use flow::Flow;
@@ -81,6 +84,8 @@ pub struct Sources {
     pub gateway: watch::Receiver<GatewayView>,
     /// Questions that a snapshot does not answer. When it is full whoever asks is told to come again.
     pub questions: mpsc::Sender<Question>,
+    /// What people tell; none if nobody may.
+    pub entries: Option<mpsc::Sender<Telling>>,
 }
 
 /// Who we are.
@@ -143,7 +148,7 @@ pub async fn bind(listen: SocketAddr) -> Result<TcpListener, HttpError> {
 }
 
 /// Every path there is, as the 404 lists them.
-const PATHS: [&str; 6] = ["/events", "/explain", "/health", "/health/live", "/health/ready", "/metrics"];
+const PATHS: [&str; 7] = ["/entries", "/events", "/explain", "/health", "/health/live", "/health/ready", "/metrics"];
 
 /// The routes.
 pub fn router(sources: Sources) -> Router {
@@ -157,6 +162,7 @@ pub fn router(sources: Sources) -> Router {
         sources,
     };
     Router::new()
+        .route("/entries", get(entries::list).post(entries::tell).layer(DefaultBodyLimit::max(entries::LARGEST)))
         .route("/events", get(listen))
         .route("/explain", get(explain::explain))
         .route("/health", get(health_page))
@@ -226,8 +232,14 @@ async fn not_found(uri: Uri) -> Response {
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Response {
-    let answer = problem(StatusCode::METHOD_NOT_ALLOWED, format!("{} takes GET and HEAD, not {method}", uri.path()));
-    ([(header::ALLOW, "GET,HEAD")], answer).into_response()
+    let (said, allowed) =
+        if uri.path() == "/entries" { ("GET, HEAD and POST", "GET,HEAD,POST") } else { ("GET and HEAD", "GET,HEAD") };
+    let answer = problem(StatusCode::METHOD_NOT_ALLOWED, format!("{} takes {said}, not {method}", uri.path()));
+    ([(header::ALLOW, allowed)], answer).into_response()
+}
+
+fn busy(detail: &str) -> Response {
+    ([(header::RETRY_AFTER, "1")], problem(StatusCode::SERVICE_UNAVAILABLE, detail.to_owned())).into_response()
 }
 
 /// The answer of a probe: well, unless there are reasons.
@@ -322,6 +334,13 @@ impl Desk {
             now: Time::now(),
             uptime: self.uptime_before + self.born.elapsed(),
         }
+    }
+
+    /// A snapshot that is taken from now on, if the pipeline can make one within [`PATIENCE`].
+    async fn next(&self) -> Arc<Snapshot> {
+        let mut snapshots = self.sources.snapshot.clone();
+        let held = snapshots.borrow_and_update().time;
+        self.fresher(&mut snapshots, held).await.0
     }
 
     /// A newer snapshot than the one of `held`, or that one again, and whether the pipeline is stuck.

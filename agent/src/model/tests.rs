@@ -57,7 +57,7 @@ pub(super) fn config(oee: OeeSpec, shifts: Vec<ShiftSpec>) -> Config {
         site: "fab-2".into(),
         line: "smt-1".into(),
         timezone: jiff::tz::TimeZone::UTC,
-        http: Http { listen: ([127, 0, 0, 1], 0).into() },
+        http: Http { listen: ([127, 0, 0, 1], 0).into(), entries: false },
         upstream: None,
         spool: Spool { path: "unused".into(), max_size: 0, keep_free: 0, sync: Duration::ZERO, keep: Duration::ZERO },
         trace_sample: 0.0,

@@ -1,5 +1,6 @@
 //! The local page as its readers meet it: through the router, and over a real socket.
 
+mod entries;
 mod events;
 mod explain;
 
@@ -13,7 +14,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use axum::response::Response;
-use gemba::http::{Identity, MOST_QUESTIONS, Question, STUCK_AFTER, Sources, bind, router};
+use gemba::http::{Identity, MOST_QUESTIONS, MOST_TELLINGS, Question, STUCK_AFTER, Sources, Telling, bind, router};
 use gemba::snapshot::{Snapshot, SpoolView, StationView, TagView, UpstreamStatus, UpstreamView};
 use gemba_drivers::{LinkPhase, LinkState, OwnStatus, Status, Time, Validity, Value};
 use serde_json::Value as Json;
@@ -30,10 +31,20 @@ struct Line {
     link: watch::Sender<LinkState>,
     upstream: watch::Sender<UpstreamView>,
     questions: mpsc::Receiver<Question>,
+    tellings: mpsc::Receiver<Telling>,
 }
 
 impl Line {
     fn new(snapshot: Snapshot) -> Self {
+        Self::letting(true, snapshot)
+    }
+
+    /// Where nobody may tell anything.
+    fn without_entries() -> Self {
+        Self::letting(false, Snapshot::default())
+    }
+
+    fn letting(entries: bool, snapshot: Snapshot) -> Self {
         let now = Time::now();
         let snapshots = watch::Sender::new(Arc::new(snapshot));
         let link = watch::Sender::new(LinkState { phase: LinkPhase::Connected, ..LinkState::new(now) });
@@ -47,6 +58,7 @@ impl Line {
         });
         let wanted = Arc::new(Notify::new());
         let (asked, questions) = mpsc::channel(MOST_QUESTIONS);
+        let (told, tellings) = mpsc::channel(MOST_TELLINGS);
         let router = router(Sources {
             identity: Identity {
                 version: "1.2.3".into(),
@@ -61,8 +73,9 @@ impl Line {
             upstream: upstream.subscribe(),
             gateway: watch::Sender::default().subscribe(),
             questions: asked,
+            entries: entries.then_some(told),
         });
-        Self { router, snapshots, wanted, link, upstream, questions }
+        Self { router, snapshots, wanted, link, upstream, questions, tellings }
     }
 
     async fn ask(&self, method: Method, path: &str, accept: Option<&str>) -> Answer {
@@ -350,8 +363,8 @@ async fn an_answer_between_two_requests_ends_the_wait() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pipeline_that_has_ended_is_stuck_at_once() {
-    let Line { router, snapshots, wanted, link, upstream, questions } = Line::new(fresh());
-    let line = Line { router, snapshots: watch::Sender::default(), wanted, link, upstream, questions };
+    let Line { router, snapshots, wanted, link, upstream, questions, tellings } = Line::new(fresh());
+    let line = Line { router, snapshots: watch::Sender::default(), wanted, link, upstream, questions, tellings };
     drop(snapshots);
     assert_eq!(line.get("/health/live").await.code, StatusCode::SERVICE_UNAVAILABLE);
 }

@@ -66,6 +66,9 @@ section! {
     Http {
         /// IP address and port to listen on.
         listen: Listen => default("127.0.0.1:8080");
+        /// Whether people may tell what no tag does: `POST /entries` and `gemba enter`. Whoever reaches `listen` may then;
+        /// there is no password yet.
+        entries: Flag => default(false);
     }
 }
 

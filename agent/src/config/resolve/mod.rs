@@ -106,7 +106,7 @@ fn http(document: &Node, section: Option<At<raw::Http>>, report: &mut Report) ->
         Some(section) => section.value,
         None => raw::Http::read(&raw::absent(document, "http"), report)?,
     };
-    Some(Http { listen: http.listen?.value.0 })
+    Some(Http { listen: http.listen?.value.0, entries: http.entries?.value.0 })
 }
 
 fn trace_sample(document: &Node, section: Option<At<raw::Traces>>, report: &mut Report) -> Option<f64> {

@@ -15,7 +15,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tokio::sync::oneshot;
 
-use super::{Desk, PAGE_HEADERS, accept, problem};
+use super::{Desk, PAGE_HEADERS, accept, busy, problem};
 use crate::model::{ExplainError, Explanation, Selector};
 
 pub use json::ExplanationJson;
@@ -99,8 +99,4 @@ fn wanted(query: &HashMap<String, String>) -> Result<(String, Selector), String>
         Some((_, name)) => Ok(Selector::Order(name.clone())),
     };
     Ok((station.clone(), selector.map_err(|error| error.to_string())?))
-}
-
-fn busy(detail: &str) -> Response {
-    ([(header::RETRY_AFTER, "1")], problem(StatusCode::SERVICE_UNAVAILABLE, detail.to_owned())).into_response()
 }
