@@ -178,7 +178,10 @@ impl Drop for Agent {
 #[test]
 fn every_help_teaches_and_tells_the_exit_codes() {
     for (command, words) in [
-        (&[][..], &["run", "check", "browse", "replay", "explain", "schema", "spool", "trust", "GPIO", "OTLP"][..]),
+        (
+            &[][..],
+            &["run", "check", "browse", "replay", "explain", "enter", "schema", "spool", "trust", "GPIO", "OTLP"][..],
+        ),
         (&["run"], &["--config <FILE>", "folder", "--log-format", "--log <FILTER>", "SIGTERM", "gemba run --config"]),
         (
             &["check"],
@@ -218,6 +221,26 @@ fn every_help_teaches_and_tells_the_exit_codes() {
                 "by hand",
             ],
         ),
+        (
+            &["enter"],
+            &[
+                "reason",
+                "work",
+                "target",
+                "rejects",
+                "anomaly",
+                "list",
+                "http.entries: true",
+                "-10m",
+                "gemba enter --config",
+            ],
+        ),
+        (
+            &["enter", "reason"],
+            &["--station <NAME>", "--by <NAME>", "--from <TIME>", "--code <CODE>", "GEMBA_BY", "--config"],
+        ),
+        (&["enter", "rejects"], &["--count <COUNT>", "--code <CODE>", "negative", "--at <TIME>"]),
+        (&["enter", "list"], &["newest first", "gemba replay --entries", "--format"]),
         (&["schema"], &["JSON Schema", "gemba schema >"]),
         (&["trust"], &["list", "show", "accept", "reject", "renew", "thumbprint", "gemba trust accept --config"]),
         (&["trust", "accept"], &["--pki", "--config"]),

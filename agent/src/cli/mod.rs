@@ -4,6 +4,7 @@ pub mod browse;
 pub mod check;
 #[cfg(feature = "demo")]
 pub mod demo;
+pub mod enter;
 pub mod explain;
 mod probe;
 pub mod replay;
@@ -38,6 +39,7 @@ enum Command {
     Browse(browse::Browse),
     Replay(replay::Replay),
     Explain(explain::Explain),
+    Enter(enter::Enter),
     Schema(schema::Schema),
     Spool(spool::Spool),
     Trust(trust::Trust),
@@ -70,6 +72,7 @@ impl Cli {
             Command::Browse(browse) => browse.run(),
             Command::Replay(replay) => replay.run(),
             Command::Explain(explain) => explain.run(),
+            Command::Enter(enter) => enter.run(),
             Command::Schema(schema) => schema.run(),
             Command::Spool(spool) => spool.run(),
             Command::Trust(trust) => trust.run(),
