@@ -104,6 +104,18 @@ impl Page {
         (answer.status().as_u16(), answer.text().await.expect("a body"))
     }
 
+    /// Posts JSON to a path of the page: status and answer.
+    ///
+    /// # Panics
+    /// If nobody answers, or not with JSON.
+    pub async fn post(&self, path: &str, body: &Json) -> (u16, Json) {
+        let request = reqwest::Client::new().post(format!("http://{}{path}", self.0)).body(body.to_string());
+        let answer = request.header("content-type", "application/json").send().await.expect("the page answers");
+        let code = answer.status().as_u16();
+        let text = answer.text().await.expect("a body");
+        (code, serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")))
+    }
+
     /// `/health` as JSON.
     ///
     /// # Panics
