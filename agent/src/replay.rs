@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::BufRead;
 use std::sync::Arc;
+use std::time::Duration;
 
 use gemba_drivers::{Loss, OwnStatus, Reading, Status, TagId, Time, Validity, Value};
 use serde::Deserialize;
@@ -178,12 +179,12 @@ pub fn run_with(
     }
     let mut report = Report { strangers, ..Report::default() };
     if let Some(end) = end {
-        // Nothing more comes: what waits for it is settled.
+        // Nothing more comes: what waits for it is settled, that of the last instant too.
         let mut derived = Derived::default();
         for (place, entry) in entries {
             enter(&mut line, place, entry, &mut refused, &mut derived);
         }
-        line.advance(end + LATENESS, &mut derived);
+        line.advance(end + LATENESS + Duration::from_nanos(1), &mut derived);
         told.collect(&line, pacer, derived);
         told.flow.extend(line.flow(end).map(|view| (view.from, view)));
         report.flow = told.flow.into_values().collect();

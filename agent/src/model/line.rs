@@ -216,7 +216,7 @@ impl Line {
     pub fn tell_last(&mut self, now: Time, out: &mut Derived) {
         let Self { plan, knowledge, stations, tags, .. } = self;
         for of in stations {
-            of.settle(plan, knowledge, tags, now, out);
+            of.settle(plan, knowledge, tags, Time(now.0.saturating_add(1)), out);
             let StationOf { name, watch, monitor, .. } = of;
             monitor.tell_last(monitor::Setting { station: name, watch, plan }, now, out);
             let StationOf { name, spec: Some(spec), station, .. } = of else { continue };
@@ -273,11 +273,13 @@ impl Line {
         self.entries.iter()
     }
 
-    /// One bad reading for each tag, from `at` on: nobody was watching.
-    pub fn unwatched(&self, at: Time, now: Time) -> impl Iterator<Item = Reading> + use<> {
+    /// One bad reading for each tag, from `at` on: nobody was watching. A station that was never heard of begins with what it
+    /// tells, not with this.
+    pub fn unwatched(&self, at: Time, now: Time) -> impl Iterator<Item = Reading> + '_ {
         let status = Status::Own(OwnStatus::AgentDown);
-        (0..u32::try_from(self.tags.len()).unwrap_or(u32::MAX))
-            .map(move |tag| Reading::bad(TagId(tag), status, at, now))
+        let heard = |of: &StationOf| of.spec.is_none() || of.station.has_begun() || !of.pending.is_empty();
+        let tags = (0..).zip(&self.tags).filter(move |(_, tag)| heard(&self.stations[tag.station]));
+        tags.map(move |(tag, _)| Reading::bad(TagId(tag), status, at, now))
     }
 
     /// The line as it stands at `now`, for those outside; what came in is the pipeline's to count. Sums never fall from one snapshot to the next; what was shown

@@ -29,8 +29,8 @@ const TAGS: u32 = 8;
 const CAVITIES: f64 = 2.0;
 
 const HOUR: i64 = 3_600_000_000_000;
-/// The longest that a reading is on its way, in milliseconds, if it is not late: at two seconds its instant is settled.
-const ALLOWED: i64 = 1_999;
+/// The longest that a reading is on its way, in milliseconds, if it is not late.
+const ALLOWED: i64 = 2_000;
 
 /// A line whose every part of the model is at work: two products and nothing known of a third, a reason that is a failure,
 /// one that is planned, micro-stops.
@@ -272,7 +272,7 @@ impl Watched {
 
     /// Each period as it stands at last, with its revision.
     fn periods(&mut self, end: Time) -> BTreeMap<Time, Period> {
-        self.line.advance(end + LATENESS, &mut self.derived);
+        self.line.advance(end + LATENESS + Duration::from_nanos(1), &mut self.derived);
         let closed = self.derived.closed.iter().map(|(_, period)| period.clone());
         let held = self.line.periods(end).into_iter().map(|of| of.period);
         closed.chain(held).map(|period| (period.from, period)).collect()
