@@ -19,7 +19,7 @@ use crate::model::station::Station;
 use crate::model::visit::Visits;
 
 /// The layout below. Another number is another layout; those of before gemba's first release are not read.
-const VERSION: u8 = 9;
+const VERSION: u8 = 10;
 
 /// By name, since the configuration may have changed meanwhile: what is gone is forgotten, what is new
 /// starts with nothing.
