@@ -1,7 +1,7 @@
 //! The line model as its user meets it: a configuration and readings in, figures out.
 
 use gemba::config::Config;
-use gemba::model::{Bucket, Period};
+use gemba::model::{Bucket, Period, State};
 use gemba::replay::replay;
 use gemba::snapshot::KpiView;
 
@@ -404,4 +404,38 @@ fn waiting_is_traced_to_the_station_that_causes_it() {
             (0, "starved", None, None, "-", 5),
         ]
     );
+}
+
+/// A reading as a line of a file: what it says, by its source's clock, and when it came.
+fn line(tag: &str, value: impl Into<serde_json::Value>, source: &str, received: &str) -> String {
+    let value = value.into();
+    serde_json::json!({"station": "press", "tag": tag, "value": value, "source_time": source, "received_time": received})
+        .to_string()
+}
+
+/// A sensor that has been broken since Monday was not watched since Monday, and a device without a clock not since 1970.
+#[test]
+fn a_station_that_is_bad_from_the_first_begins_when_it_is_heard() {
+    let config = config("", &format!("{STATES}      ideal_cycle_time: 1s\n"));
+    for source in ["2026-03-01T06:00:00Z", "1970-01-01T00:00:00Z", "1601-01-01T00:00:00Z"] {
+        let lines = [
+            line("state", serde_json::Value::Null, source, "2026-03-02T07:00:00Z"),
+            line("state", 1, "2026-03-02T07:00:00Z", "2026-03-02T07:00:00Z"),
+            line("total", 0, "2026-03-02T07:00:00Z", "2026-03-02T07:00:00Z"),
+            line("total", 60, "2026-03-02T07:01:00Z", "2026-03-02T07:01:00Z"),
+        ];
+        let report = replay(&config, lines.join("\n").as_bytes(), None).expect("readings");
+        let [early] = &report.periods[..] else { panic!("{source}: {} periods", report.periods.len()) };
+        let view = early.period.view(&early.spec);
+        assert_eq!((view.since.to_string().as_str(), view.figures.coverage), ("2026-03-02T07:00:00Z", Some(1.0)));
+    }
+}
+
+#[test]
+fn the_end_of_all_time_is_only_late() {
+    let config = config("", &format!("{STATES}      ideal_cycle_time: 1s\n"));
+    let end = "9999-12-30T00:00:00Z";
+    let lines = [line("state", 1, end, end), line("total", 0, end, end), line("total", 5, end, end)];
+    let report = replay(&config, lines.join("\n").as_bytes(), None).expect("readings");
+    assert!(report.periods.iter().all(|of| of.period.tally.state(State::Producing) == 0));
 }

@@ -361,10 +361,10 @@ impl Observer {
     }
 }
 
-/// When the first observation is made; a device that held its value all along was not observed.
+/// When the first observation is made; a device that held its value all along, or was bad all along, was not observed.
 pub(super) fn first(reading: &Reading) -> Time {
     let source_time = reading.source_time.min(reading.received_time);
-    let held = reading.received_time.since(source_time) > HELD && !reading.validity.is_bad();
+    let held = reading.received_time.since(source_time) > HELD && !reading.validity.is_mark();
     if held { reading.received_time } else { source_time }
 }
 

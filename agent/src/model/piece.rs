@@ -111,7 +111,9 @@ impl<'a, E: Iterator<Item = Time>> Iterator for Pieces<'a, E> {
         let slot = self.setting.slot(from);
         while self.edges.next_if(|&edge| edge <= from).is_some() {}
         let edge = self.edges.peek().copied().unwrap_or(self.to);
-        let to = end.min(slot.until).min(edge).min(self.to);
+        // At the end of all time a slot ends before it begins.
+        let planned = if slot.until > from { slot.until } else { self.to };
+        let to = end.min(planned).min(edge).min(self.to);
         let state = match (&slot.shift, slot.planned) {
             (Some(_), true) => span.state,
             (Some(_), false) => State::Break,

@@ -34,7 +34,7 @@ impl Standing {
             Self::Gap
         } else if !facts.seen(since, at) {
             Self::Unseen
-        } else if !setting.slot(at).planned || (rested(facts, Time(at.0 - 1)) && rested(facts, at)) {
+        } else if !setting.slot(at).planned || (rested(facts, Time(at.0.saturating_sub(1))) && rested(facts, at)) {
             Self::Unplanned
         } else {
             Self::Counted

@@ -89,7 +89,7 @@ impl Station {
         if self.observer.first.is_none() {
             let first = first(reading);
             self.closed_to = first;
-            self.next_kpi = boundary_from(Time(first.0 + 1));
+            self.next_kpi = boundary_from(Time(first.0.saturating_add(1)));
         }
         self.observer.apply(&mut self.facts, setting, role, reading, out);
     }
@@ -150,7 +150,7 @@ impl Station {
         match &entry.what {
             &What::Reason { to, .. } if to <= at => return true,
             What::Reason { to, code, .. } => {
-                self.facts.assign(Assigned { from: at, to: *to, code: code.clone() });
+                self.facts.assign(Assigned { from: at, to: *to, code: code.clone(), word: 0 });
             }
             What::Rejects { count, code, .. } => {
                 #[expect(clippy::cast_precision_loss, reason = "a million at most")]
@@ -188,7 +188,7 @@ impl Station {
         // What was due before goes first, and no instant is told twice: receivers refuse points out of order.
         self.tell_due(setting, now, out);
         self.tell(setting, now, out);
-        self.next_kpi = boundary_from(Time(now.0 + 1));
+        self.next_kpi = boundary_from(Time(now.0.saturating_add(1)));
     }
 
     /// The station as it stands at `now` with all that is `waiting`, if nothing more is said.
@@ -400,16 +400,15 @@ fn shifts(
     std::iter::from_fn(move || {
         loop {
             let from = at;
-            if from > until || from == until && from > latest {
+            let slot = setting.slot(at);
+            let next = slot.shift.as_ref().map_or(slot.until, |shift| shift.to);
+            // At the end of all time nothing comes next.
+            if from > until || from == until && from > latest || next <= at {
                 return None;
             }
-            let slot = setting.slot(at);
-            match slot.shift {
-                Some(shift) => {
-                    at = shift.to;
-                    return Some((shift.name, from, shift.to));
-                }
-                None => at = slot.until,
+            at = next;
+            if let Some(shift) = slot.shift {
+                return Some((shift.name, from, shift.to));
             }
         }
     })
@@ -442,10 +441,10 @@ impl Sums {
     }
 }
 
-/// The first multiple of [`KPI_EVERY`] at or after `at`.
+/// The first multiple of [`KPI_EVERY`] at or after `at`; at the end of all time that end.
 pub(super) fn boundary_from(at: Time) -> Time {
     let step = nanos_i64(KPI_EVERY);
-    Time((at.0 - 1).div_euclid(step) * step + step)
+    Time(at.0.saturating_sub(1).div_euclid(step).saturating_add(1).saturating_mul(step))
 }
 
 fn nanos_i64(span: Duration) -> i64 {

@@ -220,7 +220,7 @@ impl Tally {
         for made in stretch.made(facts) {
             let &Made { since, at, count, parts, .. } = made;
             if count == Count::Energy {
-                let state = facts.span(facts.place(Time(at.0 - 1))).map(|span| span.state);
+                let state = facts.span(facts.place(Time(at.0.saturating_sub(1)))).map(|span| span.state);
                 self.energy_j += parts;
                 if facts.seen(since, at) && state.is_some_and(|state| !state.is_run()) {
                     self.idle_energy_j += parts;

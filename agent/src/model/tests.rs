@@ -547,7 +547,9 @@ fn a_damaged_checkpoint_is_refused() {
 
 #[test]
 fn unwatched_time_is_told_for_every_tag() {
-    let bench = Bench::early();
+    let mut bench = Bench::early();
+    assert_eq!(bench.line.unwatched(t(1.0), t(2.0)).count(), 0, "a station that is new begins with what it tells");
+    bench.put(0.0, STATE, 1);
     let marks: Vec<_> = bench.line.unwatched(t(1.0), t(2.0)).collect();
     assert_eq!(marks.len(), 3);
     assert!(marks.iter().all(|mark| mark.validity.is_bad() && mark.source_time == t(1.0)));

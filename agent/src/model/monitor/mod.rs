@@ -107,7 +107,7 @@ impl Monitor {
     pub fn observe(&mut self, setting: Setting<'_>, reading: &Reading, out: &mut Derived) {
         let at = reading.source_time.min(reading.received_time);
         for listener in setting.watch.listeners(reading.tag) {
-            self.next.get_or_insert_with(|| boundary_from(Time(at.0 + 1)));
+            self.next.get_or_insert_with(|| boundary_from(Time(at.0.saturating_add(1))));
             match *listener {
                 Listener::Detector(place) => {
                     let kept = self.detectors[place].seen(at);
@@ -154,7 +154,7 @@ impl Monitor {
         }
         self.settle(setting, now, out);
         self.tell(setting, now, out);
-        self.next = Some(boundary_from(Time(now.0 + 1)));
+        self.next = Some(boundary_from(Time(now.0.saturating_add(1))));
     }
 
     /// A person says what an anomaly was.
