@@ -10,6 +10,7 @@ use crate::model::quality::{self, Ratio};
 use crate::model::setting::Setting;
 use crate::model::station::Look;
 use crate::model::tally::Tally;
+use crate::model::window;
 use crate::model::{FlowSpec, LineBy, OeeSpec, State};
 
 /// The line over a window.
@@ -58,12 +59,17 @@ pub struct Wait {
 /// A station of the flow, by its place there.
 pub type Stations<'a> = [Option<(Look<'a>, Setting<'a>)>];
 
-/// The line from `from` to before `to`; `stations` are those of the flow, in its order.
+/// The line in a stretch of time; `stations` are those of the flow, in its order.
 ///
 /// Line OEE is good parts at the end x the constraint's ideal time / its planned time (Goldratt: an hour lost at the bottleneck
 /// is an hour lost for the line), or the last station's own; weighted, it is the good ideal time of all stations over their
 /// planned time. Never a mean of stations.
-pub fn view(flow: &FlowSpec, stations: &Stations<'_>, (shift, from, to): (Arc<str>, Time, Time)) -> Option<FlowView> {
+pub fn view(
+    flow: &FlowSpec,
+    stations: &Stations<'_>,
+    (shift, stretch): (Arc<str>, window::Stretch),
+) -> Option<FlowView> {
+    let window::Stretch { from, to, .. } = stretch;
     let place = |index: usize| flow.stations.iter().position(|&of| of == index);
     let at = |index: usize| stations.get(place(index)?)?.as_ref();
     let end = at(flow.end)?;
@@ -72,10 +78,10 @@ pub fn view(flow: &FlowSpec, stations: &Stations<'_>, (shift, from, to): (Arc<st
         LineBy::Last | LineBy::Weighted => Some(end),
     };
     let tally = |(look, setting): &(Look<'_>, Setting<'_>), spec: &OeeSpec| {
-        Tally::so_far(look.facts(), Setting { spec, ..*setting }, from, to)
+        Tally::within(look.facts(), Setting { spec, ..*setting }, stretch)
     };
     let good = tally(end, end.1.spec).counts.good(end.1.spec);
-    let (mut planned_ns, mut unknown_ns, mut good_ideal_ns) = (0, 0, Some(0.0));
+    let (mut planned_ns, mut unknown_ns, mut good_ideal_ns) = (0, 0, pacer.map(|_| 0.0));
     let mut add = |tally: &Tally, planned: &Tally, spec: &OeeSpec| {
         planned_ns += planned.planned_ns();
         unknown_ns += planned.state(State::Unknown);

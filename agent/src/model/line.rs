@@ -21,6 +21,7 @@ use crate::model::plan::Plan;
 use crate::model::setting::Setting;
 use crate::model::station::{LATENESS, Look, Station};
 use crate::model::visit::{About, Visits};
+use crate::model::window::Stretch;
 use crate::model::{FlowSpec, FlowView, Knowledge, LineBy, OeeSpec, flow};
 use crate::record::{Record, Sums};
 use crate::snapshot::{Snapshot, SpoolView, StationView, TagView};
@@ -80,7 +81,7 @@ pub(super) struct TagOf {
     pub(super) name: Arc<str>,
     unit: Option<Arc<str>>,
     pub(super) station: usize,
-    role: Role,
+    pub(super) role: Role,
     about: Option<About>,
     pub(super) value: Value,
     pub(super) validity: Validity,
@@ -216,12 +217,19 @@ impl Line {
     pub fn tell_last(&mut self, now: Time, out: &mut Derived) {
         let Self { plan, knowledge, stations, tags, .. } = self;
         for of in stations {
-            of.settle(plan, knowledge, tags, Time(now.0.saturating_add(1)), out);
+            of.settle_all(plan, knowledge, tags, now, out);
             let StationOf { name, watch, monitor, .. } = of;
             monitor.tell_last(monitor::Setting { station: name, watch, plan }, now, out);
             let StationOf { name, spec: Some(spec), station, .. } = of else { continue };
             station.tell_last(Setting { name, spec, plan, knowledge }, now, out);
         }
+        self.enter_losses(out);
+    }
+
+    /// Nothing more comes: settles all that waits, up to `now`.
+    pub fn settle_all(&mut self, now: Time, out: &mut Derived) {
+        let Self { plan, knowledge, stations, tags, .. } = self;
+        stations.iter_mut().for_each(|of| of.settle_all(plan, knowledge, tags, now, out));
         self.enter_losses(out);
     }
 
@@ -359,14 +367,15 @@ impl Line {
         let running = looks.iter().flatten().filter_map(|(look, setting)| look.running(*setting));
         // From when on all are seen.
         let (shift, from) = running.max_by_key(|(_, from)| *from)?;
-        flow::view(flow, &looks, (shift, from, now))
+        flow::view(flow, &looks, (shift, Stretch::until(from, Time(i64::MAX), now)))
     }
 
     /// The same of a shift that was, as far as it is still held.
     #[must_use]
     pub fn flow_of(&self, period: &Period) -> Option<FlowView> {
         let flow = self.flow.as_ref()?;
-        flow::view(flow, &self.looks(flow, period.to), (period.shift.clone(), period.from, period.to))
+        let stretch = Stretch::closed(period.from, period.to);
+        flow::view(flow, &self.looks(flow, period.to), (period.shift.clone(), stretch))
     }
 
     /// Index of the station whose shifts are the line's.
@@ -417,7 +426,7 @@ impl Line {
 }
 
 impl StationOf {
-    /// Settles what has waited long enough, turn by turn.
+    /// Settles what has waited long enough, turn by turn. What has its turn at `settled` itself may still be on its way.
     fn settle(
         &mut self,
         plan: &RefCell<Plan>,
@@ -426,10 +435,34 @@ impl StationOf {
         settled: Time,
         out: &mut Derived,
     ) {
+        self.settle_before(plan, knowledge, tags, (settled, settled), out);
+    }
+
+    /// Settles what waits, nothing being on its way: that of `now` too.
+    fn settle_all(
+        &mut self,
+        plan: &RefCell<Plan>,
+        knowledge: &Knowledge,
+        tags: &[TagOf],
+        now: Time,
+        out: &mut Derived,
+    ) {
+        self.settle_before(plan, knowledge, tags, (Time(now.0.saturating_add(1)), now), out);
+    }
+
+    /// Settles the turns before `end`, and then that time has come to `settled`.
+    fn settle_before(
+        &mut self,
+        plan: &RefCell<Plan>,
+        knowledge: &Knowledge,
+        tags: &[TagOf],
+        (end, settled): (Time, Time),
+        out: &mut Derived,
+    ) {
         let Self { name, spec, station, pending, watch, monitor, .. } = self;
         let setting = spec.as_ref().map(|spec| Setting { name, spec, plan, knowledge });
         let watching = monitor::Setting { station: name, watch, plan };
-        while let Some(turn) = pending.turn(settled) {
+        while let Some(turn) = pending.turn(end) {
             if let Some(setting) = setting {
                 station.settle(setting, turn, out);
             }

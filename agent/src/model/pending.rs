@@ -89,9 +89,9 @@ impl Pending {
         }
     }
 
-    /// The next turn, if it lies before `settled`: what has its turn at that very instant may still be on its way.
-    pub fn turn(&self, settled: Time) -> Option<Time> {
-        self.0.first().map(|held| held.turn.0).filter(|&turn| turn < settled)
+    /// The next turn, if it lies before `end`.
+    pub fn turn(&self, end: Time) -> Option<Time> {
+        self.0.first().map(|held| held.turn.0).filter(|&turn| turn < end)
     }
 
     /// What has its turn by `turn`, in order.

@@ -272,7 +272,7 @@ impl Watched {
 
     /// Each period as it stands at last, with its revision.
     fn periods(&mut self, end: Time) -> BTreeMap<Time, Period> {
-        self.line.advance(end + LATENESS + Duration::from_nanos(1), &mut self.derived);
+        self.line.advance(end + LATENESS, &mut self.derived);
         let closed = self.derived.closed.iter().map(|(_, period)| period.clone());
         let held = self.line.periods(end).into_iter().map(|of| of.period);
         closed.chain(held).map(|period| (period.from, period)).collect()

@@ -11,6 +11,7 @@ mod tests;
 mod view;
 mod watch;
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::sync::Arc;
 
@@ -113,7 +114,13 @@ impl Monitor {
                     let kept = self.detectors[place].seen(at);
                     let (spec, _) = &setting.watch.detectors[place];
                     let mut events = Vec::new();
-                    kept.observe(spec, reading, &mut events);
+                    // A source whose clock is ahead once must not make all old that follows.
+                    let told = if reading.source_time > at {
+                        Cow::Owned(Reading { source_time: at, ..reading.clone() })
+                    } else {
+                        Cow::Borrowed(reading)
+                    };
+                    kept.observe(spec, &told, &mut events);
                     setting.tell_anomalies(place, events, out);
                 }
                 Listener::Chart(place) => {
