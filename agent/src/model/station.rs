@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::counter::Counter;
 use crate::model::entry::{Entry, EntryError, MOST_HELD, What};
 use crate::model::observer::{Catching, Observer, Role, first};
-use crate::model::period::Period;
+use crate::model::period::{Count, Period};
 use crate::model::setting::Setting;
 use crate::model::tally::Tally;
 use crate::model::timeline::{Assigned, Defect, Facts, Timeline};
@@ -77,6 +77,11 @@ impl Station {
             archive.go_on(std::mem::take(&mut self.facts));
             self.facts = archive;
         }
+    }
+
+    /// A counter is another tag now: its next reading is its first.
+    pub fn begin_count(&mut self, count: Count) {
+        self.observer.counters[count as usize] = Counter::default();
     }
 
     /// Whether anything was observed.
@@ -253,6 +258,7 @@ impl Station {
         let until = forgotten.map_or(settled - LONGEST, |period| period.to.max(settled - LONGEST));
         if let Some(begin) = self.facts.facts().begin().filter(|&begin| begin < until) {
             self.before.add(&Tally::of(self.facts.facts(), setting, begin, until));
+            self.before.forget_pace();
             if let Some(archive) = &mut self.archive {
                 archive.go_on(self.facts.old(until));
             }

@@ -110,11 +110,12 @@ impl Repairs {
                 self.preventive_ns += stop.time_in(State::Maintenance, facts, from, to);
                 continue;
             }
-            self.failures += u64::from(stop.from >= from);
+            let goes_on = Stop::before_unknown(facts, setting, stop.places.start).is_some();
+            self.failures += u64::from(stop.from >= from && !goes_on);
             self.corrective_ns += stop.to.min(to).0 - stop.from.max(from).0;
             if stop.over && stop.to <= to {
                 self.mended += 1;
-                self.mended_ns += stop.to.0 - stop.from.0;
+                self.mended_ns += stop.to.0 - stop.failed(facts, setting).0;
             }
         }
     }
@@ -190,6 +191,11 @@ impl Tally {
         other.defects.iter().for_each(|(code, parts, weight)| self.defect(code, *parts, *weight));
         self.find();
         other.reasons.iter().for_each(|(reason, planned, spent)| self.blame(reason, *planned, *spent));
+    }
+
+    /// Lets go of what no sum since the first observation speaks of, and which people may make ever more of.
+    pub fn forget_pace(&mut self) {
+        self.paced.clear();
     }
 
     /// With its counts whole, so that it can be added to another station's.

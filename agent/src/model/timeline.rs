@@ -452,20 +452,24 @@ impl<'a> Facts<'a> {
     }
 
     /// The reason of a stop by what tags told: the first within `window` of its beginning, else the first while it lasted,
-    /// else the first that was told before and still held.
-    pub fn first_out(self, from: Time, to: Time, window: Duration) -> Option<Arc<str>> {
-        let told = || self.blames.0.iter().chain(self.blames.1);
-        let named = || told().filter(|blame| blame.code.is_some());
-        let near = named().find(|blame| from - window <= blame.at && blame.at <= from + window);
-        let during = || named().find(|blame| from <= blame.at && blame.at < to);
-        let held = || {
-            let before = || told().take_while(|blame| blame.at < from);
-            before().find(|blame| {
-                let last = before().filter(|other| other.tag == blame.tag).last();
-                blame.code.is_some() && last == Some(*blame)
-            })
+    /// else the first that was told before and still held. What was told before `ran`, when the stop before it ended, is of
+    /// that one, unless it still held.
+    pub fn first_out(self, (from, to): (Time, Time), ran: Time, window: Duration) -> Option<Arc<str>> {
+        let told_by = |at: Time| partition_point(self.blames, |blame| blame.at < at);
+        let told = |places: std::ops::Range<usize>| places.filter_map(|place| Some((place, at(self.blames, place)?)));
+        let (begun, all) = (told_by(from), self.blames.0.len() + self.blames.1.len());
+        let holds = |(place, blame): (usize, &Blame)| told(place + 1..begun).all(|(_, later)| later.tag != blame.tag);
+        let near = || {
+            let mut near = told(told_by(from - window)..all).take_while(|(_, blame)| blame.at <= from + window);
+            near.find(|&(place, blame)| blame.code.is_some() && (blame.at >= ran || holds((place, blame))))
         };
-        near.or_else(during).or_else(held)?.code.clone()
+        let during = || told(begun..told_by(to)).find(|(_, blame)| blame.code.is_some());
+        let held = || {
+            let mut heard = std::collections::BTreeSet::new();
+            let last_words = told(0..begun).rev().filter(|(_, blame)| heard.insert(blame.tag));
+            last_words.filter(|(_, blame)| blame.code.is_some()).last()
+        };
+        near().or_else(during).or_else(held)?.1.code.clone()
     }
 
     /// What people said of reasons, in the order in which they said it.
