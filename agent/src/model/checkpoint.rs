@@ -12,6 +12,7 @@ use gemba_drivers::{Reading, TagId, Validity, Value};
 use serde::{Deserialize, Serialize};
 
 use crate::model::entry::Entry;
+use crate::model::flow;
 use crate::model::ledger::Ledger;
 use crate::model::line::{Line, NOTHING_YET};
 use crate::model::monitor::Monitor;
@@ -19,7 +20,7 @@ use crate::model::station::Station;
 use crate::model::visit::Visits;
 
 /// The layout below. Another number is another layout; those of before gemba's first release are not read.
-const VERSION: u8 = 9;
+const VERSION: u8 = 10;
 
 /// By name, since the configuration may have changed meanwhile: what is gone is forgotten, what is new
 /// starts with nothing.
@@ -46,6 +47,8 @@ struct Checkpoint<'a> {
     entries: Vec<Arc<Entry>>,
     /// What they told that is not settled yet.
     entered: Vec<Arc<Entry>>,
+    /// What upstream was told of the line as a whole.
+    line: flow::Told,
 }
 
 /// A tag that is not simply good and a number: most are, and need no room.
@@ -100,6 +103,7 @@ impl Line {
             monitors: watching.map(|of| (&*of.name, of.monitor.clone())).collect(),
             entries: self.entries.iter().cloned().collect(),
             entered: self.stations.iter().flat_map(|of| of.pending.entries().cloned()).collect(),
+            line: self.told,
         };
         let plain = postcard::to_allocvec(&checkpoint).expect("plain data does not fail to serialize");
         // Facts are much alike: packed they take a sixth of the disk's life, every half minute.
@@ -178,6 +182,7 @@ impl Line {
         }
         self.entries = checkpoint.entries.into();
         self.ledger = checkpoint.ledger;
+        self.told = checkpoint.line;
         Ok(())
     }
 }

@@ -264,9 +264,9 @@ fn the_last_minutes_end_with_the_last_full_one() {
     let mut told = Told::new();
     told.put(0.0, STATE, 1).put(0.0, TOTAL, 0).put(590.0, TOTAL, 5).put(630.0, TOTAL, 6).put(670.0, TOTAL, 7);
     told.advance(700.0);
-    let [last] = told.windows(WindowKind::Rolling(Duration::from_secs(120)), 700.0).try_into().expect("one");
+    let [last] = told.windows(WindowKind::Rolling(Some(Duration::from_secs(120))), 700.0).try_into().expect("one");
     assert_eq!((last.from, last.to, last.view.total), (t(540.0), t(660.0), Some(6.0)));
-    let [all] = told.windows(WindowKind::Rolling(crate::model::ROLLING), 700.0).try_into().expect("one");
+    let [all] = told.windows(WindowKind::Rolling(None), 700.0).try_into().expect("one");
     assert_eq!((all.from, all.view.total), (t(0.0), Some(6.0)), "from the first observation on");
     let [day] = told.windows(WindowKind::Day, 700.0).try_into().expect("one");
     assert_eq!((&*day.name, day.view.total, day.closed, day.whole), ("2026-03-02", Some(7.0), false, true));

@@ -15,7 +15,7 @@ use crate::model::setting::Setting;
 use crate::model::tally::Tally;
 use crate::model::timeline::{Assigned, Defect, Facts, Timeline};
 use crate::model::{Derived, State};
-use crate::record::{KpiPoint, Record, Sums};
+use crate::record::{Beside, KpiPoint, Record, Sums};
 use crate::snapshot::KpiView;
 
 /// How long readings wait for those that are still on their way, and a period stays open for them.
@@ -224,11 +224,13 @@ impl Station {
             }
             let tally = Tally::of(self.facts.facts(), setting, from, to);
             let period = Period { shift, from, to, tally, closed: true, revision: 0 };
+            let kpi = period.view(setting.spec);
             out.records.push(Record::Kpi(Box::new(KpiPoint {
                 station: setting.name.clone(),
                 shift: Some(period.shift.clone()),
                 time: to,
-                figures: Some(period.view(setting.spec).figures),
+                beside: Some(Beside::from(&kpi)),
+                figures: Some(kpi.figures),
                 since: self.observer.first.unwrap_or(to),
                 sums: Sums::default(),
             })));
@@ -279,6 +281,7 @@ impl Station {
             station: setting.name.clone(),
             shift,
             time: at,
+            beside: kpi.as_ref().map(Beside::from),
             figures: kpi.map(|kpi| kpi.figures),
             since: self.observer.first.unwrap_or(at),
             sums: self.told_sums.clone(),
@@ -296,11 +299,9 @@ impl Look<'_> {
     /// The shift that runs, and its figures so far.
     #[must_use]
     pub fn shift(&self, setting: Setting<'_>) -> (Option<Arc<str>>, Option<KpiView>) {
-        let running = setting.slot(self.now).shift;
-        let name = running.as_ref().map(|shift| shift.name.clone());
-        let from = running.map(|shift| shift.from.max(self.closed_to())).filter(|_| self.observer.first.is_some());
-        let kpi = from.map(|from| Tally::so_far(self.facts(), setting, from, self.now).view(setting.spec, from));
-        (name, kpi)
+        let (name, from) = self.running(setting).unzip();
+        let kpi = |from| Tally::so_far(self.facts(), setting, from, self.now).view(setting.spec, from);
+        (name, from.flatten().map(kpi))
     }
 
     /// Since when the sums count.
@@ -324,6 +325,8 @@ impl Look<'_> {
             downtime: all.reasons().to_vec(),
             cycle: self.observer.cycle.clone(),
             energy: setting.spec.energy.as_ref().map(|_| all.energy_j),
+            idle_energy: setting.spec.energy.as_ref().map(|_| all.idle_energy_j),
+            startup_reject: all.startup_reject(setting.spec),
         }
     }
 
@@ -335,10 +338,10 @@ impl Look<'_> {
         sums
     }
 
-    /// The shift that runs at the instant of the look, as far as it was observed.
-    pub(super) fn running(&self, setting: Setting<'_>) -> Option<(Arc<str>, Time)> {
-        let running = setting.slot(self.now).shift.filter(|_| self.observer.first.is_some())?;
-        Some((running.name, running.from.max(self.closed_to())))
+    /// The shift that runs at the instant of the look, and from when on it was observed, if it was.
+    pub(super) fn running(&self, setting: Setting<'_>) -> Option<(Arc<str>, Option<Time>)> {
+        let running = setting.slot(self.now).shift?;
+        Some((running.name, self.observer.first.map(|_| running.from.max(self.closed_to()))))
     }
 
     /// Every period still held; closed ones first, the last may still run.
@@ -354,6 +357,11 @@ impl Look<'_> {
             })
         });
         self.station.closed.iter().cloned().chain(open)
+    }
+
+    /// The shifts that have closed and are still held, oldest first.
+    pub(super) fn closed(&self) -> impl Iterator<Item = &Period> {
+        self.station.closed.iter()
     }
 
     /// All that is known, with what waits.
@@ -423,6 +431,8 @@ impl Sums {
             (&mut self.reject, now.reject),
             (&mut self.rework, now.rework),
             (&mut self.energy, now.energy),
+            (&mut self.idle_energy, now.idle_energy),
+            (&mut self.startup_reject, now.startup_reject),
         ] {
             *held = [*held, made].into_iter().flatten().reduce(f64::max);
         }
