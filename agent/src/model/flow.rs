@@ -183,10 +183,15 @@ pub fn figures(flow: &FlowSpec, stations: &Stations<'_>, (shift, stretch): (Arc<
         LineBy::Constraint => flow.constraint.and_then(at),
         LineBy::Last | LineBy::Weighted => Some(end),
     };
-    let tally = |(look, setting): &(Look<'_>, Setting<'_>), spec: &OeeSpec| {
-        Tally::within(look.facts(), Setting { spec, ..*setting }, stretch)
+    // What a station has added up to by now, it may have at hand.
+    let own = |(look, setting): &(Look<'_>, Setting<'_>)| {
+        if stretch.open && stretch.to == look.now() {
+            look.so_far(*setting, stretch.from)
+        } else {
+            Tally::within(look.facts(), *setting, stretch)
+        }
     };
-    let good = tally(end, end.1.spec).counts.good(end.1.spec);
+    let good = own(end).counts.good(end.1.spec);
     let (mut planned_ns, mut unknown_ns, mut good_ideal_ns) = (0, 0, Some(0.0));
     let mut add = |tally: &Tally, planned: &Tally, spec: &OeeSpec| {
         planned_ns += planned.planned_ns();
@@ -195,13 +200,14 @@ pub fn figures(flow: &FlowSpec, stations: &Stations<'_>, (shift, stretch): (Arc<
     };
     if flow.by == LineBy::Weighted {
         for of in stations.iter().flatten() {
-            let own = tally(of, of.1.spec);
+            let own = own(of);
             add(&own, &own, of.1.spec);
         }
     } else if let Some(pacer) = pacer {
         // What leaves the line, each part by the ideal time that it takes at the constraint.
         let paced = OeeSpec { ideal_cycle_time: pacer.1.spec.ideal_cycle_time, ..end.1.spec.clone() };
-        add(&tally(end, &paced), &tally(pacer, pacer.1.spec), &paced);
+        let setting = Setting { spec: &paced, ..end.1 };
+        add(&Tally::within(end.0.facts(), setting, stretch), &own(pacer), &paced);
     }
     #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a shift stay far below 2^53")]
     let (planned, seen) = (planned_ns as f64, (planned_ns + unknown_ns) as f64);
@@ -218,7 +224,7 @@ pub fn figures(flow: &FlowSpec, stations: &Stations<'_>, (shift, stretch): (Arc<
         planned_ns,
         rolled_yield: quality::rolled_throughput_yield(stations.iter().map(|of| {
             let of = of.as_ref()?;
-            let counts = tally(of, of.1.spec).counts;
+            let counts = own(of).counts;
             quality::first_pass_yield(counts.good(of.1.spec)?, counts.total(of.1.spec)?)
         })),
         waits: Vec::new(),

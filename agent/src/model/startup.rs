@@ -46,6 +46,19 @@ impl Startups {
     }
 }
 
+/// Up to where facts may be forgotten instead of `until`, so that a start-up which goes on then is still known for one.
+pub fn cut(facts: Facts<'_>, setting: Setting<'_>, until: Time) -> Time {
+    let Some(spec) = &setting.spec.startup else { return until };
+    let place = facts.place(until);
+    let stops = |place: &usize| facts.span(*place).is_some_and(|span| spec.after.contains(&span.state));
+    let Some(stop) = (0..=place).rev().find(stops).filter(|&stop| stop < place) else { return until };
+    let begins = (stop + 1..=place).find(|&place| facts.span(place).is_some_and(|span| span.state.is_run()));
+    if begins.is_some_and(|begins| end(facts, setting, spec, begins) < until) {
+        return until;
+    }
+    Time(facts.end(stop, until).0 - 1)
+}
+
 /// When the start-up ends that begins with the state at `place`: at the next stop that another one follows, if not before.
 fn end(facts: Facts<'_>, setting: Setting<'_>, spec: &StartupSpec, place: usize) -> Time {
     let spans =

@@ -13,6 +13,7 @@ use crate::model::memo::Memo;
 use crate::model::observer::{Catching, Observer, Role, first};
 use crate::model::period::Period;
 use crate::model::setting::Setting;
+use crate::model::startup;
 use crate::model::tally::Tally;
 use crate::model::timeline::{Assigned, Defect, Facts, Timeline};
 use crate::model::window::Stretch;
@@ -266,6 +267,14 @@ impl Station {
         }
         // Where no shift is planned, none closes.
         let until = forgotten.map_or(settled - LONGEST, |period| period.to.max(settled - LONGEST));
+        let until = match startup::cut(self.facts.facts(), setting, until) {
+            cut if cut + KEEP >= until => cut,
+            // One without an end: it is forgotten, and what was added up with it.
+            _ => {
+                self.memo = Memo::default();
+                until
+            }
+        };
         if let Some(begin) = self.facts.facts().begin().filter(|&begin| begin < until) {
             self.before.add(&Tally::of(self.facts.facts(), setting, begin, until));
             if let Some(archive) = &mut self.archive {
