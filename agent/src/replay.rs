@@ -185,7 +185,8 @@ pub fn run_with(
         }
         line.settle_all(end, &mut derived);
         told.collect(&line, pacer, derived);
-        told.flow.extend(line.flow(end).map(|view| (view.from, view)));
+        // Of a shift that only begins there is nothing to be said.
+        told.flow.extend(line.flow(end).filter(|view| view.from < end).map(|view| (view.from, view)));
         report.flow = told.flow.into_values().collect();
         report.periods = periods(config, &line, told.closed, end);
         let stations = line.snapshot(end, SpoolView::default()).stations;

@@ -305,6 +305,66 @@ costs: { currency: EUR, energy_per_kwh: 0.25, time_per_hour: 36 }";
     assert_eq!(cost.per_good_part, Some(cost.cost / 80.0));
 }
 
+/// Fifty parts a reading, of which so many are rejected.
+fn parts_told(told: &[(f64, i32)]) -> Vec<Said<'static>> {
+    let (mut total, mut reject) = (0, 0);
+    let mut all = vec![said(0.0, "total", 0), said(0.0, "reject", 0)];
+    for &(at, more) in told {
+        (total, reject) = (total + 50, reject + more);
+        all.extend([said(at, "total", total), said(at, "reject", reject)]);
+    }
+    all
+}
+
+fn startup_rejects(startup: &str, said: &[Said<'_>], until: f64) -> (Option<f64>, Option<f64>) {
+    let reject = "      reject: { tag: reject }\n      ideal_cycle_time: 1s\n";
+    let config = config("", &format!("{STATES}{reject}      startup: {startup}"));
+    let mut said = said.to_vec();
+    said.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (_, kpi) = view(&config, &said, until);
+    (kpi.startup_reject, kpi.reject)
+}
+
+#[test]
+fn rejects_of_a_start_up_are_those_of_so_much_run_time_after_a_stop() {
+    let mut all =
+        vec![said(0.0, "state", 4), said(100.0, "state", 1), said(300.0, "state", 2), said(1000.0, "state", 1)];
+    // While it is set up; in the first minutes; when it starved meanwhile; when the five minutes of run time are over.
+    all.extend(parts_told(&[(90.0, 1), (200.0, 2), (1010.0, 4), (1100.0, 8), (1200.0, 16)]));
+    assert_eq!(startup_rejects("{ for: 5min }", &all, 2000.0), (Some(14.0), Some(31.0)));
+    assert_eq!(startup_rejects("{ after: [down], for: 5min }", &all, 2000.0), (Some(0.0), Some(31.0)));
+    // It starves as well: that begins another start-up.
+    assert_eq!(startup_rejects("{ after: [setup, starved], for: 3min }", &all, 2000.0), (Some(14.0), Some(31.0)));
+    all.push(said(1150.0, "state", 5));
+    all.push(said(1160.0, "state", 1));
+    assert_eq!(startup_rejects("{ after: [setup, down], for: 5min }", &all, 2000.0), (Some(30.0), Some(31.0)));
+}
+
+#[test]
+fn a_start_up_may_last_for_so_many_parts() {
+    let mut all = vec![said(0.0, "state", 4), said(100.0, "state", 1)];
+    all.extend(parts_told(&[(90.0, 1), (200.0, 2), (400.0, 4), (600.0, 8), (800.0, 16)]));
+    assert_eq!(startup_rejects("{ parts: 100 }", &all, 2000.0), (Some(6.0), Some(31.0)));
+    assert_eq!(startup_rejects("{ parts: 101 }", &all, 2000.0), (Some(14.0), Some(31.0)));
+}
+
+/// A start-up that goes on when the shift changes goes on in the next one.
+#[test]
+fn a_start_up_reaches_over_the_end_of_a_shift() {
+    let head =
+        "shifts: [{ name: early, start: \"06:00\", end: \"07:00\" }, { name: late, start: \"07:00\", end: \"08:00\" }]";
+    let oee = format!("{STATES}      reject: {{ tag: reject }}\n      startup: {{ for: 10min }}");
+    let text = config("", &oee);
+    let shifts = Config::from_str("line.yaml", &format!("site: s\nline: l\ntimezone: UTC\n{head}\nstations:\n  - name: a\n    source: {{ type: mqtt, endpoint: \"mqtt://h\", topics: [{{ topic: t }}] }}\n    tags: [{{ name: x, path: \"$.x\" }}]\n")).expect("a plan").shifts;
+    let config = Config { shifts, ..text };
+    let mut all = vec![said(0.0, "state", 4), said(3500.0, "state", 1)];
+    all.extend(parts_told(&[(3550.0, 1), (3650.0, 2), (4200.0, 4)]));
+    all.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let spec = config.stations[0].oee.clone().expect("oee");
+    let told: Vec<_> = periods(&config, &all, 7200.0).iter().map(|period| period.view(&spec).startup_reject).collect();
+    assert_eq!(told, [Some(1.0), Some(2.0)]);
+}
+
 /// Three stations that hand parts on, with a constraint in the middle.
 fn flow(keys: &str) -> Config {
     let station = |name: &str, ideal: &str| {

@@ -12,6 +12,7 @@ use gemba_drivers::{Reading, TagId, Validity, Value};
 use serde::{Deserialize, Serialize};
 
 use crate::model::entry::Entry;
+use crate::model::flow;
 use crate::model::ledger::Ledger;
 use crate::model::line::{Line, NOTHING_YET, StationOf, TagOf};
 use crate::model::monitor::Monitor;
@@ -51,6 +52,8 @@ struct Checkpoint<'a> {
     /// By station and counter: the tag that it is.
     #[serde(borrow)]
     counters: Vec<(&'a str, Vec<(Count, &'a str)>)>,
+    /// What upstream was told of the line as a whole.
+    line: flow::Told,
 }
 
 /// A tag that is not simply good and a number: most are, and need no room.
@@ -106,6 +109,7 @@ impl Line {
             entries: self.entries.iter().cloned().collect(),
             entered: self.stations.iter().flat_map(|of| of.pending.entries().cloned()).collect(),
             counters: self.stations.iter().map(|of| (&*of.name, self.counters_of(of))).collect(),
+            line: self.told,
         };
         let plain = postcard::to_allocvec(&checkpoint).expect("plain data does not fail to serialize");
         // Facts are much alike: packed they take a sixth of the disk's life, every half minute.
@@ -202,6 +206,7 @@ impl Line {
         }
         self.entries = checkpoint.entries.into();
         self.ledger = checkpoint.ledger;
+        self.told = checkpoint.line;
         Ok(())
     }
 }

@@ -198,6 +198,7 @@ impl Tally {
             good,
             reject,
             rework: self.counts.rework(spec),
+            startup_reject: self.startup_reject(spec),
             unattributed: self.unattributed,
             quality_assumed: spec.reject.is_none()
                 && (spec.good.is_none() || spec.total.is_none())

@@ -13,11 +13,12 @@ use crate::model::memo::Memo;
 use crate::model::observer::{Catching, Observer, Role, first};
 use crate::model::period::{Count, Period};
 use crate::model::setting::Setting;
+use crate::model::startup;
 use crate::model::tally::Tally;
 use crate::model::timeline::{Assigned, Defect, Facts, Timeline};
 use crate::model::window::Stretch;
 use crate::model::{Derived, State};
-use crate::record::{KpiPoint, Record, Sums};
+use crate::record::{Beside, KpiPoint, Record, Sums};
 use crate::snapshot::KpiView;
 
 /// How long readings wait for those that are still on their way, and a period stays open for them.
@@ -242,11 +243,13 @@ impl Station {
             }
             let tally = Tally::of(self.facts.facts(), setting, from, to);
             let period = Period { shift, from, to, tally, closed: true, revision: 0 };
+            let kpi = period.view(setting.spec);
             out.records.push(Record::Kpi(Box::new(KpiPoint {
                 station: setting.name.clone(),
                 shift: Some(period.shift.clone()),
                 time: to,
-                figures: Some(period.view(setting.spec).figures),
+                beside: Some(Beside::from(&kpi)),
+                figures: Some(kpi.figures),
                 since: self.observer.first.unwrap_or(to),
                 sums: Sums::default(),
             })));
@@ -269,6 +272,14 @@ impl Station {
         }
         // Where no shift is planned, none closes.
         let until = forgotten.map_or(settled - LONGEST, |period| period.to.max(settled - LONGEST));
+        let until = match startup::cut(self.facts.facts(), setting, until) {
+            cut if cut + KEEP >= until => cut,
+            // One without an end: it is forgotten, and what was added up with it.
+            _ => {
+                self.memo = Memo::default();
+                until
+            }
+        };
         if let Some(begin) = self.facts.facts().begin().filter(|&begin| begin < until) {
             self.before.add(&Tally::of(self.facts.facts(), setting, begin, until));
             self.before.forget_pace();
@@ -299,6 +310,7 @@ impl Station {
             station: setting.name.clone(),
             shift,
             time: at,
+            beside: kpi.as_ref().map(Beside::from),
             figures: kpi.map(|kpi| kpi.figures),
             since: self.observer.first.unwrap_or(at),
             sums: self.told_sums.clone(),
@@ -316,11 +328,9 @@ impl Look<'_> {
     /// The shift that runs, and its figures so far.
     #[must_use]
     pub fn shift(&self, setting: Setting<'_>) -> (Option<Arc<str>>, Option<KpiView>) {
-        let running = setting.slot(self.now).shift;
-        let name = running.as_ref().map(|shift| shift.name.clone());
-        let from = running.map(|shift| shift.from.max(self.closed_to())).filter(|_| self.observer.first.is_some());
-        let kpi = from.map(|from| self.so_far(setting, from).view(setting.spec, from));
-        (name, kpi)
+        let (name, from) = self.running(setting).unzip();
+        let kpi = |from| self.so_far(setting, from).view(setting.spec, from);
+        (name, from.flatten().map(kpi))
     }
 
     /// Since when the sums count.
@@ -344,6 +354,8 @@ impl Look<'_> {
             downtime: all.reasons().to_vec(),
             cycle: self.observer.cycle.clone(),
             energy: setting.spec.energy.as_ref().map(|_| all.energy_j),
+            idle_energy: setting.spec.energy.as_ref().map(|_| all.idle_energy_j),
+            startup_reject: all.startup_reject(setting.spec),
         }
     }
 
@@ -355,14 +367,14 @@ impl Look<'_> {
         sums
     }
 
-    /// The shift that runs at the instant of the look, as far as it was observed.
-    pub(super) fn running(&self, setting: Setting<'_>) -> Option<(Arc<str>, Time)> {
-        let running = setting.slot(self.now).shift.filter(|_| self.observer.first.is_some())?;
-        Some((running.name, running.from.max(self.closed_to())))
+    /// The shift that runs at the instant of the look, and from when on it was observed, if it was.
+    pub(super) fn running(&self, setting: Setting<'_>) -> Option<(Arc<str>, Option<Time>)> {
+        let running = setting.slot(self.now).shift?;
+        Some((running.name, self.observer.first.map(|_| running.from.max(self.closed_to()))))
     }
 
     /// What the time from `from` on has added up to.
-    fn so_far(&self, setting: Setting<'_>, from: Time) -> Tally {
+    pub(super) fn so_far(&self, setting: Setting<'_>, from: Time) -> Tally {
         let stretch = Stretch::until(from, Time(i64::MAX), self.now);
         self.station.memo.within(self.facts(), setting, stretch, self.stable)
     }
@@ -377,6 +389,11 @@ impl Look<'_> {
             })
         });
         self.station.closed.iter().cloned().chain(open)
+    }
+
+    /// The shifts that have closed and are still held, oldest first.
+    pub(super) fn closed(&self) -> impl Iterator<Item = &Period> {
+        self.station.closed.iter()
     }
 
     /// All that is known, with what waits.
@@ -445,6 +462,8 @@ impl Sums {
             (&mut self.reject, now.reject),
             (&mut self.rework, now.rework),
             (&mut self.energy, now.energy),
+            (&mut self.idle_energy, now.idle_energy),
+            (&mut self.startup_reject, now.startup_reject),
         ] {
             *held = [*held, made].into_iter().flatten().reduce(f64::max);
         }

@@ -75,8 +75,9 @@ pub enum WindowKind {
     Product,
     /// Likewise an order.
     Order,
-    /// The last full minutes: so many up to the last full minute, since counts are kept to the minute.
-    Rolling(Duration),
+    /// The last full minutes: so many up to the last full minute, since counts are kept to the minute. Where nothing is said of
+    /// how many, as many as `oee.rolling` says, or else [`ROLLING`].
+    Rolling(Option<Duration>),
 }
 
 impl WindowKind {
@@ -201,15 +202,24 @@ fn days(look: &Look<'_>, setting: Setting<'_>, begin: Time) -> Vec<Window> {
     all
 }
 
-fn rolling(look: &Look<'_>, setting: Setting<'_>, begin: Time, length: Duration) -> Window {
+fn rolling(look: &Look<'_>, setting: Setting<'_>, begin: Time, length: Option<Duration>) -> Window {
+    let (name, stretch) = last_minutes(look, setting, begin, length);
+    Window { closed: true, ..window(look.facts(), setting, WindowKind::Rolling(length), name, stretch) }
+}
+
+/// The last full minutes, and what they are called.
+pub(super) fn last_minutes(
+    look: &Look<'_>,
+    setting: Setting<'_>,
+    begin: Time,
+    length: Option<Duration>,
+) -> (Arc<str>, Stretch) {
     const MINUTE: i64 = 60_000_000_000;
+    let length = length.or(setting.spec.rolling).unwrap_or(ROLLING);
     let to = Time(look.now().0.div_euclid(MINUTE) * MINUTE);
     let minutes = i64::try_from(length.as_secs().div_ceil(60)).unwrap_or(i64::MAX / MINUTE).max(1);
     let from = Time(to.0.saturating_sub(minutes.saturating_mul(MINUTE))).max(begin).min(to);
-    let stretch = Stretch { known: look.now(), ..Stretch::closed(from, to) };
-    let window =
-        window(look.facts(), setting, WindowKind::Rolling(length), format!("the last {minutes} min").into(), stretch);
-    Window { closed: true, ..window }
+    (format!("the last {minutes} min").into(), Stretch { known: look.now(), ..Stretch::closed(from, to) })
 }
 
 /// What was worked on, in the order in which it was first.

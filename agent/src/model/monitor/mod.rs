@@ -179,6 +179,13 @@ impl Monitor {
         found.ok_or(UnknownEpisode(began))?.what.judge(began, verdict)
     }
 
+    /// A person says what is made from now on.
+    pub fn make(&mut self, product: Option<Arc<str>>) {
+        if let Some(kept) = &mut self.inspection {
+            kept.what.inspection.make(product);
+        }
+    }
+
     /// The shifts of its inspections that are still held, oldest first, as they stand at `now`.
     pub fn shifts(&self, setting: Setting<'_>, now: Time) -> Vec<InspectedShift> {
         let (Some(kept), Some((spec, _))) = (&self.inspection, &setting.watch.inspection) else { return Vec::new() };
