@@ -349,6 +349,7 @@ impl Pipeline {
                 Record::Violation(told) => Some((told.station.clone(), told.time())),
                 Record::ModelChanged { station, time, .. } => Some((station, time)),
                 Record::Watched(point) => Some((point.station, point.time)),
+                Record::Line(point) => Some(("line".into(), point.time)),
                 Record::Loss { .. } | Record::Entered(_) => None,
             });
             forget(&mut self.unstored, dropped);

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::anomaly::{Change, Episode, EpisodeId};
 use crate::model::spc::{Rule, Violation};
-use crate::model::{Entry, State};
+use crate::model::{Entry, LineBy, State};
+use crate::snapshot::KpiView;
 
 /// Something derived: it goes upstream as OTLP metrics or as an OTLP log.
 ///
@@ -90,6 +91,8 @@ pub enum Record {
     Watched(Box<WatchPoint>),
     /// Somebody told something that no tag does.
     Entered(Arc<Entry>),
+    /// The line as a whole at one instant.
+    Line(Box<LinePoint>),
 }
 
 /// The stay of one unit at one station.
@@ -129,6 +132,65 @@ pub struct KpiPoint {
     /// The sums. They only grow. Empty at the end of a shift: its figures are told once late readings had their time, and
     /// sums of an instant are told once only.
     pub sums: Sums,
+    /// What else is known of the shift so far; none outside shifts.
+    pub beside: Option<Beside>,
+}
+
+/// Figures of a shift beside its ratios; `None` is "cannot be known", or that the configuration says nothing to know it by.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Beside {
+    /// OEE over all the time that is known.
+    pub teep: Option<f64>,
+    /// Parts that should have been made by now.
+    pub target: Option<f64>,
+    /// Parts that were made; only where there is a target.
+    pub actual: Option<f64>,
+    /// Failures that began; `None` too where no state was known.
+    pub failures: Option<u64>,
+    /// Mean operating time between failures, in seconds.
+    pub mtbf: Option<f64>,
+    /// Mean time to restoration, in seconds.
+    pub mttr: Option<f64>,
+    /// Corrective maintenance time over all maintenance time.
+    pub corrective_ratio: Option<f64>,
+    /// Joules by the parts made.
+    pub energy_per_part: Option<f64>,
+    /// Joules by the good parts made.
+    pub energy_per_good_part: Option<f64>,
+    /// In the line's currency.
+    pub cost_per_good_part: Option<f64>,
+}
+
+impl From<&KpiView> for Beside {
+    fn from(kpi: &KpiView) -> Self {
+        Self {
+            teep: kpi.teep,
+            target: kpi.target,
+            actual: kpi.total.filter(|_| kpi.target.is_some()),
+            failures: Some(kpi.maintenance.failures).filter(|&failures| failures > 0 || kpi.planned_ns > 0),
+            mtbf: kpi.maintenance.mtbf,
+            mttr: kpi.maintenance.mttr,
+            corrective_ratio: kpi.maintenance.corrective_ratio,
+            energy_per_part: kpi.energy.and_then(|energy| energy.per_part),
+            energy_per_good_part: kpi.energy.and_then(|energy| energy.per_good_part),
+            cost_per_good_part: kpi.cost.and_then(|cost| cost.per_good_part),
+        }
+    }
+}
+
+/// The line as a whole at one instant. `None` is "cannot be known".
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LinePoint {
+    /// Which shift the figures are of.
+    pub shift: Arc<str>,
+    /// When.
+    pub time: Time,
+    /// Whose pace the line is measured by.
+    pub by: LineBy,
+    /// Good ideal time over planned time.
+    pub oee: Option<f64>,
+    /// The product of the stations' first-pass yields.
+    pub rolled_yield: Option<f64>,
 }
 
 /// Ratios of one period; `None` is "cannot be known".
@@ -167,6 +229,10 @@ pub struct Sums {
     pub rework: Option<f64>,
     /// Energy taken, in joules; `None` where no counter tells.
     pub energy: Option<f64>,
+    /// Of it, while the machine was known not to run.
+    pub idle_energy: Option<f64>,
+    /// Of the rejected parts those of start-ups; `None` where the configuration says nothing of start-ups.
+    pub startup_reject: Option<f64>,
     /// What people rejected, by code. Upstream hears of it with [`InspectionSums::defects`] where the station inspects, too.
     pub defects: Vec<(Arc<str>, u64)>,
 }
@@ -369,6 +435,25 @@ pub struct InspectionRates {
     pub labelled: u64,
     /// For each version of the model.
     pub drift: Vec<DriftPoint>,
+    /// Defects per million opportunities.
+    pub dpmo: Option<f64>,
+    /// Rejected units in a million.
+    pub ppm: Option<f64>,
+    /// By product, where the configuration names any.
+    pub products: Vec<ProductPoint>,
+}
+
+/// What inspections say of one product; see [`ProductFigures`](crate::model::inspection::ProductFigures).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProductPoint {
+    /// Its name; `None` where it is not known, or not configured.
+    pub product: Option<Arc<str>>,
+    /// Defects per unit.
+    pub dpu: Option<f64>,
+    /// Defects per million opportunities.
+    pub dpmo: Option<f64>,
+    /// Rejected units in a million.
+    pub ppm: Option<f64>,
 }
 
 /// How far scores lie from their baseline.

@@ -66,6 +66,9 @@ pub struct StationView {
     pub shift: Option<Arc<str>>,
     /// Figures of the shift so far; `None` outside shifts, before the first reading, and without `oee:`.
     pub kpi: Option<KpiView>,
+    /// Those of the last minutes up to the last full one, and when that was; `None` before the first reading, and where nothing
+    /// is said of how long.
+    pub rolling: Option<(Time, KpiView)>,
     /// Since when `sums` count, and what they hold; `None` before the first reading and without `oee:`.
     pub sums: Option<(Time, Sums)>,
     /// In the order configured.
@@ -152,6 +155,8 @@ pub struct KpiView {
     pub reject: Option<f64>,
     /// Reworked ones; `None` where no counter tells.
     pub rework: Option<f64>,
+    /// Of the rejected ones those of start-ups; `None` where nothing is said of start-ups.
+    pub startup_reject: Option<f64>,
     /// Parts counted across unknown time.
     pub unattributed: f64,
     /// All parts were taken as good since nothing counts good or reject.

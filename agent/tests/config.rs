@@ -285,6 +285,9 @@ fn an_inspection_station_says_what_its_tags_tell() {
             remember: 50,
         }),
         baseline: BaselineSpec::Given { edges: vec![40.0, 90.0], shares: vec![0.2, 0.5, 0.3] },
+        product: None,
+        products: Vec::new(),
+        opportunities: Some(6.0),
     };
     assert_eq!(*spec, expected);
     assert_eq!([0, 3, 8].map(|tag| spec.role(TagId(tag))), [Role::Verdict, Role::Defects, Role::ReviewId].map(Some));

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use gemba::config::Config;
 use gemba::model::{
-    Bucket, ByCount, CostSpec, CounterSpec, EnergySpec, ExceptionalDay, FlowSpec, LineBy, MicroStops, OeeSpec, Preset,
-    Product, Rates, Reason, ReasonSpec, ShiftSpec, State,
+    Bucket, ByCount, CostSpec, CounterSpec, EnergySpec, ExceptionalDay, FlowSpec, Lasts, LineBy, MicroStops, OeeSpec,
+    Preset, Product, Rates, Reason, ReasonSpec, ShiftSpec, StartupSpec, State,
 };
 use gemba_drivers::{TagId, Time};
 use jiff::civil::{date, time};
@@ -102,6 +102,9 @@ fn what_is_computed_is_told_in_full() {
     assert_eq!((spec.rework.as_ref(), spec.good.as_ref()), (Some(&CounterSpec::of(TagId(3))), None));
     let stops = vec![State::Starved, State::Blocked, State::Idle, State::Down];
     assert_eq!(spec.micro_stops, Some(MicroStops { limit: Duration::from_secs(120), states: stops }));
+    let lasts = Lasts::Run(Duration::from_secs(600));
+    assert_eq!(spec.startup, Some(StartupSpec { after: vec![State::Setup, State::Down], lasts }));
+    assert_eq!(spec.rolling, Some(Duration::from_secs(90)));
     let value = |value: &str, reason| (value.to_owned(), reason);
     let tags = vec![
         (TagId(4), vec![value("17", 1), value("4", 2)]),
@@ -120,6 +123,8 @@ fn what_is_computed_is_told_in_full() {
     assert_eq!(spec.by_count, Some(ByCount { stopped_after: 3.0, state: State::Down }));
     let states = vec![State::Idle, State::Setup];
     assert_eq!(spec.micro_stops, Some(MicroStops { limit: Duration::from_secs(30), states }));
+    assert_eq!(spec.startup, Some(StartupSpec { after: vec![State::Setup], lasts: Lasts::Parts(20.0) }));
+    assert_eq!(spec.rolling, None);
     assert_eq!(spec.reason.as_ref().map(|reason| reason.first_out), Some(Duration::from_secs(5)), "the default");
     assert_eq!(spec.energy, Some(EnergySpec { counter: CounterSpec::of(TagId(10)), joules_per_count: 36_000.0 }));
 

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use gemba::config::Config;
-use gemba::http::Kpi;
+use gemba::http::{Flow, Kpi};
 use gemba::model::State;
-use gemba::replay::{ReportedPeriod, replay};
+use gemba::replay::{Report, ReportedPeriod, replay};
 use gemba_drivers::Time;
 use gemba_drivers::sim::smt::{Change, MachineState, Model, Options, Station};
 use serde_json::{Value as Json, json};
@@ -31,6 +31,7 @@ shifts:
   - { name: late, start: "14:00", end: "22:00" }
 products:
   - { name: ECU-A7, ideal_cycle_time: [{ time: 12s }] }
+flow: { constraint: printer-1 }
 stations:"#
         .to_owned();
     for (unit, station) in (1..).zip(Station::ALL) {
@@ -91,7 +92,7 @@ fn told(model: &mut Model, to: Time) -> String {
 }
 
 /// From the night shift that ends on that day to its late shift.
-fn day(date: &str) -> (Model, Vec<ReportedPeriod>) {
+fn day(date: &str) -> (Model, Report) {
     let date: jiff::civil::Date = date.parse().expect("a date");
     let ten = |date: jiff::civil::Date| {
         let at = date.at(22, 0, 0, 0).in_tz("Europe/Berlin").expect("an instant").timestamp();
@@ -102,7 +103,12 @@ fn day(date: &str) -> (Model, Vec<ReportedPeriod>) {
     let lines = told(&mut model, to);
     let report = replay(&config(), lines.as_bytes(), Some(to)).expect("readings");
     assert_eq!((report.periods.len(), report.losses.len(), report.strangers.len()), (9, 0, 0));
-    (model, report.periods)
+    (model, report)
+}
+
+/// The line as a whole, shift by shift.
+fn line(report: &Report) -> Vec<Flow<'_>> {
+    report.flow.iter().map(|of| Flow::new(of, &Station::ALL.map(Station::name))).collect()
 }
 
 fn shown(of: &ReportedPeriod) -> Json {
@@ -118,8 +124,17 @@ fn shown(of: &ReportedPeriod) -> Json {
 }
 
 /// Times and parts of the shifts without a break are those of the machines, to the nanosecond and the part.
-fn as_the_machines_did(model: &Model, periods: &[ReportedPeriod]) {
-    for of in periods.iter().filter(|of| &*of.period.shift != "early") {
+fn as_the_machines_did(model: &Model, report: &Report) {
+    let [first, .., last] = Station::ALL;
+    for (of, period) in report.flow.iter().zip(report.periods.iter().filter(|of| *of.station == *first.name())) {
+        assert_eq!((&of.shift, of.from, of.to), (&period.period.shift, period.period.from, period.to));
+        let truth = model.truth(last, of.from, of.to);
+        #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
+        let good = (truth.total - truth.reject) as f64;
+        assert_eq!(of.good, Some(good), "what left the last machine");
+    }
+    assert_eq!(report.flow.len(), 3, "the shifts of the day");
+    for of in report.periods.iter().filter(|of| &*of.period.shift != "early") {
         let station = Station::named(&of.station).expect("a machine");
         let truth = model.truth(station, of.period.from, of.to);
         let spent = |state: State| of.period.states().find(|&(seen, _)| seen == state).map_or(0, |(_, spent)| spent);
@@ -157,24 +172,27 @@ fn hours(periods: &[ReportedPeriod]) -> i64 {
 
 #[test]
 fn an_ordinary_day() {
-    let (model, periods) = day("2026-03-02");
-    as_the_machines_did(&model, &periods);
-    assert_eq!(hours(&periods), 24);
-    insta::assert_json_snapshot!(periods.iter().map(shown).collect::<Vec<_>>());
+    let (model, report) = day("2026-03-02");
+    as_the_machines_did(&model, &report);
+    assert_eq!(hours(&report.periods), 24);
+    insta::assert_json_snapshot!(report.periods.iter().map(shown).collect::<Vec<_>>());
+    insta::assert_json_snapshot!(line(&report));
 }
 
 #[test]
 fn the_day_on_which_an_hour_is_missing() {
-    let (model, periods) = day("2026-03-29");
-    as_the_machines_did(&model, &periods);
-    assert_eq!(hours(&periods), 23);
-    insta::assert_json_snapshot!(periods.iter().map(shown).collect::<Vec<_>>());
+    let (model, report) = day("2026-03-29");
+    as_the_machines_did(&model, &report);
+    assert_eq!(hours(&report.periods), 23);
+    insta::assert_json_snapshot!(report.periods.iter().map(shown).collect::<Vec<_>>());
+    insta::assert_json_snapshot!(line(&report));
 }
 
 #[test]
 fn the_day_on_which_an_hour_comes_twice() {
-    let (model, periods) = day("2026-10-25");
-    as_the_machines_did(&model, &periods);
-    assert_eq!(hours(&periods), 25);
-    insta::assert_json_snapshot!(periods.iter().map(shown).collect::<Vec<_>>());
+    let (model, report) = day("2026-10-25");
+    as_the_machines_did(&model, &report);
+    assert_eq!(hours(&report.periods), 25);
+    insta::assert_json_snapshot!(report.periods.iter().map(shown).collect::<Vec<_>>());
+    insta::assert_json_snapshot!(line(&report));
 }

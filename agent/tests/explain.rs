@@ -195,6 +195,12 @@ fn hours_lots_and_products_are_windows_of_a_replay() {
         (&json!(6_000.0), &json!(5_400.0))
     );
     assert_eq!(windows("day")[0]["name"], "2026-03-02");
+    let [rolling] = &windows("rolling")[..] else { panic!("one") };
+    assert_eq!((&rolling["kind"], &rolling["name"]), (&json!("rolling"), &json!("the last 60 min")));
+    let explained = place.json("explain", &["--station", "printer-1", "--rolling", "readings.jsonl"]);
+    for of in ["from", "to", "kpi"] {
+        assert_eq!(explained[of], rolling[of], "{of}");
+    }
     assert!(place.json("replay", &["readings.jsonl"]).get("windows").is_none(), "only where it was asked for");
     let table = place.text("replay", &["--windows", "hour", "readings.jsonl"]);
     assert!(table.contains("hour 2026-03-02 06:00 (early)") && table.contains("target"), "{table}");

@@ -65,6 +65,7 @@ fn config(watch: &str) -> tempfile::NamedTempFile {
 site: fab-2
 line: smt-1
 timezone: UTC
+products: [{{ name: board, opportunities: 6 }}, {{ name: frame, opportunities: 2 }}, {{ name: lid }}]
 stations:
   - name: lathe-1
     source: {{ type: mqtt, endpoint: "mqtt://127.0.0.1:1", topics: [{{ topic: lathe }}] }}
@@ -77,6 +78,8 @@ stations:
       - {{ name: says, path: "$.says" }}
       - {{ name: of, path: "$.of" }}
       - {{ name: defects, path: "$.defects" }}
+      - {{ name: product, path: "$.product" }}
+    context: {{ product: {{ tag: product }} }}
 {watch}
 "#
     )
@@ -335,7 +338,8 @@ fn defects_per_unit() {
       verdict: { tag: verdict, map: { OK: pass, NG: fail } }
       defects: { tag: defects }";
     let [defects, units] = ["/defects", "/units"].map(|path| vector.at(path).as_u64().expect("a count"));
-    let mut readings = Vec::new();
+    assert_eq!(vector.number("/opportunities"), 6.0, "as the board has them");
+    let mut readings = vec![put(0, "product", "board")];
     for unit in 0..=units {
         let second = usize::try_from(unit).expect("small");
         let (verdict, code) = if unit < defects { ("NG", "bridge") } else { ("OK", "") };
@@ -344,10 +348,70 @@ fn defects_per_unit() {
     }
     // The last message is complete when a later one is told.
     let report = replay(watch, &readings);
-    let dpu = report["inspections"][0]["dpu"].clone();
-    assert_eq!(dpu["n"], json!(f64::from(u32::try_from(units).expect("small"))));
-    let dpmo = dpu["value"].as_f64().expect("a number") / vector.number("/opportunities") * 1e6;
-    vector.is(&json!(dpmo), "/dpmo");
+    let figures = &report["inspections"][0];
+    assert_eq!(figures["dpu"]["n"], json!(f64::from(u32::try_from(units).expect("small"))));
+    for of in [figures, &figures["products"][0]] {
+        vector.is(&of["dpmo"]["value"], "/dpmo");
+        assert_eq!(of["dpmo"]["n"], json!(vector.number("/units") * vector.number("/opportunities")));
+    }
+    vector.is(&figures["sigma_level"], "/sigma_level");
+    assert_eq!(figures["products"][0]["product"], "board");
     assert_eq!(report["periods"], json!([]), "no figures of time without `oee:`");
-    assert_eq!(report["inspections"][0]["defects"], json!({ "bridge": defects }));
+    assert_eq!(figures["defects"], json!({ "bridge": defects }));
+}
+
+/// Each product has its own opportunities; of all together those of each unit count, and where some are not known there is no
+/// figure of all.
+#[test]
+fn defects_of_several_products() {
+    let watch = "
+    inspection:
+      verdict: { tag: verdict, map: { OK: pass, NG: fail } }
+      defects: { tag: defects }";
+    let made = |products: &[(&str, &str)]| {
+        let mut readings = Vec::new();
+        for (second, (product, code)) in products.iter().chain([&("", "")]).enumerate() {
+            readings.push(put(second, "product", *product));
+            readings.push(put(second, "defects", *code));
+            readings.push(put(second, "verdict", if code.is_empty() { "OK" } else { "NG" }));
+        }
+        replay(watch, &readings)["inspections"][0].clone()
+    };
+    let boards = [("board", "bridge,bridge"), ("board", ""), ("frame", "dent"), ("frame", ""), ("frame", "")];
+    let figures = made(&boards);
+    let of = |value: f64, n: f64| json!({ "value": value, "n": n });
+    assert_eq!(figures["dpmo"], of(3.0 / 18.0 * 1e6, 18.0), "three defects in two boards and three frames");
+    assert_eq!(figures["ppm"], of(0.4 * 1e6, 5.0));
+    let third = 1.0 / 3.0;
+    assert_eq!(
+        figures["products"],
+        json!([
+            { "product": "board", "inspections": 2, "dpu": of(1.0, 2.0), "dpmo": of(2.0 / 12.0 * 1e6, 12.0), "ppm": of(0.5e6, 2.0) },
+            { "product": "frame", "inspections": 3, "dpu": of(third, 3.0), "dpmo": of(1.0 / 6.0 * 1e6, 6.0), "ppm": of(third * 1e6, 3.0) },
+        ])
+    );
+    // Of a lid nobody knows how many opportunities it has, and `cup` is no product at all.
+    let figures = made(&[("board", "bridge"), ("lid", "dent"), ("cup", "")]);
+    assert_eq!(figures["dpmo"], json!(null));
+    let products: Vec<_> =
+        figures["products"].as_array().expect("a list").iter().map(|of| (&of["product"], &of["dpmo"])).collect();
+    let (none, known) = (json!(null), of(1.0 / 6.0 * 1e6, 6.0));
+    assert_eq!(products, [(&none, &none), (&json!("board"), &known), (&json!("lid"), &none)]);
+}
+
+/// The station says how many opportunities there are where products do not.
+#[test]
+fn opportunities_without_products() {
+    let watch = "
+    inspection:
+      verdict: { tag: verdict, map: { OK: pass, NG: fail } }
+      defects: { tag: defects }
+      opportunities: 4";
+    let mut readings = Vec::new();
+    for (second, code) in ["bridge", "", ""].into_iter().enumerate() {
+        readings.push(put(second, "defects", code));
+        readings.push(put(second, "verdict", if code.is_empty() { "OK" } else { "NG" }));
+    }
+    let figures = &replay(watch, &readings)["inspections"][0];
+    assert_eq!(figures["dpmo"], json!({ "value": 1.0 / 8.0 * 1e6, "n": 8.0 }));
 }

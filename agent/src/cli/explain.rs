@@ -55,6 +55,7 @@ const EXAMPLES: &str = r"Examples:
   gemba explain --config line.yaml --station printer-1 --shift yesterday/late
   gemba explain --config line.yaml --station printer-1 --hour today/06:00 --kpi performance
   gemba explain --config line.yaml --station printer-1 --shift 2026-03-02/early readings.jsonl
+  gemba explain --config line.yaml --station printer-1 --rolling=30min
   gemba spool export --config line.yaml | gemba explain --config line.yaml --station printer-1 --lot A-17 -";
 
 /// What is explained.
@@ -76,13 +77,16 @@ struct What {
     /// All of an order
     #[arg(long, value_name = "NAME")]
     order: Option<String>,
+    /// The last minutes, up to the last full one: as many as `oee.rolling` says (60min without it), unless said as `=30min`
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "", value_parser = Selector::rolling)]
+    rolling: Option<Selector>,
 }
 
 impl What {
     fn selector(self) -> Selector {
-        let Self { shift, hour, lot, product, order } = self;
+        let Self { shift, hour, lot, product, order, rolling } = self;
         let named = lot.map(Selector::Lot).or(product.map(Selector::Product)).or(order.map(Selector::Order));
-        shift.or(hour).or(named).unwrap_or(Selector::Current)
+        shift.or(hour).or(rolling).or(named).unwrap_or(Selector::Current)
     }
 }
 

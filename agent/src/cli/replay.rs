@@ -75,6 +75,8 @@ enum Windows {
     Product,
     /// Orders
     Order,
+    /// The last minutes up to the last full one: as many as `oee.rolling` says, 60 unless it does
+    Rolling,
 }
 
 impl From<Windows> for WindowKind {
@@ -85,6 +87,7 @@ impl From<Windows> for WindowKind {
             Windows::Lot => Self::Lot,
             Windows::Product => Self::Product,
             Windows::Order => Self::Order,
+            Windows::Rolling => Self::Rolling(None),
         }
     }
 }
@@ -195,7 +198,10 @@ fn figures(kpi: &KpiView) -> [String; FIGURES.len()] {
         percent(figures.coverage),
         count(kpi.total),
         count(kpi.good),
-        count(kpi.reject),
+        match kpi.startup_reject {
+            Some(startup) => format!("{} ({startup} at start-up)", count(kpi.reject)),
+            None => count(kpi.reject),
+        },
     ]
 }
 

@@ -1,6 +1,6 @@
 //! What an inspection station may say in the YAML.
 
-use super::amounts::Real;
+use super::amounts::{Amount, Real};
 use super::protocols::Separator;
 use super::section::{At, Entries, section};
 use super::units::{Rate, SECOND, Span};
@@ -35,6 +35,8 @@ section! {
         review: Review => optional;
         /// What scores are compared with, to see them drift.
         baseline: Baseline => optional;
+        /// Opportunities for a defect in one unit (DPMO), where its product says nothing of them.
+        opportunities: Amount<false> => optional;
     }
 }
 

@@ -356,6 +356,7 @@ mod tests {
             figures: Some(Figures::default()),
             since: at(0),
             sums,
+            beside: None,
         };
         let changed = Record::TagChanged {
             station: "aoi-1".into(),

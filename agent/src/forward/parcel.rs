@@ -148,6 +148,7 @@ impl Span {
             Record::Anomaly(told) => self.cover(told.time, told.time, false),
             Record::Violation(told) => self.cover(told.time(), told.time(), false),
             Record::Watched(point) => self.cover(point.time, point.time, false),
+            Record::Line(point) => self.cover(point.time, point.time, false),
             Record::Loss { loss, .. } => self.cover(loss.from, loss.to, &*loss.source == UPSTREAM),
         }
     }

@@ -190,6 +190,7 @@ fn printer() -> StationView {
             good: Some(18848.0),
             reject: Some(423.0),
             rework: None,
+            startup_reject: None,
             unattributed: 12.0,
             quality_assumed: false,
             scheduled: Some(true),
@@ -209,6 +210,7 @@ fn printer() -> StationView {
                 corrective_ratio: Some(0.75),
             },
         }),
+        rolling: None,
         sums: Some((
             at("2026-10-01T00:00:00Z"),
             Sums {
@@ -249,6 +251,7 @@ fn aoi() -> StationView {
             good: Some(0.5),
             reject: None,
             rework: None,
+            startup_reject: None,
             unattributed: 0.0,
             quality_assumed: true,
             scheduled: Some(true),
@@ -260,6 +263,7 @@ fn aoi() -> StationView {
             teep: None,
             maintenance: Maintenance::default(),
         }),
+        rolling: None,
         sums: Some((at("2026-11-02T10:30:00Z"), Sums { good: Some(0.5), ..Sums::default() })),
         tags: vec![
             good("state", None, Value::Text("Suspended".into())),
@@ -283,6 +287,7 @@ fn oven() -> StationView {
         state_since: Some(at("2026-11-02T11:58:00Z")),
         shift: None,
         kpi: None,
+        rolling: None,
         sums: None,
         tags: vec![
             bad("zone1", Some("Cel"), Status::Own(OwnStatus::LinkLost), Some(at("2026-11-02T11:58:00Z"))),
@@ -302,6 +307,7 @@ fn scale() -> StationView {
         state_since: None,
         shift: None,
         kpi: None,
+        rolling: None,
         sums: None,
         tags: vec![bad("mass", Some("g"), Status::Modbus(2), Some(at("2026-11-02T12:00:00Z")))],
     }

@@ -60,6 +60,9 @@ struct Station<'a> {
     shift: Option<&'a str>,
     /// Null for a station without `oee:`; all of nulls where nothing can be known yet.
     kpi: Option<Kpi>,
+    /// Beyond the contract: the last minutes; left out where `oee.rolling` does not ask for them, and before the first reading.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rolling: Option<Rolling>,
     tags: Vec<Tag<'a>>,
     /// Beyond the contract, as the two after it are: what watches the tags; left out where nothing does.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -68,6 +71,13 @@ struct Station<'a> {
     charts: Vec<Chart<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     inspection: Option<Inspection<'a>>,
+}
+
+/// Figures from `kpi.since` to `to`, the last full minute.
+#[derive(Serialize)]
+struct Rolling {
+    to: Time,
+    kpi: Kpi,
 }
 
 /// By its place in `endpoints`, from 1: an address may hold a secret.
@@ -256,6 +266,7 @@ impl<'a> Station<'a> {
                 // Outside shifts nothing is planned; before the first reading nobody knows.
                 None => station.state.map(|_| Kpi::unknown(station.shift.is_none().then_some(false))),
             },
+            rolling: station.rolling.as_ref().map(|(to, kpi)| Rolling { to: *to, kpi: Kpi::from(kpi) }),
             tags: station.tags.iter().map(|tag| Tag::new(tag, view.now)).collect(),
             anomalies: station.anomalies.iter().map(Detector::from).collect(),
             charts: station.charts.iter().map(Chart::from).collect(),
@@ -415,6 +426,16 @@ mod tests {
         assert_eq!(json(&view)["stations"][2]["kpi"]["scheduled"], Json::Null, "in a shift, and not heard yet");
         let without_oee = &ours["stations"][3];
         assert_eq!((&without_oee["state"], &without_oee["kpi"]), (&Json::Null, &Json::Null));
+    }
+
+    #[test]
+    fn the_last_minutes_are_there_where_they_are_asked_for() {
+        let mut view = well();
+        assert_eq!(json(&view)["stations"][0].get("rolling"), None);
+        let station = &mut snapshot(&mut view).stations[0];
+        station.rolling = station.kpi.clone().map(|kpi| (at("2026-11-02T12:00:00Z"), kpi));
+        let station = &json(&view)["stations"][0];
+        assert_eq!(station["rolling"], json!({ "to": "2026-11-02T12:00:00Z", "kpi": station["kpi"] }));
     }
 
     #[test]

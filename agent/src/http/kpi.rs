@@ -22,6 +22,11 @@ pub struct Kpi {
     reject: Option<Count>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rework: Option<Count>,
+    /// Of the rejected parts those of start-ups, and the others; where `oee.startup` says what that is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    startup_reject: Option<Count>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    process_reject: Option<Count>,
     /// By which loss accounting.
     losses: Option<&'static str>,
     oee_bounds: Option<Bounds>,
@@ -105,6 +110,8 @@ impl From<&KpiView> for Kpi {
             good: kpi.good.map(Count),
             reject: kpi.reject.map(Count),
             rework: kpi.rework.map(Count),
+            startup_reject: kpi.startup_reject.map(Count),
+            process_reject: kpi.startup_reject.and_then(|startup| Some(Count(kpi.reject? - startup))),
             losses: Some(kpi.losses.word()),
             oee_bounds: kpi.oee_bounds.map(|(low, high)| Bounds { low, high }),
             target: kpi.target,

@@ -10,7 +10,7 @@ use gemba_drivers::{LinkPhase, Time};
 
 use super::View;
 use super::kpi::seconds;
-use crate::record::{CycleHistogram, Figures};
+use crate::record::{Beside, CycleHistogram, Figures, Sums};
 use crate::snapshot::UpstreamStatus;
 use crate::telemetry::metric::{self, Metric, Number};
 
@@ -19,6 +19,8 @@ pub(super) fn text(view: &View) -> String {
     let mut page = Page::default();
     tags(&mut page, view);
     ratios(&mut page, view);
+    beside(&mut page, view);
+    line(&mut page, view);
     sums(&mut page, view);
     super::watched_metrics::write(&mut page, view);
     agent(&mut page, view);
@@ -67,6 +69,56 @@ fn ratios(page: &mut Page, view: &View) {
     }
 }
 
+/// What stands beside the ratios of a shift, where it is known.
+fn beside(page: &mut Page, view: &View) {
+    type Pick = fn(&Beside) -> Option<f64>;
+    const FIGURES: [(&str, &str, Pick); 10] = [
+        ("factory_teep_ratio", "OEE of the shift so far over all its time that is known.", |of| of.teep),
+        ("factory_production_target", "Parts that should have been made in the shift by now.", |of| of.target),
+        ("factory_production_actual", "Parts that were made in the shift so far.", |of| of.actual),
+        ("factory_maintenance_failures", "Failures that began in the shift so far.", |of| of.failures.map(whole)),
+        ("factory_maintenance_mtbf_seconds", "Mean operating time between the failures of the shift so far.", |of| {
+            of.mtbf
+        }),
+        ("factory_maintenance_mttr_seconds", "Mean time to restoration in the shift so far.", |of| of.mttr),
+        ("factory_maintenance_corrective_ratio", "Corrective over all maintenance time of the shift so far.", |of| {
+            of.corrective_ratio
+        }),
+        ("factory_part_energy_joules", "Energy by the parts made in the shift so far.", |of| of.energy_per_part),
+        ("factory_good_part_energy_joules", "Energy by the good parts made in the shift so far.", |of| {
+            of.energy_per_good_part
+        }),
+        ("factory_good_part_cost", "Cost by the good parts made in the shift so far, in the line's currency.", |of| {
+            of.cost_per_good_part
+        }),
+    ];
+    let told: Vec<_> =
+        view.snapshot.stations.iter().filter_map(|of| Some((of, Beside::from(of.kpi.as_ref()?)))).collect();
+    for (name, help, pick) in FIGURES {
+        page.family(name, Kind::Gauge, help, |family| {
+            for (station, of) in &told {
+                let Some(value) = pick(of) else { continue };
+                let shift = station.shift.as_deref().unwrap_or_default();
+                family.sample(&[("factory_station", &station.name), ("factory_shift", shift)], value);
+            }
+        });
+    }
+}
+
+/// The line as a whole, where it has a flow.
+fn line(page: &mut Page, view: &View) {
+    let Some(flow) = &view.snapshot.flow else { return };
+    let help = "Good ideal time of the line over its planned time of the shift so far.";
+    page.family("factory_line_oee_ratio", Kind::Gauge, help, |family| {
+        let labels = [("factory_shift", &*flow.shift), ("factory_line_by", flow.by.word())];
+        flow.oee.into_iter().for_each(|oee| family.sample(&labels, oee));
+    });
+    let help = "Product of the stations' first-pass yields of the shift so far.";
+    page.family("factory_yield_rolled_throughput_ratio", Kind::Gauge, help, |family| {
+        flow.rolled_yield.iter().for_each(|of| family.sample(&[("factory_shift", &flow.shift)], of.value));
+    });
+}
+
 fn sums(page: &mut Page, view: &View) {
     let stations = || {
         let stations = view.snapshot.stations.iter();
@@ -101,12 +153,19 @@ fn sums(page: &mut Page, view: &View) {
             }
         }
     });
-    let help = "Energy taken since the station was first seen.";
-    page.family("factory_energy_joules_total", Kind::Counter, help, |family| {
-        for (station, joules) in stations().filter_map(|(station, sums)| Some((station, sums.energy?))) {
-            family.sample(&[("factory_station", &*station.name)], joules);
-        }
-    });
+    type Pick = fn(&Sums) -> Option<f64>;
+    const SUMS: [(&str, &str, Pick); 3] = [
+        ("factory_energy_joules_total", "Energy taken since the station was first seen.", |of| of.energy),
+        ("factory_idle_energy_joules_total", "Of it, while the machine was known not to run.", |of| of.idle_energy),
+        ("factory_startup_rejects_total", "Of the rejected parts those of start-ups.", |of| of.startup_reject),
+    ];
+    for (name, help, pick) in SUMS {
+        page.family(name, Kind::Counter, help, |family| {
+            for (station, sum) in stations().filter_map(|(station, sums)| Some((station, pick(sums)?))) {
+                family.sample(&[("factory_station", &*station.name)], sum);
+            }
+        });
+    }
     let help = "Cycle times since the station was first seen.";
     page.family("factory_cycle_duration_seconds", Kind::Histogram, help, |family| {
         for (station, sums) in stations().filter(|(_, sums)| sums.cycle.count > 0) {
@@ -389,6 +448,47 @@ mod tests {
             page.value("factory_parts_total", &labels)
         };
         assert_eq!((parts("good"), parts("reject")), (Some(0.5), None), "nothing counts rejects there");
+    }
+
+    #[test]
+    fn what_a_configuration_asks_for_is_there_where_it_is_known() {
+        use crate::model::{FlowView, LineBy, quality::Ratio};
+        use crate::snapshot::{CostView, EnergyView, Maintenance};
+        let mut view = line();
+        let snapshot = snapshot(&mut view);
+        snapshot.flow = Some(FlowView {
+            shift: "early".into(),
+            from: Time(0),
+            to: Time(1),
+            by: LineBy::Weighted,
+            oee: Some(0.5),
+            good: None,
+            good_ideal_ns: None,
+            planned_ns: 1,
+            rolled_yield: Ratio::of(3.0, 4.0),
+            waits: Vec::new(),
+        });
+        let [printer, aoi, ..] = &mut snapshot.stations[..] else { panic!("two") };
+        let energy = EnergyView { joules: 100.0, idle_joules: 10.0, per_part: Some(5.0), per_good_part: None };
+        let kpi = printer.kpi.as_mut().expect("figures");
+        (kpi.energy, kpi.cost) = (Some(energy), Some(CostView { cost: 2.0, per_good_part: Some(0.25) }));
+        let (_, sums) = printer.sums.as_mut().expect("sums");
+        (sums.idle_energy, sums.startup_reject) = (Some(10.0), Some(3.0));
+        let unknown = aoi.kpi.as_mut().expect("figures");
+        (unknown.planned_ns, unknown.maintenance) = (0, Maintenance::default());
+        let page = parsed(&view);
+        let of = |name| page.value(name, &[("factory_station", "printer-1"), ("factory_shift", "early")]);
+        assert_eq!((of("factory_part_energy_joules"), of("factory_good_part_energy_joules")), (Some(5.0), None));
+        assert_eq!(of("factory_good_part_cost"), Some(0.25));
+        let sum = |name| page.value(name, &[("factory_station", "printer-1")]);
+        assert_eq!(sum("factory_idle_energy_joules_total"), Some(10.0));
+        assert_eq!(sum("factory_startup_rejects_total"), Some(3.0));
+        let oee = [("factory_shift", "early"), ("factory_line_by", "weighted")];
+        assert_eq!(page.value("factory_line_oee_ratio", &oee), Some(0.5));
+        let rolled = page.value("factory_yield_rolled_throughput_ratio", &[("factory_shift", "early")]);
+        assert_eq!(rolled, Some(0.75));
+        let failures = [("factory_station", "aoi-1"), ("factory_shift", "early")];
+        assert_eq!(page.value("factory_maintenance_failures", &failures), None, "no state is known");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::model::InspectedShift;
 use crate::model::anomaly::{Baseline, Episode, Severity};
-use crate::model::inspection::{Drift as DriftOf, InspectionFigures};
+use crate::model::inspection::{Drift as DriftOf, InspectionFigures, ProductFigures as OfProduct};
 use crate::model::quality::Ratio as RatioOf;
 use crate::model::spc::{
     Capability as CapabilityOf, Limits as LimitsOf, Named, Part, Phase, Side, Violation as Broken, Window,
@@ -245,12 +245,30 @@ pub struct Figures {
     recall: Option<Ratio>,
     f1: Option<Ratio>,
     dpu: Option<Ratio>,
+    /// Per million opportunities; null where those are not known.
+    dpmo: Option<Ratio>,
+    sigma_level: Option<f64>,
+    ppm: Option<Ratio>,
+    /// Where the configuration names products.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    products: Vec<ProductFigures>,
     defects: BTreeMap<String, u64>,
     scores: Option<Histogram>,
     queue: Option<Queue>,
     drift: Vec<Drift>,
     /// Reviews of inspections that nobody remembers.
     unmatched_reviews: u64,
+}
+
+/// What was inspected of one product.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct ProductFigures {
+    /// Null where it is not known, or not configured.
+    product: Option<String>,
+    inspections: u64,
+    dpu: Option<Ratio>,
+    dpmo: Option<Ratio>,
+    ppm: Option<Ratio>,
 }
 
 /// A share, and of how many it is one.
@@ -481,6 +499,10 @@ impl From<&InspectedShift> for Figures {
             recall: of.recall.map(Ratio::from),
             f1: of.f1.map(Ratio::from),
             dpu: of.dpu.map(Ratio::from),
+            dpmo: of.dpmo.map(Ratio::from),
+            sigma_level: of.sigma_level,
+            ppm: of.ppm.map(Ratio::from),
+            products: of.products.iter().map(ProductFigures::from).collect(),
             defects: of.defects.iter().map(|(code, count)| (code.to_string(), *count)).collect(),
             scores: of
                 .scores
@@ -489,6 +511,18 @@ impl From<&InspectedShift> for Figures {
             queue: of.queue.map(|queue| Queue { at: queue.at, last: queue.last, max: queue.max }),
             drift: of.drift.iter().map(Drift::from).collect(),
             unmatched_reviews: shift.tally.unmatched,
+        }
+    }
+}
+
+impl From<&OfProduct> for ProductFigures {
+    fn from(of: &OfProduct) -> Self {
+        Self {
+            product: of.product.as_deref().map(str::to_owned),
+            inspections: of.inspections,
+            dpu: of.dpu.map(Ratio::from),
+            dpmo: of.dpmo.map(Ratio::from),
+            ppm: of.ppm.map(Ratio::from),
         }
     }
 }

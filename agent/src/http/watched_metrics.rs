@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::View;
 use super::metrics::{Kind, Page, histogram, whole};
 use crate::model::anomaly::Severity;
-use crate::model::inspection::InspectionFigures;
+use crate::model::inspection::{InspectionFigures, ProductFigures};
 use crate::model::quality::Ratio;
 use crate::model::spc::{Capability, Window};
 use crate::record::InspectionSums;
@@ -129,7 +129,7 @@ fn inspections(page: &mut Page, stations: &[StationView]) {
 
 fn rates(page: &mut Page, stations: &[StationView]) {
     type Pick = fn(&InspectionFigures) -> Option<Ratio>;
-    const RATES: [(&str, &str, Pick); 10] = [
+    const RATES: [(&str, &str, Pick); 9] = [
         ("factory_inspection_passed_ratio", "Passed, of those whose verdict is known.", |of| of.passed),
         ("factory_inspection_first_pass_ratio", "Passed at the first inspection of the unit.", |of| {
             of.first_pass_yield
@@ -141,7 +141,6 @@ fn rates(page: &mut Page, stations: &[StationView]) {
         ("factory_inspection_precision_ratio", "Defective, of the rejected units with a label.", |of| of.precision),
         ("factory_inspection_recall_ratio", "Rejected, of the defective units with a label.", |of| of.recall),
         ("factory_inspection_f1_ratio", "Harmonic mean of precision and recall.", |of| of.f1),
-        ("factory_inspection_dpu_ratio", "Defects per unit.", |of| of.dpu),
     ];
     let all = || {
         let shifts = stations.iter().filter_map(|station| station.inspection.as_ref()?.shift.as_ref());
@@ -157,6 +156,24 @@ fn rates(page: &mut Page, stations: &[StationView]) {
         page.family(name, Kind::Gauge, help, |family| {
             for (labels, shift) in all() {
                 pick(&shift.figures).into_iter().for_each(|rate| family.sample(&labels, rate.value));
+            }
+        });
+    }
+    type PickOf = fn(&ProductFigures) -> Option<Ratio>;
+    const OF_PRODUCTS: [(&str, &str, Pick, PickOf); 3] = [
+        ("factory_inspection_dpu_ratio", "Defects per unit.", |of| of.dpu, |of| of.dpu),
+        ("factory_inspection_dpmo", "Defects per million opportunities.", |of| of.dpmo, |of| of.dpmo),
+        ("factory_inspection_ppm", "Rejected units in a million.", |of| of.ppm, |of| of.ppm),
+    ];
+    for (name, help, pick, pick_of) in OF_PRODUCTS {
+        page.family(name, Kind::Gauge, help, |family| {
+            for (labels, shift) in all() {
+                pick(&shift.figures).into_iter().for_each(|rate| family.sample(&labels, rate.value));
+                for of in &shift.figures.products {
+                    let (Some(product), Some(rate)) = (&of.product, pick_of(of)) else { continue };
+                    let labels: Vec<_> = labels.into_iter().chain([("factory_product", &**product)]).collect();
+                    family.sample(&labels, rate.value);
+                }
             }
         });
     }

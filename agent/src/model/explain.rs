@@ -162,6 +162,8 @@ pub struct Waterfall {
     pub ideal_ns: Option<f64>,
     /// Ideal time of those that were not good at the first pass: the share of it that quality lacks.
     pub quality_ns: Option<f64>,
+    /// Of it that of start-ups; `None` too where nothing is said of start-ups.
+    pub startup_ns: Option<f64>,
     /// Ideal time of good parts.
     pub good_ns: Option<f64>,
     /// Time that belongs to no figure: breaks, and what the loss accounting does not plan.
@@ -290,6 +292,21 @@ impl Waterfall {
         Some(real(stops) + self.speed_ns? + self.quality_ns?)
     }
 
+    /// What quality lost, by cause: in words, and in nanoseconds.
+    #[must_use]
+    pub fn rejects(&self) -> Vec<(&'static str, Option<f64>)> {
+        let startup = self.startup_ns.zip(self.quality_ns);
+        startup.map_or_else(
+            || vec![("not good at the first pass", self.quality_ns)],
+            |(startup, all)| {
+                vec![
+                    ("not good at the first pass, of start-ups", Some(startup)),
+                    ("not good at the first pass, of the process", Some(all - startup)),
+                ]
+            },
+        )
+    }
+
     fn spend(&mut self, piece: &Piece<'_>) {
         let spent_ns = piece.length();
         let lines = match piece.bucket {
@@ -330,6 +347,8 @@ impl Waterfall {
         self.speed_ns = self.ideal_ns.map(|ideal_ns| real(run_ns) - ideal_ns);
         self.good_ns = self.ideal_ns.map(|ideal_ns| ideal_ns * tally.quality(spec).unwrap_or(0.0));
         self.quality_ns = self.ideal_ns.zip(self.good_ns).map(|(ideal_ns, good_ns)| ideal_ns - good_ns);
+        let share = spec.startup.as_ref().map(|_| tally.startup_share(spec).unwrap_or(0.0));
+        self.startup_ns = self.ideal_ns.zip(share).map(|(ideal_ns, share)| ideal_ns * share);
     }
 }
 

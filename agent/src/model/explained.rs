@@ -13,7 +13,7 @@ use crate::model::tests::{config, oee, shift, t};
 use crate::model::window::hours_between;
 use crate::model::{
     ContextSpec, Derived, ExplainError, Explanation, Line, LossLine, MicroStops, OeeSpec, Product, Reason, ReasonSpec,
-    Selector, Standing, State, Window, WindowKind,
+    Selector, SelectorError, Standing, State, Window, WindowKind,
 };
 
 const STATE: u32 = 0;
@@ -93,7 +93,7 @@ impl Told {
         self.line.explain(0, &selector, t(now)).expect("it is held")
     }
 
-    fn refused(&self, selector: Result<Selector, crate::model::SelectorError>, now: f64) -> ExplainError {
+    fn refused(&self, selector: Result<Selector, SelectorError>, now: f64) -> ExplainError {
         self.line.explain(0, &selector.expect("a selector"), t(now)).expect_err("nothing to explain")
     }
 
@@ -264,9 +264,14 @@ fn the_last_minutes_end_with_the_last_full_one() {
     let mut told = Told::new();
     told.put(0.0, STATE, 1).put(0.0, TOTAL, 0).put(590.0, TOTAL, 5).put(630.0, TOTAL, 6).put(670.0, TOTAL, 7);
     told.advance(700.0);
-    let [last] = told.windows(WindowKind::Rolling(Duration::from_secs(120)), 700.0).try_into().expect("one");
+    let [last] = told.windows(WindowKind::Rolling(Some(Duration::from_secs(120))), 700.0).try_into().expect("one");
     assert_eq!((last.from, last.to, last.view.total), (t(540.0), t(660.0), Some(6.0)));
-    let [all] = told.windows(WindowKind::Rolling(crate::model::ROLLING), 700.0).try_into().expect("one");
+    let selector = Selector::rolling("2min").expect("a length of time");
+    let explained = told.line.explain(0, &selector, t(700.0)).expect("it is held");
+    assert_eq!((explained.from, explained.to, &explained.view), (last.from, last.to, &last.view));
+    assert_eq!((explained.kind, &*explained.name), ("rolling", "the last 2 min"));
+    assert_eq!(Selector::rolling("soon"), Err(SelectorError::Rolling("soon".to_owned())));
+    let [all] = told.windows(WindowKind::Rolling(None), 700.0).try_into().expect("one");
     assert_eq!((all.from, all.view.total), (t(0.0), Some(6.0)), "from the first observation on");
     let [day] = told.windows(WindowKind::Day, 700.0).try_into().expect("one");
     assert_eq!((&*day.name, day.view.total, day.closed, day.whole), ("2026-03-02", Some(7.0), false, true));
@@ -298,6 +303,10 @@ fn what_is_not_there_is_said() {
     for text in ["9999-12-31/early", "0001-01-01/early"] {
         let error = told.refused(Selector::shift(text), 7203.0);
         assert!(matches!(error, ExplainError::NoSuchShift { .. } | ExplainError::NotYet(_) | ExplainError::Before(_)));
+    }
+    for text in ["9999-12-30T00:00:00Z", "0001-01-01T00:00:00Z", "9999-12-30/06:00", "0001-01-01/06:00"] {
+        let error = told.refused(Selector::hour(text), 7203.0);
+        assert!(matches!(error, ExplainError::NotYet(_) | ExplainError::Before(_)), "{text}: {error}");
     }
 }
 

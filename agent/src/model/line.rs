@@ -9,9 +9,8 @@ use gemba_drivers::opcua::Watermark;
 use gemba_drivers::{Loss, OwnStatus, Reading, Status, TagId, Time, Validity, Value};
 
 use crate::config::{Config, Source};
-use crate::model::anomaly::{Episode, EpisodeId, UnknownEpisode, Verdict};
 use crate::model::calendar::Calendar;
-use crate::model::entry::{self, Entry, EntryError, SHOWN, What};
+use crate::model::entry::{self, Change, Entry, EntryError, SHOWN, What};
 use crate::model::ledger::Ledger;
 use crate::model::monitor::{self, InspectedShift, Monitor, Watch};
 use crate::model::observer::Role;
@@ -20,8 +19,10 @@ use crate::model::period::{Count, Period};
 use crate::model::plan::Plan;
 use crate::model::setting::Setting;
 use crate::model::station::{LATENESS, Look, Station};
+use crate::model::tally::Tally;
 use crate::model::visit::{About, Visits};
-use crate::model::{FlowSpec, FlowView, Knowledge, LineBy, OeeSpec, flow};
+use crate::model::window::last_minutes;
+use crate::model::{FlowSpec, Knowledge, OeeSpec, flow};
 use crate::record::{Record, Sums};
 use crate::snapshot::{Snapshot, SpoolView, StationView, TagView};
 
@@ -42,13 +43,15 @@ pub struct Derived {
 #[derive(Debug)]
 pub struct Line {
     /// How parts flow through the stations.
-    flow: Option<FlowSpec>,
+    pub(super) flow: Option<FlowSpec>,
     /// The slots of the plan, worked out once.
-    plan: RefCell<Plan>,
-    knowledge: Knowledge,
+    pub(super) plan: RefCell<Plan>,
+    pub(super) knowledge: Knowledge,
     pub(super) stations: Vec<StationOf>,
     pub(super) tags: Vec<TagOf>,
     pub(super) ledger: Ledger,
+    /// What upstream was told of the line as a whole.
+    pub(super) told: flow::Told,
     /// The last that people told, oldest first.
     pub(super) entries: VecDeque<Arc<Entry>>,
     /// Reused from batch to batch: which stations it tells something of that is computed with.
@@ -80,7 +83,7 @@ pub(super) struct TagOf {
     pub(super) name: Arc<str>,
     unit: Option<Arc<str>>,
     pub(super) station: usize,
-    role: Role,
+    pub(super) role: Role,
     about: Option<About>,
     pub(super) value: Value,
     pub(super) validity: Validity,
@@ -154,6 +157,7 @@ impl Line {
             stations: stations.collect(),
             tags: tags.collect(),
             ledger: Ledger::default(),
+            told: flow::Told::default(),
             entries: VecDeque::new(),
             due: Vec::new(),
             context: Vec::new(),
@@ -209,6 +213,7 @@ impl Line {
         self.plan.borrow_mut().forget(now - Duration::from_secs(30 * 86_400));
         let Self { plan, knowledge, stations, tags, .. } = self;
         stations.iter_mut().for_each(|of| of.settle(plan, knowledge, tags, now - LATENESS, out));
+        self.tell_flow(now - LATENESS, out);
         self.enter_losses(out);
     }
 
@@ -216,7 +221,7 @@ impl Line {
     pub fn tell_last(&mut self, now: Time, out: &mut Derived) {
         let Self { plan, knowledge, stations, tags, .. } = self;
         for of in stations {
-            of.settle(plan, knowledge, tags, now, out);
+            of.settle_all(plan, knowledge, tags, now, out);
             let StationOf { name, spec, station, watch, monitor, .. } = of;
             if let Some(spec) = spec {
                 let inspects = watch.inspects();
@@ -225,6 +230,14 @@ impl Line {
             let watching = monitor::Setting { station: name, watch, plan };
             monitor.tell_last(watching, station.told_codes(), now, out);
         }
+        self.tell_last_flow(now, out);
+        self.enter_losses(out);
+    }
+
+    /// Nothing more comes: settles all that waits, up to `now`.
+    pub fn settle_all(&mut self, now: Time, out: &mut Derived) {
+        let Self { plan, knowledge, stations, tags, .. } = self;
+        stations.iter_mut().for_each(|of| of.settle_all(plan, knowledge, tags, now, out));
         self.enter_losses(out);
     }
 
@@ -276,23 +289,38 @@ impl Line {
         self.entries.iter()
     }
 
-    /// One bad reading for each tag, from `at` on: nobody was watching.
-    pub fn unwatched(&self, at: Time, now: Time) -> impl Iterator<Item = Reading> + use<> {
+    /// One bad reading for each tag, from `at` on: nobody was watching. A station that was never heard of begins with what it
+    /// tells, not with this.
+    pub fn unwatched(&self, at: Time, now: Time) -> impl Iterator<Item = Reading> + '_ {
         let status = Status::Own(OwnStatus::AgentDown);
-        (0..u32::try_from(self.tags.len()).unwrap_or(u32::MAX))
-            .map(move |tag| Reading::bad(TagId(tag), status, at, now))
+        let heard = |of: &StationOf| of.spec.is_none() || of.station.has_begun() || !of.pending.is_empty();
+        let tags = (0..).zip(&self.tags).filter(move |(_, tag)| heard(&self.stations[tag.station]));
+        tags.map(move |(tag, _)| Reading::bad(TagId(tag), status, at, now))
     }
 
     /// The line as it stands at `now`, for those outside; what came in is the pipeline's to count. Sums never fall from one snapshot to the next; what was shown
     /// changes nothing of what upstream is told.
     #[must_use]
     pub fn snapshot(&mut self, now: Time, spool: SpoolView) -> Snapshot {
-        let flow = self.flow(now);
-        let Self { plan, knowledge, stations, tags, .. } = self;
+        // Each station is looked at once, whether the line as a whole asks or its own figures.
+        let mut of_flow = self.looks(now);
+        let flow = self.flow_by(&of_flow, now);
+        let mut views = Vec::with_capacity(self.stations.len());
+        for (index, of) in self.stations.iter().enumerate() {
+            let place = self.flow.as_ref().and_then(|flow| flow.stations.iter().position(|&of| of == index));
+            let look = match place {
+                Some(place) => of_flow[place].take(),
+                None => self.look(index, now),
+            };
+            views.push(of.view(&self.plan, &self.tags, look, now));
+        }
+        for (of, view) in self.stations.iter_mut().zip(&mut views) {
+            of.show(view);
+        }
         Snapshot {
             time: now,
             flow,
-            stations: stations.iter_mut().map(|station| station.view(plan, knowledge, tags, now)).collect(),
+            stations: views,
             losses: self.ledger.newest().cloned().collect(),
             entries: self.entries.iter().rev().cloned().collect(),
             loss_totals: self.ledger.totals().collect(),
@@ -342,46 +370,6 @@ impl Line {
         self.stations.iter().flat_map(|of| of.monitor.shifts(of.watching(&self.plan), now)).collect()
     }
 
-    /// A person says what an anomaly was.
-    ///
-    /// # Errors
-    /// Nothing is known of it, or no longer.
-    pub fn judge(&mut self, anomaly: &EpisodeId, verdict: Verdict) -> Result<Episode, UnknownEpisode> {
-        let station = self.stations.iter_mut().find(|of| of.name == anomaly.station);
-        let station = station.ok_or(UnknownEpisode(anomaly.began))?;
-        station.monitor.judge(&anomaly.tag, &anomaly.detector, anomaly.began, verdict)
-    }
-
-    /// The line as a whole in the shift that runs at `now`; nothing outside shifts, or where no flow is configured.
-    #[must_use]
-    pub fn flow(&self, now: Time) -> Option<FlowView> {
-        let flow = self.flow.as_ref()?;
-        let looks = self.looks(flow, now);
-        let running = looks.iter().flatten().filter_map(|(look, setting)| look.running(*setting));
-        // From when on all are seen.
-        let (shift, from) = running.max_by_key(|(_, from)| *from)?;
-        flow::view(flow, &looks, (shift, from, now))
-    }
-
-    /// The same of a shift that was, as far as it is still held.
-    #[must_use]
-    pub fn flow_of(&self, period: &Period) -> Option<FlowView> {
-        let flow = self.flow.as_ref()?;
-        flow::view(flow, &self.looks(flow, period.to), (period.shift.clone(), period.from, period.to))
-    }
-
-    /// Index of the station whose shifts are the line's.
-    #[must_use]
-    pub fn pacer(&self) -> Option<usize> {
-        let flow = self.flow.as_ref()?;
-        if flow.by == LineBy::Constraint { flow.constraint } else { Some(flow.end) }
-    }
-
-    fn looks<'a>(&'a self, flow: &FlowSpec, now: Time) -> Vec<Option<(Look<'a>, Setting<'a>)>> {
-        let look = |&station: &usize| self.stations[station].look(&self.plan, &self.knowledge, &self.tags, now);
-        flow.stations.iter().map(look).collect()
-    }
-
     /// What is computed for the station at `index`.
     #[must_use]
     pub fn spec(&self, index: usize) -> Option<&OeeSpec> {
@@ -418,7 +406,7 @@ impl Line {
 }
 
 impl StationOf {
-    /// Settles what has waited long enough, turn by turn.
+    /// Settles what has waited long enough, turn by turn. What has its turn at `settled` itself may still be on its way.
     fn settle(
         &mut self,
         plan: &RefCell<Plan>,
@@ -427,11 +415,35 @@ impl StationOf {
         settled: Time,
         out: &mut Derived,
     ) {
+        self.settle_before(plan, knowledge, tags, (settled, settled), out);
+    }
+
+    /// Settles what waits, nothing being on its way: that of `now` too.
+    fn settle_all(
+        &mut self,
+        plan: &RefCell<Plan>,
+        knowledge: &Knowledge,
+        tags: &[TagOf],
+        now: Time,
+        out: &mut Derived,
+    ) {
+        self.settle_before(plan, knowledge, tags, (Time(now.0.saturating_add(1)), now), out);
+    }
+
+    /// Settles the turns before `end`, and then that time has come to `settled`.
+    fn settle_before(
+        &mut self,
+        plan: &RefCell<Plan>,
+        knowledge: &Knowledge,
+        tags: &[TagOf],
+        (end, settled): (Time, Time),
+        out: &mut Derived,
+    ) {
         let Self { name, spec, station, pending, watch, monitor, .. } = self;
         let inspects = watch.inspects();
         let setting = spec.as_ref().map(|spec| Setting { name, spec, plan, knowledge, inspects });
         let watching = monitor::Setting { station: name, watch, plan };
-        while let Some(turn) = pending.turn(settled) {
+        while let Some(turn) = pending.turn(end) {
             if let Some(setting) = setting {
                 station.settle(setting, turn, out);
             }
@@ -448,6 +460,14 @@ impl StationOf {
                         let applied = match &entry.what {
                             What::Anomaly { tag, detector, began, verdict } => {
                                 monitor.judge(tag, detector, *began, *verdict).is_ok()
+                            }
+                            What::Work { product, .. } => {
+                                match product {
+                                    Change::Left => {}
+                                    Change::Cleared => monitor.make(None),
+                                    Change::Set(name) => monitor.make(Some(name.clone())),
+                                }
+                                station.enter(&entry)
                             }
                             _ => station.enter(&entry),
                         };
@@ -474,6 +494,18 @@ impl StationOf {
         monitor.settle(watching, station.told_codes(), settled, out);
     }
 
+    /// The same of what is settled only.
+    pub(super) fn settled<'a>(
+        &'a self,
+        plan: &'a RefCell<Plan>,
+        knowledge: &'a Knowledge,
+        at: Time,
+    ) -> Option<(Look<'a>, Setting<'a>)> {
+        let inspects = self.watch.inspects();
+        let setting = Setting { name: &self.name, spec: self.spec.as_ref()?, plan, knowledge, inspects };
+        Some((self.station.look(setting, std::iter::empty(), at), setting))
+    }
+
     /// The station as it stands at `now`; nothing without `oee:`.
     fn look<'a>(
         &'a self,
@@ -492,7 +524,13 @@ impl StationOf {
         monitor::Setting { station: &self.name, watch: &self.watch, plan }
     }
 
-    fn view(&mut self, plan: &RefCell<Plan>, knowledge: &Knowledge, tags: &[TagOf], now: Time) -> StationView {
+    fn view(
+        &self,
+        plan: &RefCell<Plan>,
+        tags: &[TagOf],
+        look: Option<(Look<'_>, Setting<'_>)>,
+        now: Time,
+    ) -> StationView {
         let mut view = StationView {
             name: self.name.clone(),
             link: self.link,
@@ -500,25 +538,34 @@ impl StationOf {
             state_since: None,
             shift: None,
             kpi: None,
+            rolling: None,
             sums: None,
             tags: tags[self.tags.start as usize..self.tags.end as usize].iter().map(TagOf::view).collect(),
             anomalies: self.monitor.detectors(self.watching(plan)),
             charts: self.monitor.charts(self.watching(plan)),
             inspection: self.monitor.inspection(self.watching(plan), now),
         };
-        let mut shown = None;
-        if let Some((look, setting)) = self.look(plan, knowledge, tags, now) {
+        if let Some((look, setting)) = look {
             let state = look.state();
             view.state = Some(state.map_or(crate::model::State::Unknown, |(state, _)| state));
             view.state_since = state.map(|(_, since)| since);
             (view.shift, view.kpi) = look.shift(setting);
-            shown = look.since().map(|since| (since, look.told_sums(setting)));
+            view.rolling = setting.spec.rolling.and_then(|length| {
+                let (_, stretch) = last_minutes(&look, setting, look.facts().begin()?, Some(length));
+                let tally = Tally::within(look.facts(), setting, stretch);
+                Some((stretch.to, tally.view(setting.spec, stretch.from)))
+            });
+            view.sums = look.since().map(|since| (since, look.told_sums(setting)));
         }
-        view.sums = shown.map(|(since, sums)| {
-            self.shown.raise(sums);
-            (since, self.shown.clone())
-        });
         view
+    }
+
+    /// No sum of it is less than it was shown before.
+    fn show(&mut self, view: &mut StationView) {
+        if let Some((_, sums)) = &mut view.sums {
+            self.shown.raise(std::mem::take(sums));
+            sums.clone_from(&self.shown);
+        }
     }
 }
 

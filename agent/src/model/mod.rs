@@ -39,6 +39,7 @@ mod setting;
 pub mod spc;
 mod spec;
 mod standing;
+mod startup;
 mod state;
 mod station;
 mod tally;
@@ -62,8 +63,8 @@ pub use period::{JOULES_PER_KWH, Period};
 pub use plan::Plan;
 pub use rollup::rollup;
 pub use spec::{
-    ByCount, CostSpec, CounterSpec, EnergySpec, ExceptionalDay, FlowSpec, Knowledge, LineBy, MicroStops, OeeSpec,
-    Product, Rates, Reason, ReasonSpec, ShiftSpec, StateSpec,
+    ByCount, CostSpec, CounterSpec, EnergySpec, ExceptionalDay, FlowSpec, Knowledge, Lasts, LineBy, MicroStops,
+    OeeSpec, Product, Rates, Reason, ReasonSpec, ShiftSpec, StartupSpec, StateSpec,
 };
 pub use standing::Standing;
 pub use state::{E10, State};

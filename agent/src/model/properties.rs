@@ -11,8 +11,8 @@ use proptest::sample::Index;
 
 use super::tests::{config, oee, shift};
 use super::{
-    Bucket, ContextSpec, CounterSpec, Derived, KPI_EVERY, Knowledge, LATENESS, Line, MicroStops, OeeSpec, Period,
-    Preset, Product, Reason, ReasonSpec, ShiftSpec, State,
+    Bucket, ContextSpec, CounterSpec, Derived, KPI_EVERY, Knowledge, LATENESS, Lasts, Line, MicroStops, OeeSpec,
+    Period, Preset, Product, Reason, ReasonSpec, ShiftSpec, StartupSpec, State,
 };
 use crate::config::{Config, Tag};
 use crate::snapshot::SpoolView;
@@ -30,8 +30,8 @@ const TAGS: u32 = 8;
 const CAVITIES: f64 = 2.0;
 
 const HOUR: i64 = 3_600_000_000_000;
-/// The longest that a reading is on its way, in milliseconds, if it is not late: at two seconds its instant is settled.
-const ALLOWED: i64 = 1_999;
+/// The longest that a reading is on its way, in milliseconds, if it is not late.
+const ALLOWED: i64 = 2_000;
 
 /// A line whose every part of the model is at work: two products and nothing known of a third, a reason that is a failure,
 /// one that is planned, micro-stops.
@@ -58,6 +58,10 @@ fn a_config(plan: &Plan) -> Config {
         reason: Some(ReasonSpec {
             tags: vec![(TagId(REASON), vec![("1".to_owned(), 0), ("2".to_owned(), 1)])],
             first_out: Duration::from_secs(5),
+        }),
+        startup: Some(StartupSpec {
+            after: vec![State::Down, State::Setup],
+            lasts: if plan.micro_stops { Lasts::Run(Duration::from_secs(600)) } else { Lasts::Parts(40.0) },
         }),
         total: Some(CounterSpec { cycles: true, ..CounterSpec::of(TagId(TOTAL)) }),
         ..oee(1.0)

@@ -21,6 +21,7 @@ pub fn rollup<'a>(parts: impl IntoIterator<Item = (&'a Tally, &'a OeeSpec)>, sin
         *assumed |= tally.view(spec, since).quality_assumed;
         of_all.min_coverage = of_all.min_coverage.max(spec.min_coverage);
         of_all.ideal_cycle_time = of_all.ideal_cycle_time.and(spec.ideal_cycle_time);
+        of_all.startup = of_all.startup.take().or_else(|| spec.startup.clone());
         of_all.rework = of_all.rework.take().or_else(|| spec.rework.clone());
         if tally.counts.total(spec).is_none() {
             (of_all.total, of_all.good, of_all.reject) = (None, None, None);

@@ -1,15 +1,17 @@
 //! What is to be explained, as people name it: `today/early`, `yesterday/06:00`, a lot.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use gemba_drivers::Time;
 use jiff::civil::{self, Date};
 use jiff::tz::TimeZone;
 
+use crate::config::duration;
 use crate::model::Shift;
 use crate::model::setting::Setting;
 use crate::model::station::Look;
-use crate::model::window::{Stretch, WindowKind, hour_of, runs};
+use crate::model::window::{Stretch, WindowKind, hour_of, last_minutes, runs};
 
 /// How many names an answer lists that says what there is.
 const MOST_NAMES: usize = 12;
@@ -31,6 +33,8 @@ pub enum Selector {
     Product(String),
     /// Everything of this order.
     Order(String),
+    /// The last full minutes; as many as `oee.rolling` says, unless said.
+    Rolling(Option<Duration>),
 }
 
 /// A day in the line's time zone.
@@ -55,6 +59,9 @@ pub enum SelectorError {
         "`{0}` names no hour: write `today/06:00`, `yesterday/06:00`, `2026-11-22/06:00` or an RFC 3339 instant in it"
     )]
     Hour(String),
+    /// As a length of time.
+    #[error("`{0}` is no length of time: write `60min`")]
+    Rolling(String),
 }
 
 /// Why something cannot be explained.
@@ -158,6 +165,18 @@ impl Selector {
         Ok(Self::Hour(day, time.parse().map_err(|_| wrong())?))
     }
 
+    /// The last minutes: so many as `text` says (`30min`), or nothing for what the configuration says.
+    ///
+    /// # Errors
+    /// When it is no duration.
+    pub fn rolling(text: &str) -> Result<Self, SelectorError> {
+        if text.is_empty() {
+            return Ok(Self::Rolling(None));
+        }
+        let length = duration(text).map_err(|_| SelectorError::Rolling(text.to_owned()))?;
+        Ok(Self::Rolling(Some(length)))
+    }
+
     pub(super) fn choose(&self, look: &Look<'_>, setting: Setting<'_>) -> Result<Chosen, ExplainError> {
         if look.since().is_none() {
             return Err(ExplainError::Unheard(setting.name.clone()));
@@ -190,6 +209,13 @@ impl Selector {
             Self::Lot(name) => work(look, WindowKind::Lot, name),
             Self::Product(name) => work(look, WindowKind::Product, name),
             Self::Order(name) => work(look, WindowKind::Order, name),
+            Self::Rolling(length) => {
+                let begin = look.facts().begin().unwrap_or(look.now());
+                let (name, stretch) = last_minutes(look, setting, begin, *length);
+                let kind = WindowKind::Rolling(*length).word();
+                let whole = look.since().is_some_and(|first| first >= begin) || stretch.from > begin;
+                Ok(Chosen { kind, name, stretches: vec![stretch], closed: true, whole, revision: None })
+            }
         }
     }
 }

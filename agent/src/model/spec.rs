@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use gemba_drivers::{TagId, Time};
 use jiff::civil;
+use serde::{Deserialize, Serialize};
 
 use crate::model::State;
 use crate::model::losses::{Bucket, Preset};
@@ -109,6 +110,10 @@ pub struct OeeSpec {
     pub costs: Rates,
     /// Below this coverage (0 to 1) oee, availability and performance are withheld.
     pub min_coverage: f64,
+    /// What start-ups are; without it rejects are not told apart.
+    pub startup: Option<StartupSpec>,
+    /// How long the last minutes are that the page shows beside the shift; without it it shows none.
+    pub rolling: Option<Duration>,
 }
 
 /// Which tag tells the state, and in what words.
@@ -127,6 +132,24 @@ pub struct MicroStops {
     pub limit: Duration,
     /// In which states.
     pub states: Vec<State>,
+}
+
+/// When a machine starts up: its rejects of that time are a loss of their own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StartupSpec {
+    /// It does when it runs again after one of these states.
+    pub after: Vec<State>,
+    /// And it does for so long.
+    pub lasts: Lasts,
+}
+
+/// How long a start-up lasts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Lasts {
+    /// So much run time.
+    Run(Duration),
+    /// Until so many parts were made, good or not.
+    Parts(f64),
 }
 
 /// Which tags tell why a machine stands.
@@ -156,7 +179,7 @@ pub struct CounterSpec {
     pub tag: TagId,
     /// Where it rolls over to zero: 65536 for a 16-bit register that counts through. `None`: a fall is a reset.
     pub modulus: Option<f64>,
-    /// Parts a second; a jump above it is quarantined to the loss ledger.
+    /// Counts a second; a jump above it is quarantined to the loss ledger.
     pub max_rate: Option<f64>,
     /// Parts that one count stands for; `None` is one.
     pub parts_per_count: Option<f64>,
@@ -205,7 +228,7 @@ pub struct FlowSpec {
 }
 
 /// Whose pace a line is measured by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LineBy {
     /// The constraint's; without one there is no figure.
     #[default]

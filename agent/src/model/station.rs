@@ -12,13 +12,14 @@ use crate::model::counter::Counter;
 use crate::model::entry::{Entry, EntryError, MOST_HELD, What};
 use crate::model::memo::Memo;
 use crate::model::observer::{Catching, Observer, Role, first};
-use crate::model::period::Period;
+use crate::model::period::{Count, Period};
 use crate::model::setting::Setting;
+use crate::model::startup;
 use crate::model::tally::Tally;
 use crate::model::timeline::{Assigned, Defect, Facts, Timeline};
 use crate::model::window::Stretch;
 use crate::model::{Derived, State};
-use crate::record::{KpiPoint, Record, Sums};
+use crate::record::{Beside, KpiPoint, Record, Sums};
 use crate::snapshot::KpiView;
 
 /// How long readings wait for those that are still on their way, and a period stays open for them.
@@ -88,6 +89,11 @@ impl Station {
         }
     }
 
+    /// A counter is another tag now: its next reading is its first.
+    pub fn begin_count(&mut self, count: Count) {
+        self.observer.counters[count as usize] = Counter::default();
+    }
+
     /// Whether anything was observed.
     pub fn has_begun(&self) -> bool {
         self.observer.first.is_some()
@@ -103,7 +109,7 @@ impl Station {
         if self.observer.first.is_none() {
             let first = first(reading);
             self.closed_to = first;
-            self.next_kpi = boundary_from(Time(first.0 + 1));
+            self.next_kpi = boundary_from(Time(first.0.saturating_add(1)));
         }
         self.observer.apply(&mut self.facts, setting, role, reading, out);
     }
@@ -165,7 +171,7 @@ impl Station {
         match &entry.what {
             &What::Reason { to, .. } if to <= at => return true,
             What::Reason { to, code, .. } => {
-                self.facts.assign(Assigned { from: at, to: *to, code: code.clone() });
+                self.facts.assign(Assigned { from: at, to: *to, code: code.clone(), word: 0 });
             }
             What::Rejects { count, code, .. } => {
                 #[expect(clippy::cast_precision_loss, reason = "a million at most")]
@@ -203,7 +209,7 @@ impl Station {
         // What was due before goes first, and no instant is told twice: receivers refuse points out of order.
         self.tell_due(setting, now, out);
         self.tell(setting, now, out);
-        self.next_kpi = boundary_from(Time(now.0 + 1));
+        self.next_kpi = boundary_from(Time(now.0.saturating_add(1)));
     }
 
     /// The station as it stands at `now` with all that is `waiting`, if nothing more is said.
@@ -243,11 +249,13 @@ impl Station {
             }
             let tally = Tally::of(self.facts.facts(), setting, from, to);
             let period = Period { shift, from, to, tally, closed: true, revision: 0 };
+            let kpi = period.view(setting.spec);
             out.records.push(Record::Kpi(Box::new(KpiPoint {
                 station: setting.name.clone(),
                 shift: Some(period.shift.clone()),
                 time: to,
-                figures: Some(period.view(setting.spec).figures),
+                beside: Some(Beside::from(&kpi)),
+                figures: Some(kpi.figures),
                 since: self.observer.first.unwrap_or(to),
                 sums: Sums::default(),
             })));
@@ -270,8 +278,17 @@ impl Station {
         }
         // Where no shift is planned, none closes.
         let until = forgotten.map_or(settled - LONGEST, |period| period.to.max(settled - LONGEST));
+        let until = match startup::cut(self.facts.facts(), setting, until) {
+            cut if cut + KEEP >= until => cut,
+            // One without an end: it is forgotten, and what was added up with it.
+            _ => {
+                self.memo = Memo::default();
+                until
+            }
+        };
         if let Some(begin) = self.facts.facts().begin().filter(|&begin| begin < until) {
             self.before.add(&Tally::of(self.facts.facts(), setting, begin, until));
+            self.before.forget_pace();
             if let Some(archive) = &mut self.archive {
                 archive.go_on(self.facts.old(until));
             }
@@ -303,6 +320,7 @@ impl Station {
             station: setting.name.clone(),
             shift,
             time: at,
+            beside: kpi.as_ref().map(Beside::from),
             figures: kpi.map(|kpi| kpi.figures),
             since: self.observer.first.unwrap_or(at),
             sums,
@@ -320,11 +338,9 @@ impl Look<'_> {
     /// The shift that runs, and its figures so far.
     #[must_use]
     pub fn shift(&self, setting: Setting<'_>) -> (Option<Arc<str>>, Option<KpiView>) {
-        let running = setting.slot(self.now).shift;
-        let name = running.as_ref().map(|shift| shift.name.clone());
-        let from = running.map(|shift| shift.from.max(self.closed_to())).filter(|_| self.observer.first.is_some());
-        let kpi = from.map(|from| self.so_far(setting, from).view(setting.spec, from));
-        (name, kpi)
+        let (name, from) = self.running(setting).unzip();
+        let kpi = |from| self.so_far(setting, from).view(setting.spec, from);
+        (name, from.flatten().map(kpi))
     }
 
     /// Since when the sums count.
@@ -348,6 +364,8 @@ impl Look<'_> {
             downtime: all.reasons().to_vec(),
             cycle: self.observer.cycle.clone(),
             energy: setting.spec.energy.as_ref().map(|_| all.energy_j),
+            idle_energy: setting.spec.energy.as_ref().map(|_| all.idle_energy_j),
+            startup_reject: all.startup_reject(setting.spec),
             defects: all.defects_by_code().map(|(code, parts)| (code.clone(), whole(parts))).collect(),
         }
     }
@@ -360,14 +378,14 @@ impl Look<'_> {
         sums
     }
 
-    /// The shift that runs at the instant of the look, as far as it was observed.
-    pub(super) fn running(&self, setting: Setting<'_>) -> Option<(Arc<str>, Time)> {
-        let running = setting.slot(self.now).shift.filter(|_| self.observer.first.is_some())?;
-        Some((running.name, running.from.max(self.closed_to())))
+    /// The shift that runs at the instant of the look, and from when on it was observed, if it was.
+    pub(super) fn running(&self, setting: Setting<'_>) -> Option<(Arc<str>, Option<Time>)> {
+        let running = setting.slot(self.now).shift?;
+        Some((running.name, self.observer.first.map(|_| running.from.max(self.closed_to()))))
     }
 
     /// What the time from `from` on has added up to.
-    fn so_far(&self, setting: Setting<'_>, from: Time) -> Tally {
+    pub(super) fn so_far(&self, setting: Setting<'_>, from: Time) -> Tally {
         let stretch = Stretch::until(from, Time(i64::MAX), self.now);
         self.station.memo.within(self.facts(), setting, stretch, self.stable)
     }
@@ -382,6 +400,11 @@ impl Look<'_> {
             })
         });
         self.station.closed.iter().cloned().chain(open)
+    }
+
+    /// The shifts that have closed and are still held, oldest first.
+    pub(super) fn closed(&self) -> impl Iterator<Item = &Period> {
+        self.station.closed.iter()
     }
 
     /// All that is known, with what waits.
@@ -428,16 +451,15 @@ fn shifts(
     std::iter::from_fn(move || {
         loop {
             let from = at;
-            if from > until || from == until && from > latest {
+            let slot = setting.slot(at);
+            let next = slot.shift.as_ref().map_or(slot.until, |shift| shift.to);
+            // At the end of all time nothing comes next.
+            if from > until || from == until && from > latest || next <= at {
                 return None;
             }
-            let slot = setting.slot(at);
-            match slot.shift {
-                Some(shift) => {
-                    at = shift.to;
-                    return Some((shift.name, from, shift.to));
-                }
-                None => at = slot.until,
+            at = next;
+            if let Some(shift) = slot.shift {
+                return Some((shift.name, from, shift.to));
             }
         }
     })
@@ -451,6 +473,8 @@ impl Sums {
             (&mut self.reject, now.reject),
             (&mut self.rework, now.rework),
             (&mut self.energy, now.energy),
+            (&mut self.idle_energy, now.idle_energy),
+            (&mut self.startup_reject, now.startup_reject),
         ] {
             *held = [*held, made].into_iter().flatten().reduce(f64::max);
         }
@@ -471,10 +495,10 @@ impl Sums {
     }
 }
 
-/// The first multiple of [`KPI_EVERY`] at or after `at`.
+/// The first multiple of [`KPI_EVERY`] at or after `at`; at the end of all time that end.
 pub(super) fn boundary_from(at: Time) -> Time {
     let step = nanos_i64(KPI_EVERY);
-    Time((at.0 - 1).div_euclid(step) * step + step)
+    Time(at.0.saturating_sub(1).div_euclid(step).saturating_add(1).saturating_mul(step))
 }
 
 fn nanos_i64(span: Duration) -> i64 {

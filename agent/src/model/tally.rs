@@ -13,6 +13,7 @@ use crate::model::period::{Count, Counts};
 use crate::model::piece::{Stop, pieces_of};
 use crate::model::setting::Setting;
 use crate::model::standing::Standing;
+use crate::model::startup::Startups;
 use crate::model::station::nanoseconds;
 use crate::model::timeline::{Facts, Made, Work};
 use crate::model::window::Stretch;
@@ -29,6 +30,9 @@ pub struct Tally {
     pub counts: Counts,
     /// The same, each part by its ideal time, in nanoseconds; where products mix quality is weighted by it.
     weighted: Counts,
+    /// Of both what was counted in start-ups.
+    startup: Counts,
+    startup_weighted: Counts,
     /// The ideal cycle times of what was made.
     ideal: Ideal,
     /// Ideal time of the parts that performance speaks of, in nanoseconds.
@@ -111,11 +115,12 @@ impl Repairs {
                 self.preventive_ns += stop.time_in(State::Maintenance, facts, from, to);
                 continue;
             }
-            self.failures += u64::from(stop.from >= from);
+            let goes_on = Stop::before_unknown(facts, setting, stop.places.start).is_some();
+            self.failures += u64::from(stop.from >= from && !goes_on);
             self.corrective_ns += stop.to.min(to).0 - stop.from.max(from).0;
             if stop.over && stop.to <= to {
                 self.mended += 1;
-                self.mended_ns += stop.to.0 - stop.from.0;
+                self.mended_ns += stop.to.0 - stop.failed(facts, setting).0;
             }
         }
     }
@@ -173,9 +178,10 @@ impl Tally {
     /// The same of a part of it, at one go.
     pub(super) fn of_part(facts: Facts<'_>, setting: Setting<'_>, stretch: Stretch) -> Self {
         let mut tally = Self::default();
+        let startups = Startups::of(facts, setting, stretch);
         tally.time(facts, setting, stretch);
-        tally.parts(facts, setting, stretch);
-        tally.found(facts, setting, stretch);
+        tally.parts(facts, setting, stretch, &startups);
+        tally.found(facts, setting, stretch, &startups);
         tally
     }
 
@@ -185,6 +191,8 @@ impl Tally {
         self.buckets.iter_mut().zip(other.buckets).for_each(|(sum, more)| *sum += more);
         self.counts.join(&other.counts);
         self.weighted.join(&other.weighted);
+        self.startup.join(&other.startup);
+        self.startup_weighted.join(&other.startup_weighted);
         self.ideal = self.ideal.and(other.ideal);
         self.ideal_ns += other.ideal_ns;
         self.unattributed += other.unattributed;
@@ -198,10 +206,16 @@ impl Tally {
         other.reasons.iter().for_each(|(reason, planned, spent)| self.blame(reason, *planned, *spent));
     }
 
+    /// Lets go of what no sum since the first observation speaks of, and which people may make ever more of.
+    pub fn forget_pace(&mut self) {
+        self.paced.clear();
+    }
+
     /// With its counts whole, so that it can be added to another station's.
     pub(super) fn told_whole(&self, spec: &OeeSpec) -> Self {
-        let (counts, weighted) = (self.counts.told_whole(spec), self.weighted.told_whole(spec));
-        Self { counts, weighted, ..self.clone() }
+        let [counts, weighted, startup, startup_weighted] =
+            [&self.counts, &self.weighted, &self.startup, &self.startup_weighted].map(|of| of.told_whole(spec));
+        Self { counts, weighted, startup, startup_weighted, ..self.clone() }
     }
 
     fn time(&mut self, facts: Facts<'_>, setting: Setting<'_>, stretch: Stretch) {
@@ -222,11 +236,11 @@ impl Tally {
         self.repairs.count(facts, setting, stretch);
     }
 
-    fn parts(&mut self, facts: Facts<'_>, setting: Setting<'_>, stretch: Stretch) {
+    fn parts(&mut self, facts: Facts<'_>, setting: Setting<'_>, stretch: Stretch, startups: &Startups) {
         for made in stretch.made(facts) {
             let &Made { since, at, count, parts, .. } = made;
             if count == Count::Energy {
-                let state = facts.span(facts.place(Time(at.0 - 1))).map(|span| span.state);
+                let state = facts.span(facts.place(Time(at.0.saturating_sub(1)))).map(|span| span.state);
                 self.energy_j += parts;
                 if facts.seen(since, at) && state.is_some_and(|state| !state.is_run()) {
                     self.idle_energy_j += parts;
@@ -236,6 +250,10 @@ impl Tally {
             let ideal = ideal(setting, facts.work(at), at);
             self.counts.add(count, parts);
             self.weighted.add(count, parts * ideal.unwrap_or(0.0));
+            if startups.covers(made) {
+                self.startup.add(count, parts);
+                self.startup_weighted.add(count, parts * ideal.unwrap_or(0.0));
+            }
             let standing = Standing::of(facts, setting, made);
             // A reject may be of another product than any part of the window: then they mix, too.
             if standing != Standing::Beside || ideal.is_some() {
@@ -257,11 +275,17 @@ impl Tally {
         }
     }
 
-    fn found(&mut self, facts: Facts<'_>, setting: Setting<'_>, stretch: Stretch) {
+    fn found(&mut self, facts: Facts<'_>, setting: Setting<'_>, stretch: Stretch, startups: &Startups) {
+        let (mut parts, mut weight) = (0.0, 0.0);
         for defect in facts.defects(stretch.from, stretch.end()) {
             let ideal = ideal(setting, facts.work(defect.at), defect.at).unwrap_or(0.0);
             self.defect(&defect.code, defect.parts, defect.parts * ideal);
+            if startups.covers_defect(defect) {
+                (parts, weight) = (parts + defect.parts, weight + defect.parts * ideal);
+            }
         }
+        self.startup.find(parts.max(0.0));
+        self.startup_weighted.find(weight.max(0.0));
         self.find();
     }
 
@@ -368,6 +392,22 @@ impl Tally {
     pub fn good_of_total(&self, spec: &OeeSpec) -> Option<(f64, f64)> {
         let counts = if self.is_mixed() { &self.weighted } else { &self.counts };
         Some((counts.good(spec)?, counts.total(spec).filter(|&total| total > 0.0)?))
+    }
+
+    /// Parts that were rejected in start-ups; `None` where nothing is said of start-ups, or no counter tells.
+    #[must_use]
+    pub fn startup_reject(&self, spec: &OeeSpec) -> Option<f64> {
+        spec.startup.as_ref().and_then(|_| self.startup.reject(spec))
+    }
+
+    /// What quality lacks because of start-ups: parts that were not good at the first pass then over all parts, weighted as
+    /// quality is.
+    #[must_use]
+    pub fn startup_share(&self, spec: &OeeSpec) -> Option<f64> {
+        spec.startup.as_ref()?;
+        let (_, all) = self.good_of_total(spec)?;
+        let counts = if self.is_mixed() { &self.startup_weighted } else { &self.startup };
+        Some((counts.total(spec)? - counts.good(spec)?) / all)
     }
 
     /// Whether parts of several ideal cycle times were made, so that quality is weighted by them.

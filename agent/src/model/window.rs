@@ -75,8 +75,9 @@ pub enum WindowKind {
     Product,
     /// Likewise an order.
     Order,
-    /// The last full minutes: so many up to the last full minute, since counts are kept to the minute.
-    Rolling(Duration),
+    /// The last full minutes: so many up to the last full minute, since counts are kept to the minute. Where nothing is said of
+    /// how many, as many as `oee.rolling` says, or else [`ROLLING`].
+    Rolling(Option<Duration>),
 }
 
 impl WindowKind {
@@ -193,20 +194,32 @@ fn days(look: &Look<'_>, setting: Setting<'_>, begin: Time) -> Vec<Window> {
         let whole = look.since().is_some_and(|first| first >= from) || day_begin(&zone, from) == from;
         let window = window(look.facts(), setting, WindowKind::Day, name, stretch);
         all.push(Window { closed: to <= look.now(), whole, ..window });
+        if to == Time(i64::MAX) {
+            break;
+        }
         from = to;
     }
     all
 }
 
-fn rolling(look: &Look<'_>, setting: Setting<'_>, begin: Time, length: Duration) -> Window {
+fn rolling(look: &Look<'_>, setting: Setting<'_>, begin: Time, length: Option<Duration>) -> Window {
+    let (name, stretch) = last_minutes(look, setting, begin, length);
+    Window { closed: true, ..window(look.facts(), setting, WindowKind::Rolling(length), name, stretch) }
+}
+
+/// The last full minutes, and what they are called.
+pub(super) fn last_minutes(
+    look: &Look<'_>,
+    setting: Setting<'_>,
+    begin: Time,
+    length: Option<Duration>,
+) -> (Arc<str>, Stretch) {
     const MINUTE: i64 = 60_000_000_000;
+    let length = length.or(setting.spec.rolling).unwrap_or(ROLLING);
     let to = Time(look.now().0.div_euclid(MINUTE) * MINUTE);
     let minutes = i64::try_from(length.as_secs().div_ceil(60)).unwrap_or(i64::MAX / MINUTE).max(1);
     let from = Time(to.0.saturating_sub(minutes.saturating_mul(MINUTE))).max(begin).min(to);
-    let stretch = Stretch { known: look.now(), ..Stretch::closed(from, to) };
-    let window =
-        window(look.facts(), setting, WindowKind::Rolling(length), format!("the last {minutes} min").into(), stretch);
-    Window { closed: true, ..window }
+    (format!("the last {minutes} min").into(), Stretch { known: look.now(), ..Stretch::closed(from, to) })
 }
 
 /// What was worked on, in the order in which it was first.
@@ -321,12 +334,15 @@ pub(super) fn hours_between(zone: &TimeZone, from: Time, to: Time) -> impl Itera
 pub(super) fn hour_of(zone: &TimeZone, at: Time) -> (Time, Time) {
     const HOUR: i64 = 3_600_000_000_000;
     let offset = i64::from(zone.to_offset(at.timestamp()).seconds()) * 1_000_000_000;
-    let begin = (at.0.saturating_add(offset)).div_euclid(HOUR) * HOUR - offset;
+    // The ends of all time lie within an hour, too.
+    let begin = at.0.saturating_add(offset).div_euclid(HOUR).saturating_mul(HOUR).saturating_sub(offset);
     let end = begin.saturating_add(HOUR);
     // The clock is turned within it: it begins or ends there.
     let turned = |at: Time| i64::from(zone.to_offset(at.timestamp()).seconds()) * 1_000_000_000 != offset;
     let begin = if turned(Time(begin)) {
-        zone.preceding(Time(at.0 + 1).timestamp()).next().map_or(begin, |turn| Time::from(turn.timestamp()).0)
+        zone.preceding(Time(at.0.saturating_add(1)).timestamp())
+            .next()
+            .map_or(begin, |turn| Time::from(turn.timestamp()).0)
     } else {
         begin
     };

@@ -15,7 +15,7 @@ use crate::record::Record;
 /// `record` as a log, unless it is told in numbers only.
 pub(super) fn log_record(record: &Record, stations: &HashSet<Arc<str>>) -> Option<LogRecord> {
     match record {
-        Record::Kpi(_) | Record::Visit(_) | Record::Watched(_) => None,
+        Record::Kpi(_) | Record::Visit(_) | Record::Watched(_) | Record::Line(_) => None,
         Record::Anomaly(told) => Some(watched::anomaly(told)),
         Record::Violation(told) => Some(watched::violation(told)),
         Record::ModelChanged { station, time, from, to } => {

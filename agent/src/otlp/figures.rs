@@ -1,8 +1,24 @@
 //! What is computed, as metrics: figures as gauges, totals as cumulative sums, cycle times as an
 //! exponential histogram.
 //!
-//! A figure that cannot be known is a point without a value. Outside shifts there is none to be known,
+//! A ratio that cannot be known is a point without a value. Outside shifts there is none to be known,
 //! so there is no point. A histogram without a cycle is not sent.
+//!
+//! Beyond the contract, and only where they are known:
+//!
+//! | metric | kind, unit | attributes beside the station |
+//! |---|---|---|
+//! | `factory.teep` | gauge, 1 | `factory.shift` |
+//! | `factory.production.target` `.actual` | gauge, {part} | `factory.shift`: parts that were to be made by now (by takt), and that were |
+//! | `factory.maintenance.failures` | gauge, {failure} | `factory.shift`: those that began in it |
+//! | `factory.maintenance.mtbf` `.mttr` | gauge, s | `factory.shift` |
+//! | `factory.maintenance.corrective` | gauge, 1 | `factory.shift`: corrective over all maintenance time |
+//! | `factory.part.energy`, `factory.good_part.energy` | gauge, J/{part} | `factory.shift`: all energy by the parts, and by the good parts |
+//! | `factory.good_part.cost` | gauge, {currency}/{part} | `factory.shift`; in the line's currency |
+//! | `factory.idle.energy` | sum, J | |
+//! | `factory.startup.rejects` | sum, {part} | : of the rejected parts those of start-ups |
+//! | `factory.line.oee` | gauge, 1 | no station; `factory.shift`, `factory.line.by` = constraint, last, weighted |
+//! | `factory.yield.rolled_throughput` | gauge, 1 | no station; `factory.shift` |
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -19,7 +35,7 @@ use opentelemetry_proto::tonic::metrics::v1::{
 
 use crate::otlp::attribute::{STATION, flag, nanos, text};
 use crate::otlp::{watched, wire};
-use crate::record::{CycleHistogram, Figures, KpiPoint, Record, ScoreHistogram};
+use crate::record::{Beside, CycleHistogram, Figures, KpiPoint, LinePoint, Record, ScoreHistogram};
 
 /// The metrics of one request, by name.
 #[derive(Default)]
@@ -62,6 +78,7 @@ impl Families {
             | Record::Violation(_)
             | Record::ModelChanged { .. } => {}
             Record::Watched(point) => watched::add(self, point),
+            Record::Line(point) => self.add_line(point),
         }
     }
 
@@ -97,11 +114,15 @@ impl Families {
     }
 
     fn add_kpi(&mut self, point: &KpiPoint) {
+        let shift = point.shift.iter().map(|shift| ("factory.shift", shift.clone()));
+        let about = About { station: Some(&point.station), words: shift.collect() };
         if let Some(figures) = &point.figures {
             for (name, figure) in named(figures) {
-                let shift = point.shift.iter().map(|shift| ("factory.shift", shift.clone()));
-                self.gauge(name, "1", &About { station: &point.station, words: shift.collect() }, point.time, figure);
+                self.gauge(name, "1", &about, point.time, figure);
             }
+        }
+        for (name, unit, figure) in point.beside.iter().flat_map(beside) {
+            self.known(name, unit, &about, point.time, figure);
         }
         let sums = &point.sums;
         for (disposition, parts) in [("good", sums.good), ("reject", sums.reject), ("rework", sums.rework)] {
@@ -118,16 +139,44 @@ impl Families {
             let words = [text("factory.reason", &**reason), flag("factory.planned", *planned)];
             self.station_sum("factory.downtime", "s", point, &key, words, seconds(*ns));
         }
-        if let Some(energy) = sums.energy {
-            self.station_sum("factory.energy", "J", point, &[], [], energy);
+        for (name, unit, sum) in [
+            ("factory.energy", "J", sums.energy),
+            ("factory.idle.energy", "J", sums.idle_energy),
+            ("factory.startup.rejects", "{part}", sums.startup_reject),
+        ] {
+            let Some(sum) = sum else { continue };
+            self.station_sum(name, unit, point, &[], [], sum);
         }
         let span = Span { since: point.since, time: point.time };
         for (code, count) in &sums.defects {
-            let about = About { station: &point.station, words: vec![("factory.defect.code", code.clone())] };
+            let about = About { station: Some(&point.station), words: vec![("factory.defect.code", code.clone())] };
             self.counted("factory.defects", "{defect}", &about, span, *count);
         }
-        let about = About { station: &point.station, words: Vec::new() };
+        let about = About { station: Some(&point.station), words: Vec::new() };
         self.duration("factory.cycle.duration", &about, span, &sums.cycle);
+    }
+
+    fn add_line(&mut self, point: &LinePoint) {
+        let LinePoint { shift, time, by, oee, rolled_yield } = point;
+        let shift = || ("factory.shift", shift.clone());
+        let by = ("factory.line.by", by.word().into());
+        self.known("factory.line.oee", "1", &About { station: None, words: vec![shift(), by] }, *time, *oee);
+        let about = About { station: None, words: vec![shift()] };
+        self.known("factory.yield.rolled_throughput", "1", &about, *time, *rolled_yield);
+    }
+
+    /// A figure that most stations do not have: no point where it is not known.
+    pub(super) fn known(
+        &mut self,
+        name: &'static str,
+        unit: &'static str,
+        about: &About<'_>,
+        time: Time,
+        figure: Option<f64>,
+    ) {
+        if figure.is_some() {
+            self.gauge(name, unit, about, time, figure);
+        }
     }
 
     /// A figure that cannot be known is a point without a value.
@@ -230,20 +279,20 @@ impl Families {
     }
 }
 
-/// Of what a point speaks: the station, and the words of its other attributes.
+/// Of what a point speaks: the station, or else the line, and the words of its other attributes.
 pub(super) struct About<'a> {
-    pub(super) station: &'a Arc<str>,
+    pub(super) station: Option<&'a Arc<str>>,
     pub(super) words: Vec<(&'static str, Arc<str>)>,
 }
 
 impl About<'_> {
     fn key(&self) -> Vec<Arc<str>> {
-        [self.station].into_iter().chain(self.words.iter().map(|(_, word)| word)).cloned().collect()
+        self.station.into_iter().chain(self.words.iter().map(|(_, word)| word)).cloned().collect()
     }
 
     fn attributes(&self) -> Vec<KeyValue> {
         let words = self.words.iter().map(|(name, word)| text(name, &**word));
-        [text(STATION, &**self.station)].into_iter().chain(words).collect()
+        self.station.iter().map(|station| text(STATION, &***station)).chain(words).collect()
     }
 }
 
@@ -264,6 +313,23 @@ fn named(figures: &Figures) -> [(&'static str, Option<f64>); 7] {
         ("factory.coverage", coverage),
         ("factory.yield.first_pass", first_pass_yield),
         ("factory.defect.rate", defect_rate),
+    ]
+}
+
+fn beside(of: &Beside) -> [(&'static str, &'static str, Option<f64>); 10] {
+    #[expect(clippy::cast_precision_loss, reason = "failures of a shift")]
+    let failures = of.failures.map(|failures| failures as f64);
+    [
+        ("factory.teep", "1", of.teep),
+        ("factory.production.target", "{part}", of.target),
+        ("factory.production.actual", "{part}", of.actual),
+        ("factory.maintenance.failures", "{failure}", failures),
+        ("factory.maintenance.mtbf", "s", of.mtbf),
+        ("factory.maintenance.mttr", "s", of.mttr),
+        ("factory.maintenance.corrective", "1", of.corrective_ratio),
+        ("factory.part.energy", "J/{part}", of.energy_per_part),
+        ("factory.good_part.energy", "J/{part}", of.energy_per_good_part),
+        ("factory.good_part.cost", "{currency}/{part}", of.cost_per_good_part),
     ]
 }
 

@@ -6,12 +6,13 @@
 //! # Metrics
 //!
 //! Points are grouped by metric and sorted by (station, tag or attributes, time), since receivers that
-//! refuse samples out of order refuse the whole request. All carry `factory.station`.
+//! refuse samples out of order refuse the whole request. All carry `factory.station`, but for those of the line as a whole.
 //!
 //! - A tag is the gauge `factory.tag.<tag>`, or what the configuration calls it, in the tag's unit.
 //!   A bad reading is a point with the no-recorded-value flag and no value. Text is no metric.
 //! - A [`KpiPoint`](crate::record::KpiPoint) is the gauges, sums and the exponential histogram of
-//!   [`figures`]; sums start at the station's first observation.
+//!   [`figures`]; sums start at the station's first observation. So is a [`LinePoint`](crate::record::LinePoint), of the line as
+//!   a whole.
 //! - A [`WatchPoint`](crate::record::WatchPoint) is the metrics of [`watched`]: anomalies, control charts, inspections. Their
 //!   sums start at the first reading of what is counted.
 //! - What people reject is part of `factory.defects`: in the [`KpiPoint`](crate::record::KpiPoint), or with what the inspection

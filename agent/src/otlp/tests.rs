@@ -13,8 +13,8 @@ use opentelemetry_proto::tonic::metrics::v1::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::State;
-use crate::record::{CycleHistogram, Figures, KpiPoint, Record, Sums, Visit};
+use crate::model::{LineBy, State};
+use crate::record::{Beside, CycleHistogram, Figures, KpiPoint, LinePoint, Record, Sums, Visit};
 use crate::spool::StoredReading;
 
 /// Station, tag, unit, metric, text.
@@ -304,6 +304,7 @@ fn kpi() -> KpiPoint {
             cycle: CycleHistogram::default(),
             ..Sums::default()
         },
+        beside: None,
     }
 }
 
@@ -347,6 +348,64 @@ fn figures_are_gauges_and_totals_are_sums_since_the_first_observation() {
         ]
     );
     assert_eq!(encoded.logs, None);
+}
+
+/// What most stations do not have is a point where it is known, and nothing where it is not.
+#[test]
+fn figures_beside_the_ratios_are_told_where_they_are_known() {
+    let beside = Beside {
+        teep: Some(0.5),
+        target: Some(100.0),
+        actual: Some(90.0),
+        failures: Some(2),
+        mtbf: Some(3600.0),
+        corrective_ratio: Some(0.75),
+        energy_per_part: Some(7200.0),
+        cost_per_good_part: Some(0.25),
+        ..Beside::default()
+    };
+    let sums = Sums { energy: Some(648e3), idle_energy: Some(36e3), startup_reject: Some(4.0), ..Sums::default() };
+    let point = KpiPoint { figures: None, sums, beside: Some(beside), ..kpi() };
+    let figure = |name: &str, unit: &str, value: &str| {
+        format!(
+            r#"factory.{name} gauge "{unit}" ["factory.station=printer-1", "factory.shift=early"] -..60 double {value}"#
+        )
+    };
+    let sum = |name: &str, unit: &str, value: &str| {
+        format!(r#"factory.{name} sum "{unit}" ["factory.station=printer-1"] 10..60 double {value}"#)
+    };
+    assert_eq!(
+        lines(&decoded(&encoder().encode(&of(Record::Kpi(Box::new(point)))))),
+        [
+            figure("good_part.cost", "{currency}/{part}", "0.25"),
+            figure("maintenance.corrective", "1", "0.75"),
+            figure("maintenance.failures", "{failure}", "2"),
+            figure("maintenance.mtbf", "s", "3600"),
+            figure("part.energy", "J/{part}", "7200"),
+            figure("production.actual", "{part}", "90"),
+            figure("production.target", "{part}", "100"),
+            figure("teep", "1", "0.5"),
+            sum("energy", "J", "648000"),
+            sum("idle.energy", "J", "36000"),
+            sum("startup.rejects", "{part}", "4"),
+        ]
+    );
+}
+
+#[test]
+fn the_line_as_a_whole_has_no_station() {
+    let told = |oee, rolled_yield| {
+        let point = LinePoint { shift: "early".into(), time: at(60), by: LineBy::Constraint, oee, rolled_yield };
+        encoder().encode(&of(Record::Line(Box::new(point))))
+    };
+    assert_eq!(
+        lines(&decoded(&told(Some(0.75), Some(0.5)))),
+        [
+            r#"factory.line.oee gauge "1" ["factory.shift=early", "factory.line.by=constraint"] -..60 double 0.75"#,
+            r#"factory.yield.rolled_throughput gauge "1" ["factory.shift=early"] -..60 double 0.5"#,
+        ]
+    );
+    assert_eq!(told(None, None), Encoded { metrics: None, logs: None, traces: None, orphans: 0 });
 }
 
 #[test]
@@ -671,7 +730,7 @@ mod watched {
     use crate::model::spc::{Named, Part, Rule, Side, Violation};
     use crate::record::{
         AnomalyTold, CapabilityPoint, ChartPoint, DetectorPoint, DriftPoint, InspectionRates, InspectionSums,
-        ScoreHistogram, ViolationTold, WatchPoint,
+        ProductPoint, ScoreHistogram, ViolationTold, WatchPoint,
     };
 
     fn durations() -> CycleHistogram {
@@ -730,6 +789,17 @@ mod watched {
                 dpu: Some(0.25),
                 labelled: 0,
                 drift: vec![DriftPoint { version: Some("v2".into()), psi: Some(0.1), ks: Some(0.25) }],
+                dpmo: None,
+                ppm: Some(250_000.0),
+                products: vec![
+                    ProductPoint {
+                        product: Some("ECU-A7".into()),
+                        dpu: Some(0.5),
+                        dpmo: Some(125_000.0),
+                        ppm: Some(500_000.0),
+                    },
+                    ProductPoint { product: None, dpu: Some(0.1), dpmo: None, ppm: None },
+                ],
             }),
         }
     }

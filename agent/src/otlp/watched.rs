@@ -14,6 +14,9 @@
 //! | `factory.inspection.queue` | gauge, {unit} | |
 //! | `factory.inspection.rate` | gauge, {inspection}/h | `factory.shift` |
 //! | `factory.inspection.passed` `.first_pass` `.manual_review` `.false_reject` `.escape` `.accuracy` `.precision` `.recall` `.f1` `.dpu` | gauge, 1 | `factory.shift` |
+//! | `factory.inspection.dpmo` | gauge, {defect} | `factory.shift`: in a million opportunities, where those are known |
+//! | `factory.inspection.ppm` | gauge, {unit} | `factory.shift`: rejected units in a million |
+//! | `factory.inspection.dpu` `.dpmo` `.ppm` | as they are | `factory.shift`, `factory.product`: the same of each configured product |
 //! | `factory.inspection.labelled` | gauge, {inspection} | `factory.shift`: what the six from false reject to F1 speak for |
 //! | `factory.inspection.drift.psi` `.ks` | gauge, 1 | `factory.shift`, and `factory.inspection.model.version` where one is told |
 
@@ -28,7 +31,7 @@ use crate::otlp::attribute::{STATION, number, text, wholes};
 use crate::otlp::events::log;
 use crate::otlp::figures::{About, Families, Span};
 use crate::record::{
-    AnomalyTold, ChartPoint, DetectorPoint, InspectionRates, InspectionSums, ViolationTold, WatchPoint,
+    AnomalyTold, ChartPoint, DetectorPoint, InspectionRates, InspectionSums, ProductPoint, ViolationTold, WatchPoint,
 };
 
 /// Adds what `point` says in numbers.
@@ -184,6 +187,19 @@ fn add_rates(families: &mut Families, point: &WatchPoint, rates: &InspectionRate
     ] {
         families.gauge(metric, "1", &about(point, [shift()]), point.time, rate);
     }
+    let million = |product: Option<&ProductPoint>| match product {
+        None => [None, rates.dpmo, rates.ppm],
+        Some(of) => [of.dpu, of.dpmo, of.ppm],
+    };
+    let named = rates.products.iter().filter(|of| of.product.is_some());
+    for product in [None].into_iter().chain(named.map(Some)) {
+        let name = product.and_then(|of| of.product.clone());
+        let about = about(point, [shift()].into_iter().chain(name.map(|name| ("factory.product", name))));
+        let [dpu, dpmo, ppm] = million(product);
+        families.known("factory.inspection.dpu", "1", &about, point.time, dpu);
+        families.known("factory.inspection.dpmo", "{defect}", &about, point.time, dpmo);
+        families.known("factory.inspection.ppm", "{unit}", &about, point.time, ppm);
+    }
     for drift in &rates.drift {
         for (metric, distance) in
             [("factory.inspection.drift.psi", drift.psi), ("factory.inspection.drift.ks", drift.ks)]
@@ -197,7 +213,7 @@ fn add_rates(families: &mut Families, point: &WatchPoint, rates: &InspectionRate
 }
 
 fn about(point: &WatchPoint, words: impl IntoIterator<Item = (&'static str, Arc<str>)>) -> About<'_> {
-    About { station: &point.station, words: words.into_iter().collect() }
+    About { station: Some(&point.station), words: words.into_iter().collect() }
 }
 
 fn part(part: Part) -> &'static str {

@@ -162,7 +162,7 @@ impl Writer {
 
     fn put_record(&mut self, cause: Option<Seq>, record: &Record) {
         let lane = match record {
-            Record::Kpi(_) | Record::Watched(_) => Lane::Kpis,
+            Record::Kpi(_) | Record::Watched(_) | Record::Line(_) => Lane::Kpis,
             Record::StateChanged { .. }
             | Record::ValidityChanged { .. }
             | Record::TagChanged { .. }

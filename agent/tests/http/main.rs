@@ -133,6 +133,7 @@ fn station(name: &str, tags: usize) -> StationView {
         state: None,
         state_since: None,
         shift: None,
+        rolling: None,
         kpi: None,
         sums: None,
         anomalies: Vec::new(),

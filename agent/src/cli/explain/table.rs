@@ -84,11 +84,13 @@ fn waterfall(of: &Explanation) -> String {
     for line in &fall.performance {
         row("-", &loss(line), Some(line.times), real(line.spent_ns));
     }
-    match (fall.speed_ns, fall.ideal_ns, fall.quality_ns, fall.good_ns) {
-        (Some(speed), Some(ideal), Some(quality), Some(good)) => {
+    match (fall.speed_ns, fall.ideal_ns, fall.good_ns) {
+        (Some(speed), Some(ideal), Some(good)) => {
             row("-", if speed < 0.0 { "speed: faster than ideal" } else { "speed" }, None, speed);
             row("=", "ideal time of parts", None, ideal);
-            row("-", "not good at the first pass", None, quality);
+            for (what, ns) in fall.rejects() {
+                row("-", what, None, ns.unwrap_or(f64::NAN));
+            }
             row("=", "ideal time of good parts", None, good);
         }
         _ => row("-", "speed and quality: of some part no ideal cycle time is known", None, f64::NAN),

@@ -7,7 +7,7 @@ use crate::config::error::Report;
 use crate::config::resolve::Preset;
 use crate::config::section::{At, Entries, Section, Shape, expect_map, refuse_unknown, section};
 use crate::config::tree::Node;
-use crate::config::units::{DAY, Rate, Span};
+use crate::config::units::{DAY, Rate, SECOND, Span};
 use crate::config::words::{Fraction, Name, OneOf, Whole, Word};
 use crate::model::{Preset as Losses, State};
 
@@ -43,6 +43,10 @@ section! {
         costs: Rates => optional;
         /// Below this coverage oee, availability and performance are withheld.
         min_coverage: Fraction => default(0.5);
+        /// What start-ups are, whose rejects are a loss apart from those of the process.
+        startup: Startup => optional;
+        /// How long the last minutes are that stand beside the shift as `rolling`; rounded up to full ones.
+        rolling: Span<{ 60 * SECOND }, DAY> => optional;
     }
 }
 
@@ -166,6 +170,18 @@ section! {
         limit: Span<1, DAY> => required;
         /// In which states.
         states: Vec<At<OneOf<State>>> => default(["starved", "blocked", "idle", "down"]);
+    }
+}
+
+section! {
+    /// When a machine starts up: from when it runs again after one of these states.
+    Startup {
+        /// After which states.
+        after: Vec<At<OneOf<State>>> => default(["setup"]);
+        /// It lasts for so much run time.
+        r#for: Span<1, DAY> => optional;
+        /// Or until so many parts were made, good or not.
+        parts: Amount<false> => optional;
     }
 }
 

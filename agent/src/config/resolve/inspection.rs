@@ -14,21 +14,21 @@ use crate::config::inspection::{
 use crate::config::protocols::Protocol;
 use crate::config::section::{At, Entries};
 use crate::config::words::{Name, OneOf, Word, one_of_names};
-use crate::model::CounterSpec;
 use crate::model::inspection::{
     BaselineSpec, DefectSpec, InspectionSpec, LatencySpec, ReviewSpec, ScoreSpec, Trigger, Words,
 };
+use crate::model::{CounterSpec, Product};
 
 /// How many bins a baseline may have.
 const MOST_BINS: usize = 100;
 /// How many first scores are a baseline, unless said.
 const LEARNT: usize = 200;
 
-/// What `inspection` means for a station with these tags.
+/// What `inspection` means for a station with these tags, of which one may tell the product.
 pub(super) fn resolve(
     inspection: Option<&At<Inspection>>,
     protocol: Protocol,
-    tags: &[TagFacts],
+    (tags, product, products): (&[TagFacts], Option<TagId>, &[Product]),
     report: &mut Report,
 ) -> Option<InspectionSpec> {
     let raw = inspection?;
@@ -75,6 +75,9 @@ pub(super) fn resolve(
         model,
         review,
         baseline: baseline?,
+        product,
+        products: products.iter().map(|product| (product.name.clone(), product.opportunities)).collect(),
+        opportunities: raw.opportunities.as_ref().map(|opportunities| opportunities.0),
     })
 }
 

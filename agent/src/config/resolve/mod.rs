@@ -293,7 +293,12 @@ impl Plant {
         let tags = raw.tags.as_ref().map_or(&[][..], |tags| tags.value.as_slice());
         let all = tags.iter().flat_map(|tag| parts(&tag.value));
         let options: Vec<_> = all.map(|(tag, _)| tag.treat.as_deref()).collect();
-        let inspection = inspection::resolve(raw.inspection.as_ref(), P::PROTOCOL, &facts, report);
+        let inspection = inspection::resolve(
+            raw.inspection.as_ref(),
+            P::PROTOCOL,
+            (&facts, context.product, &self.known.products),
+            report,
+        );
         let uses = treat::Uses { oee: &oee, context: &context, charts: &charts, inspection: inspection.as_ref() };
         for (tag, treated) in facts.iter().zip(treat::resolve(&options, &facts, &uses, report)) {
             self.tags[tag.id.index()].treat = treated;

@@ -9,9 +9,10 @@ use crate::config::error::Report;
 use crate::config::raw::{self, EnergyUnit};
 use crate::config::section::At;
 use crate::config::suggest;
-use crate::config::words::{Name, Whole, Word, one_of_names};
+use crate::config::words::{Name, OneOf, Whole, Word, one_of_names};
 use crate::model::{
-    ByCount, CostSpec, CounterSpec, EnergySpec, MicroStops, OeeSpec, Product, ReasonSpec, State, StateSpec,
+    ByCount, CostSpec, CounterSpec, EnergySpec, Lasts, MicroStops, OeeSpec, Product, ReasonSpec, StartupSpec, State,
+    StateSpec,
 };
 
 /// What became of `oee:`.
@@ -99,6 +100,8 @@ pub(super) fn resolve(oee: Option<&At<raw::Oee>>, tags: &[TagFacts], line: &Line
         energy,
         costs: products::rates(oee.costs.as_ref(), line.costs.as_ref(), report),
         min_coverage: min_coverage.0,
+        startup: oee.startup.as_ref().and_then(|at| startup(at, report)),
+        rolling: oee.rolling.as_ref().map(|time| time.0),
     });
     Resolved { spec, text_tags: roles.text }
 }
@@ -141,9 +144,34 @@ fn stops() -> String {
 }
 
 fn micro_stops(raw: &raw::MicroStops, report: &mut Report) -> Option<MicroStops> {
-    let list = raw.states.as_ref()?;
+    let states = stops_of(raw.states.as_ref()?, "leave `micro_stops` out if no stop is one", report);
+    Some(MicroStops { limit: raw.limit.as_ref()?.0, states })
+}
+
+fn startup(at: &At<raw::Startup>, report: &mut Report) -> Option<StartupSpec> {
+    let after =
+        at.after.as_ref().map(|after| stops_of(after, "leave `startup` out if no stop is followed by one", report));
+    let lasts = match (&at.r#for, &at.parts) {
+        (Some(time), None) => Lasts::Run(time.0),
+        (None, Some(parts)) => Lasts::Parts(parts.0),
+        (Some(_), Some(parts)) => {
+            parts.wrong(report, "a start-up lasts for a time or for so many parts; leave `for` or `parts` out");
+            return None;
+        }
+        (None, None) => {
+            if !report.knows(&beside(at, "startup.for")) && !report.knows(&beside(at, "startup.parts")) {
+                at.wrong(report, "how long does it last? Write `for: 10min` of run time, or `parts: 20`");
+            }
+            return None;
+        }
+    };
+    Some(StartupSpec { after: after?, lasts })
+}
+
+/// The stops in `list`.
+fn stops_of(list: &At<Vec<At<OneOf<State>>>>, if_none: &str, report: &mut Report) -> Vec<State> {
     if list.is_empty() {
-        list.wrong(report, "there is no state; leave `micro_stops` out if no stop is one");
+        list.wrong(report, format!("there is no state; {if_none}"));
     }
     let mut states = Vec::with_capacity(list.len());
     for state in &list.value {
@@ -155,7 +183,7 @@ fn micro_stops(raw: &raw::MicroStops, report: &mut Report) -> Option<MicroStops>
         }
         states.push(state.value.0);
     }
-    Some(MicroStops { limit: raw.limit.as_ref()?.0, states })
+    states
 }
 
 /// Who uses which tag: each has one use.

@@ -81,7 +81,9 @@ impl Page {
             let faster = fall.speed_ns.is_some_and(|speed| speed < 0.0);
             page.row(if faster { "\u{2212} speed: faster than ideal" } else { "\u{2212} speed" }, fall.speed_ns);
             page.sum("= Ideal time of parts", fall.ideal_ns);
-            page.row("\u{2212} not good at the first pass", fall.quality_ns);
+            for (what, ns) in fall.rejects() {
+                page.row(&format!("\u{2212} {what}"), ns);
+            }
             page.sum("= Ideal time of good parts", fall.good_ns);
             page.row("All losses together", fall.lost_ns());
             fall.not_planned.iter().for_each(|line| page.loss("Beside it, not planned: ", line));

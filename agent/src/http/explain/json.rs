@@ -58,6 +58,9 @@ struct WaterfallJson<'a> {
     speed_s: Option<f64>,
     ideal_s: Option<f64>,
     quality_s: Option<f64>,
+    /// Of it that of start-ups; left out where `oee.startup` does not say what they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    startup_s: Option<f64>,
     good_s: Option<f64>,
     lost_s: Option<f64>,
     not_planned: Vec<LineJson<'a>>,
@@ -148,6 +151,7 @@ impl<'a> From<&'a Waterfall> for WaterfallJson<'a> {
             speed_s: real(of.speed_ns),
             ideal_s: real(of.ideal_ns),
             quality_s: real(of.quality_ns),
+            startup_s: real(of.startup_ns),
             good_s: real(of.good_ns),
             lost_s: real(of.lost_ns()),
             not_planned: lines(&of.not_planned),

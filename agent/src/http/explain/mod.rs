@@ -53,7 +53,7 @@ pub enum Refusal {
 
 /// What may be asked, as problems say it.
 const USAGE: &str = "ask for /explain?station=NAME and one of shift=today/early (the running one unless said), hour=today/06:00, \
-                     lot=NAME, product=NAME, order=NAME";
+                     lot=NAME, product=NAME, order=NAME, rolling=60min";
 
 pub(super) async fn explain(
     State(desk): State<Arc<Desk>>,
@@ -80,7 +80,7 @@ pub(super) async fn explain(
 }
 
 fn wanted(query: &HashMap<String, String>) -> Result<(String, Selector), String> {
-    const KEYS: [&str; 6] = ["station", "shift", "hour", "lot", "product", "order"];
+    const KEYS: [&str; 7] = ["station", "shift", "hour", "lot", "product", "order", "rolling"];
     if let Some(unknown) = query.keys().find(|key| !KEYS.contains(&key.as_str())) {
         return Err(format!("there is no `{unknown}` to ask by; {USAGE}"));
     }
@@ -94,6 +94,7 @@ fn wanted(query: &HashMap<String, String>) -> Result<(String, Selector), String>
         None => Ok(Selector::Current),
         Some(("shift", text)) => Selector::shift(text),
         Some(("hour", text)) => Selector::hour(text),
+        Some(("rolling", text)) => Selector::rolling(text),
         Some(("lot", name)) => Ok(Selector::Lot(name.clone())),
         Some(("product", name)) => Ok(Selector::Product(name.clone())),
         Some((_, name)) => Ok(Selector::Order(name.clone())),

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::fmt::{Arguments, Write};
 use std::ops::Range;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use gemba_drivers::Time;
 use jiff::tz::TimeZone;
@@ -21,7 +22,7 @@ use serde::Serialize;
 
 use super::events::{Change, Form, Live};
 use super::status::{Status, Verdict};
-use super::words::{Age, Instant, OrNothing, Span, Text};
+use super::words::{Age, Instant, OrNothing, Parts, Percent, Span, Text};
 use super::{Desk, Pipeline, View};
 
 /// `/health/page.css`
@@ -92,6 +93,8 @@ impl Page {
         self.put(format_args!("\n</header>\n<p id=\"cut\" hidden><strong role=\"alert\"></strong><span></span></p>\n"));
         self.part("div", format_args!("reasons"), |page| page.reasons(&verdict.reasons));
         self.put(format_args!("\n"));
+        self.part("div", format_args!("flow"), |page| page.flow(view));
+        self.put(format_args!("\n"));
     }
 
     fn as_of(&mut self, view: &View) {
@@ -117,6 +120,28 @@ impl Page {
             self.put(format_args!("<li>and {others} more, below</li>"));
         }
         self.put(format_args!("</ul>"));
+    }
+
+    /// The line as a whole, in a sentence or two; nothing outside shifts, or where no flow is configured.
+    fn flow(&mut self, view: &View) {
+        let Some(flow) = &view.snapshot.flow else { return };
+        let (oee, by) = (OrNothing(flow.oee.map(Percent)), flow.by.word());
+        let good = OrNothing(flow.good.map(Parts));
+        let first = OrNothing(flow.rolled_yield.map(|of| Percent(of.value)));
+        self.put(format_args!(
+            "<p class=\"notes\">Line OEE <b>{oee}</b> ({by}), {good} good parts, rolled throughput yield {first}."
+        ));
+        if let Some(wait) = flow.waits.first() {
+            let name = |station: usize| view.snapshot.stations.get(station).map_or("", |of| &of.name);
+            let spent = Span(Duration::from_nanos(wait.spent.unsigned_abs()));
+            self.put(format_args!(" Longest wait: {} {} for {spent}", Text(name(wait.station)), wait.state.word()));
+            if let (Some(cause), Some(state)) = (wait.cause, wait.cause_state) {
+                let state = state.word().replace('_', " ");
+                self.put(format_args!(", while {} was {state}", Text(name(cause))));
+            }
+            self.put(format_args!("."));
+        }
+        self.put(format_args!("</p>"));
     }
 
     fn put(&mut self, what: Arguments<'_>) {

@@ -47,6 +47,38 @@ fn nested(page: &str) {
 }
 
 #[test]
+fn the_line_as_a_whole_stands_above_its_stations() {
+    use crate::model::quality::Ratio;
+    use crate::model::{FlowView, LineBy, State, Wait};
+    let mut view = line();
+    let wait = Wait {
+        station: 1,
+        state: State::Starved,
+        cause: Some(0),
+        cause_state: Some(State::Down),
+        reason: None,
+        spent: 125_000_000_000,
+    };
+    snapshot(&mut view).flow = Some(FlowView {
+        shift: "early".into(),
+        from: at("2026-11-02T05:00:00Z"),
+        to: at("2026-11-02T12:00:00Z"),
+        by: LineBy::Constraint,
+        oee: Some(0.742),
+        good: Some(1757.0),
+        good_ideal_ns: None,
+        planned_ns: 1,
+        rolled_yield: Ratio::of(97.0, 100.0),
+        waits: vec![wait],
+    });
+    let whole = html(&view);
+    nested(&whole);
+    let said =
+        whole.split("<div id=\"flow\">").nth(1).and_then(|rest| rest.split("</div>").next()).expect("it is there");
+    insta::assert_snapshot!(said);
+}
+
+#[test]
 fn names_from_outside_stay_text() {
     let evil = "<script>alert('x')</script>\"&";
     let harmless = "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&quot;&amp;";

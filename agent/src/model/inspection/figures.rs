@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::drift::{self, Cells};
-use crate::model::inspection::{BaselineSpec, GIVEN, Inspection, InspectionSpec, InspectionTally, Queue};
+use crate::model::inspection::{BaselineSpec, GIVEN, Inspection, InspectionSpec, InspectionTally, OfProduct, Queue};
 use crate::model::quality::{self, Ratio};
 use crate::record::CycleHistogram;
 
@@ -35,6 +35,14 @@ pub struct InspectionFigures {
     pub f1: Option<Ratio>,
     /// Defects per unit, of inspections that were seen; none where no tag tells defects.
     pub dpu: Option<Ratio>,
+    /// Defects per million opportunities, all products together; none where the opportunities of some unit are not known.
+    pub dpmo: Option<Ratio>,
+    /// The sigma level of that ([`quality::sigma_level`]).
+    pub sigma_level: Option<f64>,
+    /// Rejected units in a million, of those whose verdict is known.
+    pub ppm: Option<Ratio>,
+    /// The same by product, those that were inspected; none where the configuration names no product.
+    pub products: Vec<ProductFigures>,
     /// How often each defect was told, the most frequent first.
     pub defects: Vec<(Arc<str>, u64)>,
     /// The scores; none where no tag tells them.
@@ -45,6 +53,21 @@ pub struct InspectionFigures {
     pub queue: Option<Queue>,
     /// How far the scores lie from their baseline, for each version of the model that has one, oldest baseline first.
     pub drift: Vec<Drift>,
+}
+
+/// What inspections say of one product.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProductFigures {
+    /// Its name; `None` where it is not known, or not configured.
+    pub product: Option<Arc<str>>,
+    /// How many inspections were seen.
+    pub inspections: u64,
+    /// Defects per unit; none where no tag tells defects.
+    pub dpu: Option<Ratio>,
+    /// Defects per million opportunities; none where those are not known.
+    pub dpmo: Option<Ratio>,
+    /// Rejected units in a million, of those whose verdict is known.
+    pub ppm: Option<Ratio>,
 }
 
 /// A histogram as OTLP has it: bin `i` holds what is above edge `i - 1` and not above edge `i`.
@@ -77,6 +100,7 @@ impl Inspection {
         let mut defects: Vec<_> = tally.defects.iter().map(|(code, count)| (code.clone(), *count)).collect();
         defects.sort_by(|(_, a), (_, b)| b.cmp(a)); // stable: of equal ones in order of their names
         let all_defects = defects.iter().map(|(_, count)| count).sum();
+        let dpmo = spec.defects.as_ref().and_then(|_| dpmo(spec, tally));
         InspectionFigures {
             inspections: tally.inspections,
             per_hour: Ratio::of(3600.0 * real(tally.inspections), span.as_secs_f64()).map(|rate| rate.value),
@@ -90,6 +114,10 @@ impl Inspection {
             recall: labels.recall(),
             f1: labels.f1(),
             dpu: spec.defects.as_ref().and_then(|_| quality::dpu(real(all_defects), real(tally.seen))),
+            sigma_level: dpmo.and_then(|dpmo| quality::sigma_level(dpmo.value)),
+            dpmo,
+            ppm: quality::ppm(real(tally.fail), real(tally.judged())),
+            products: products(spec, tally),
             defects,
             scores: spec.score.as_ref().map(|score| histogram(&score.edges, &tally.scores)),
             latency: tally.latency.histogram(),
@@ -114,6 +142,33 @@ impl Inspection {
             ks: version.sample.ks(cells),
         })
     }
+}
+
+/// Of several products the opportunities of each of their units count (ISO 13053-1:2011, 7: a total of opportunities).
+fn dpmo(spec: &InspectionSpec, tally: &InspectionTally) -> Option<Ratio> {
+    let (mut defects, mut opportunities) = (0.0, 0.0);
+    for (product, of) in &tally.products {
+        defects += real(of.defects);
+        opportunities += real(of.seen) * spec.opportunities(product.as_deref())?;
+    }
+    quality::dpmo(defects, opportunities, 1.0)
+}
+
+fn products(spec: &InspectionSpec, tally: &InspectionTally) -> Vec<ProductFigures> {
+    let figures = |(product, of): (&Option<Arc<str>>, &OfProduct)| {
+        let (defects, seen) = (real(of.defects), real(of.seen));
+        let told = spec.defects.is_some();
+        let opportunities = spec.opportunities(product.as_deref()).filter(|_| told);
+        ProductFigures {
+            product: product.clone(),
+            inspections: of.seen,
+            dpu: quality::dpu(defects, seen).filter(|_| told),
+            dpmo: opportunities.and_then(|opportunities| quality::dpmo(defects, seen, opportunities)),
+            ppm: quality::ppm(real(of.fail), real(of.judged)),
+        }
+    };
+    let told_apart = !spec.products.is_empty();
+    tally.products.iter().filter(|_| told_apart).map(figures).collect()
 }
 
 fn histogram(edges: &[f64], cells: &Cells) -> Histogram {

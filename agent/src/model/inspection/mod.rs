@@ -7,6 +7,7 @@
 //! - A bad reading is no value. A value that a map lacks is no verdict: the inspection counts, its verdict is unknown.
 //! - Defects count unless the verdict is a pass: after a pass many devices hold the code of the last reject.
 //! - What a review says counts at the time of its inspection. Another word on the same inspection takes the place of the first.
+//! - A unit is of the product that was told last when it counts.
 //! - Scores are compared with the first ones of the same version of the model. That baseline is never learnt again while the
 //!   version is remembered.
 
@@ -27,14 +28,14 @@ use std::sync::Arc;
 use gemba_drivers::{Reading, Time, Value};
 use serde::{Deserialize, Serialize};
 
-pub use self::figures::{Drift, Histogram, InspectionFigures};
+pub use self::figures::{Drift, Histogram, InspectionFigures, ProductFigures};
 use self::heard::Heard;
 use self::review::Memory;
 pub use self::spec::{
     BaselineSpec, DefectSpec, Finding, InspectionSpec, LatencySpec, ReviewSpec, Role, ScoreSpec, Trigger, Verdict,
     Words,
 };
-pub use self::tally::{InspectionTally, Latency, Queue};
+pub use self::tally::{InspectionTally, Latency, OfProduct, Queue};
 use self::versions::Versions;
 use crate::model::counter::{self, Counter, Step};
 use crate::model::drift::bin;
@@ -65,6 +66,8 @@ pub struct Inspection {
     model: Option<Arc<str>>,
     versions: Versions,
     queue: Option<(Time, f64)>,
+    /// The product that was told last.
+    product: Option<Arc<str>>,
 }
 
 /// What is known of the unit under inspection.
@@ -141,7 +144,18 @@ impl Inspection {
             Role::Model => self.model(value, at, out),
             Role::Finding => self.finding(spec, value, at, out),
             Role::ReviewId => self.review_id(spec, value, at, out),
+            // A bad reading is no other product.
+            Role::Product => {
+                if let Some(value) = value {
+                    self.make(word(value));
+                }
+            }
         }
+    }
+
+    /// What is inspected from now on is of this product.
+    pub fn make(&mut self, product: Option<Arc<str>>) {
+        self.product = product;
     }
 
     /// Counts what is complete, since nothing more is told of the time before `now`. Whoever asks for figures calls it first.
@@ -266,6 +280,10 @@ impl Inspection {
                 *tally.defects.entry(self.known(code)).or_default() += 1;
             }
         }
+        let known = spec.products.iter().find(|(name, _)| self.product.as_ref() == Some(name));
+        let of_product =
+            OfProduct { seen: 1, judged: tally.judged(), fail: tally.fail, defects: tally.defects.values().sum() };
+        tally.products.insert(known.map(|(name, _)| name.clone()), of_product);
         if let (Some(score), Some(of)) = (unit.score, &spec.score) {
             tally.scores.count(bin(&of.edges, score));
             if let Some((baseline, cell)) = self.compared(spec, score) {
@@ -313,7 +331,7 @@ impl Held {
             Role::Score => self.score.is_some(),
             Role::Defects => self.defects != Value::Null,
             Role::Latency => self.latency_ns.is_some(),
-            Role::Count | Role::Queue | Role::Model | Role::Finding | Role::ReviewId => false,
+            Role::Count | Role::Queue | Role::Model | Role::Finding | Role::ReviewId | Role::Product => false,
         }
     }
 }

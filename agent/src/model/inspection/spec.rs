@@ -33,6 +33,12 @@ pub struct InspectionSpec {
     pub review: Option<ReviewSpec>,
     /// What scores are compared with.
     pub baseline: BaselineSpec,
+    /// The product that is inspected, as the station's context tells it.
+    pub product: Option<TagId>,
+    /// The products that are told apart, and the opportunities for a defect in a unit of each, where they are known.
+    pub products: Vec<(Arc<str>, Option<f64>)>,
+    /// The opportunities of a unit of no known product, or of one of which nothing is said.
+    pub opportunities: Option<f64>,
 }
 
 /// What makes an inspection count.
@@ -188,13 +194,27 @@ pub enum Role {
     Finding,
     /// [`ReviewSpec::id`]
     ReviewId,
+    /// [`InspectionSpec::product`]
+    Product,
 }
 
 impl InspectionSpec {
-    /// What `tag` tells.
+    /// What `tag` tells of inspections.
     #[must_use]
     pub fn role(&self, tag: TagId) -> Option<Role> {
         self.roles().into_iter().find(|(of, _)| *of == Some(tag)).map(|(_, role)| role)
+    }
+
+    /// The same, and whether it tells the product as well.
+    pub fn roles_of(&self, tag: TagId) -> impl Iterator<Item = Role> {
+        self.role(tag).into_iter().chain(self.product.filter(|&product| product == tag).map(|_| Role::Product))
+    }
+
+    /// The opportunities for a defect in a unit of this product, or of none that is known.
+    #[must_use]
+    pub fn opportunities(&self, product: Option<&str>) -> Option<f64> {
+        let of = self.products.iter().find(|(name, _)| Some(&**name) == product);
+        of.and_then(|(_, opportunities)| *opportunities).or(self.opportunities)
     }
 
     fn roles(&self) -> [(Option<TagId>, Role); 10] {

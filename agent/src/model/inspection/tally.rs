@@ -46,6 +46,8 @@ pub struct InspectionTally {
     pub undecided_bad: i64,
     /// How often each defect was told.
     pub defects: BTreeMap<Arc<str>, u64>,
+    /// By product, those that the configuration names; the others are `None`.
+    pub products: BTreeMap<Option<Arc<str>>, OfProduct>,
     /// By the bins of [`ScoreSpec::edges`](super::ScoreSpec::edges).
     pub scores: Cells,
     /// How long the inference took.
@@ -54,6 +56,19 @@ pub struct InspectionTally {
     pub queue: Option<Queue>,
     /// By the number of the baseline, in its own cells.
     pub drift: BTreeMap<u32, Cells>,
+}
+
+/// Inspections of one product.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfProduct {
+    /// Those of which somebody saw what they told.
+    pub seen: u64,
+    /// Those whose verdict is known.
+    pub judged: u64,
+    /// The machine rejected it.
+    pub fail: u64,
+    /// How many defects were told.
+    pub defects: u64,
 }
 
 impl InspectionTally {
@@ -78,6 +93,13 @@ impl InspectionTally {
         self.undecided_bad += other.undecided_bad;
         for (code, count) in &other.defects {
             *self.defects.entry(code.clone()).or_default() += count;
+        }
+        for (product, more) in &other.products {
+            let OfProduct { seen, judged, fail, defects } = self.products.entry(product.clone()).or_default();
+            *seen += more.seen;
+            *judged += more.judged;
+            *fail += more.fail;
+            *defects += more.defects;
         }
         self.scores.add(&other.scores);
         self.latency.add(&other.latency);

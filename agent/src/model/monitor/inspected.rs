@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Setting;
 use crate::model::Derived;
 use crate::model::inspection::{Inspection, InspectionFigures, InspectionSpec, InspectionTally, News, Role};
-use crate::record::{DriftPoint, InspectionRates, InspectionSums, Record, ScoreHistogram};
+use crate::record::{DriftPoint, InspectionRates, InspectionSums, ProductPoint, Record, ScoreHistogram};
 
 /// Sums are kept for so long each: shifts begin at their borders or are told apart within them, and the hours of any zone
 /// do, too, since every zone is some quarters of an hour from UTC.
@@ -226,6 +226,18 @@ impl InspectedShift {
                 .drift
                 .iter()
                 .map(|drift| DriftPoint { version: drift.version.clone(), psi: drift.psi, ks: drift.ks })
+                .collect(),
+            dpmo: value(of.dpmo),
+            ppm: value(of.ppm),
+            products: of
+                .products
+                .iter()
+                .map(|of| ProductPoint {
+                    product: of.product.clone(),
+                    dpu: value(of.dpu),
+                    dpmo: value(of.dpmo),
+                    ppm: value(of.ppm),
+                })
                 .collect(),
         }
     }

@@ -7,7 +7,7 @@ use super::Monitor;
 use crate::config::Config;
 use crate::model::anomaly::{Change, End, Severity, Verdict};
 use crate::model::spc::Rule;
-use crate::model::{Derived, Line};
+use crate::model::{Derived, Entry, Line, What};
 use crate::record::{AnomalyTold, Record, ViolationTold, WatchPoint};
 use crate::snapshot::{SpoolView, StationView};
 
@@ -306,10 +306,13 @@ fn a_person_s_verdict_is_counted() {
     let mut line = line(WATCH);
     let derived = run(&mut line, &[told(1.0, TEMP, 60.0), told(2.0, TEMP, 20.0)], 10.0);
     let id = anomalies(&derived)[0].id();
-    line.judge(&id, Verdict::Dismissed).expect("it is remembered");
-    assert_eq!(view(&mut line, 10.0).anomalies[0].verdicts.false_positives(), Some(1.0));
-    let stranger = crate::model::anomaly::EpisodeId { station: "press-9".into(), ..id };
-    line.judge(&stranger, Verdict::Confirmed).expect_err("no such station");
+    let what = What::Anomaly { tag: id.tag, detector: id.detector, began: id.began, verdict: Verdict::Dismissed };
+    let entry = Entry { entered: at(10.0), by: None, station: id.station, what };
+    let mut out = Derived::default();
+    line.enter(Entry { station: "press-9".into(), ..entry.clone() }, &mut out).expect_err("no such station");
+    line.enter(entry, &mut out).expect("it is remembered");
+    line.advance(at(13.0), &mut out);
+    assert_eq!(view(&mut line, 13.0).anomalies[0].verdicts.false_positives(), Some(1.0));
     let derived = run(&mut line, &[told(15.0, TEMP, 21.0)], 25.0);
     let told = watched(&derived).last().map(|point| point.detectors[0].false_positives);
     assert_eq!(told, Some(Some(1.0)));
@@ -433,4 +436,14 @@ proptest! {
         prop_assert_eq!(events(one), events(other));
         prop_assert_eq!(&single.stations[0].monitor, &batched.stations[0].monitor);
     }
+}
+
+/// A device restarts, and dates one reading a month ahead.
+#[test]
+fn a_source_whose_clock_is_ahead_once_is_watched_afterwards() {
+    let mut line = line(WATCH);
+    let ahead = Reading::good(TagId(TEMP), Value::Float(20.0), at(2.6e6), at(1.0));
+    let derived = run(&mut line, &[ahead, told(2.0, TEMP, 60.0)], 10.0);
+    let said: Vec<_> = anomalies(&derived).iter().map(|told| (told.change, told.time)).collect();
+    assert_eq!(said, [(Change::Detected, at(2.0))], "too hot");
 }

@@ -79,11 +79,11 @@ impl Watch {
     fn concerned(&self, tag: TagId) -> Vec<Listener> {
         let detectors = self.detectors.iter().enumerate().filter(|(_, (spec, _))| spec.tag == tag);
         let charts = self.charts.iter().enumerate().filter(|(_, spec)| spec.reads(tag));
-        let role = self.inspection.as_ref().and_then(|(spec, _)| spec.role(tag));
+        let roles = self.inspection.iter().flat_map(|(spec, _)| spec.roles_of(tag));
         detectors
             .map(|(place, _)| Listener::Detector(place))
             .chain(charts.map(|(place, _)| Listener::Chart(place)))
-            .chain(role.map(Listener::Inspection))
+            .chain(roles.map(Listener::Inspection))
             .collect()
     }
 }

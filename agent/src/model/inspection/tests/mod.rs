@@ -44,6 +44,9 @@ fn spec(trigger: Trigger) -> InspectionSpec {
         model: Some(MODEL),
         review: Some(ReviewSpec { finding: words(FINDING, &findings), id: Some(REVIEWED), remember: 100 }),
         baseline: BaselineSpec::Learnt(4),
+        product: None,
+        products: Vec::new(),
+        opportunities: None,
     }
 }
 
