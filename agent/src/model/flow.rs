@@ -10,6 +10,8 @@ use crate::model::quality::{self, Ratio};
 use crate::model::setting::Setting;
 use crate::model::station::Look;
 use crate::model::tally::Tally;
+use crate::model::timeline::LateReject;
+use crate::model::window::Stretch as Window;
 use crate::model::{FlowSpec, LineBy, OeeSpec, State};
 
 /// The line over a window.
@@ -107,10 +109,24 @@ pub fn view(flow: &FlowSpec, stations: &Stations<'_>, (shift, from, to): (Arc<st
         rolled_yield: quality::rolled_throughput_yield(stations.iter().map(|of| {
             let of = of.as_ref()?;
             let counts = tally(of, of.1.spec).counts;
-            quality::first_pass_yield(counts.good(of.1.spec)?, counts.total(of.1.spec)?)
+            let good = counts.good(of.1.spec)? + charged(stations, of, from, to).min(counts.by_hand());
+            quality::first_pass_yield(good, counts.total(of.1.spec)?)
         })),
         waits: waits(flow, stations, from, to),
     })
+}
+
+/// How many parts of a station were rejected by others of the flow, whose own yield has them: in the rolled yield a part is
+/// rejected once.
+fn charged(
+    stations: &Stations<'_>,
+    (look, _): &(Look<'_>, Setting<'_>),
+    from: Time,
+    to: Time,
+) -> f64 {
+    let inside = |late: &&LateReject| stations.iter().flatten().any(|(_, setting)| *setting.name == late.station);
+    let end = Window::until(from, Time(i64::MAX), to).end();
+    look.facts().late(from, end).iter().filter(inside).map(|late| late.parts).sum()
 }
 
 /// Who waited for whom: a starved station for the nearest one before it that is not starved itself, a blocked one for the

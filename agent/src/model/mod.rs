@@ -18,6 +18,7 @@ mod histogram;
 #[cfg(test)]
 mod history;
 pub mod inspection;
+mod late;
 mod ledger;
 mod line;
 mod losses;
@@ -60,8 +61,8 @@ pub use period::{JOULES_PER_KWH, Period};
 pub use plan::Plan;
 pub use rollup::rollup;
 pub use spec::{
-    ByCount, CostSpec, CounterSpec, EnergySpec, ExceptionalDay, FlowSpec, Knowledge, LineBy, MicroStops, OeeSpec,
-    Product, Rates, Reason, ReasonSpec, ShiftSpec, StateSpec,
+    ByCount, CostSpec, CounterSpec, EnergySpec, ExceptionalDay, FlowSpec, Knowledge, LateBy, LateSpec, LineBy, MicroStops,
+    OeeSpec, Product, Rates, Reason, ReasonSpec, ShiftSpec, StateSpec,
 };
 pub use standing::Standing;
 pub use state::{E10, State};

@@ -121,11 +121,55 @@ pub mod made {
     }
 }
 
+#[derive(Serialize, Deserialize)]
+struct Stayed {
+    from: Times,
+    /// Eight bytes each, the lowest first: numbers without a pattern.
+    unit: Vec<u8>,
+    /// After the beginning; nothing where there is none.
+    mark: Times,
+    marked: Vec<bool>,
+}
+
+/// [`Stays`](crate::model::late::Stays)'s units.
+pub mod stays {
+    use super::{Deserialize, Deserializer, Error, Serialize, Serializer, Stayed, Time, Times};
+    use crate::model::late::{Stay, Unit};
+
+    pub fn serialize<S: Serializer>(stays: &[Stay], to: S) -> Result<S::Ok, S::Error> {
+        let after = |stay: &Stay| stay.mark.map_or(0, |mark| mark.0.wrapping_sub(stay.from.0));
+        let stayed = Stayed {
+            from: Times::pack(stays.iter().map(|stay| stay.from.0)),
+            unit: stays.iter().flat_map(|stay| stay.unit.0.to_le_bytes()).collect(),
+            mark: Times::pack(stays.iter().map(after)),
+            marked: stays.iter().map(|stay| stay.mark.is_some()).collect(),
+        };
+        stayed.serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Stay>, D::Error> {
+        let Stayed { from, unit, mark, marked } = Stayed::deserialize(from)?;
+        let (units, rest) = unit.as_chunks::<8>();
+        let lengths = [units.len(), mark.millis.len(), marked.len()];
+        if !rest.is_empty() || lengths.iter().any(|&length| length != from.millis.len()) {
+            return Err(D::Error::custom("columns of unlike length"));
+        }
+        let told = units.iter().zip(mark.unpack()).zip(marked);
+        let stay = |(from, ((unit, mark), marked)): (i64, ((&[u8; 8], i64), bool))| Stay {
+            from: Time(from),
+            unit: Unit(u64::from_le_bytes(*unit)),
+            mark: marked.then(|| Time(from.wrapping_add(mark))),
+        };
+        Ok(from.unpack().zip(told).map(stay).collect())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::late::{Stay, Unit};
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     struct Facts {
@@ -133,6 +177,16 @@ mod tests {
         spans: Vec<Span>,
         #[serde(with = "made")]
         made: Vec<Made>,
+        #[serde(with = "stays")]
+        stays: Vec<Stay>,
+    }
+
+    fn stay() -> impl Strategy<Value = Stay> {
+        (any::<i64>(), any::<u64>(), any::<Option<i64>>()).prop_map(|(from, unit, mark)| Stay {
+            from: Time(from),
+            unit: Unit(unit),
+            mark: mark.map(Time),
+        })
     }
 
     fn span() -> impl Strategy<Value = Span> {
@@ -158,8 +212,9 @@ mod tests {
         fn what_is_packed_is_what_was(
             spans in prop::collection::vec(span(), 0..20),
             made in prop::collection::vec(counted(), 0..20),
+            stays in prop::collection::vec(stay(), 0..20),
         ) {
-            let facts = Facts { spans, made };
+            let facts = Facts { spans, made, stays };
             let bytes = postcard::to_allocvec(&facts).expect("plain data");
             prop_assert_eq!(&postcard::from_bytes::<Facts>(&bytes).expect("packed"), &facts);
             for cut in 0..bytes.len() {

@@ -26,6 +26,7 @@ pub struct Timeline {
     blames: Vec<Blame>,
     assigned: Vec<Assigned>,
     defects: Vec<Defect>,
+    late: Vec<LateReject>,
 }
 
 /// A tag told why the machine stands, or that nothing is the matter any more.
@@ -58,6 +59,19 @@ pub struct Defect {
     /// What was wrong with them.
     pub code: Arc<str>,
     /// How many; fewer than none corrects what was said before.
+    pub parts: f64,
+}
+
+/// A later station rejected what was made here. It follows from what [`crate::model::late::Late`] holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LateReject {
+    /// When it was made.
+    pub at: Time,
+    /// Which station rejected it.
+    pub station: Arc<str>,
+    /// What was wrong with it.
+    pub code: Arc<str>,
+    /// How many parts.
     pub parts: f64,
 }
 
@@ -225,6 +239,27 @@ impl Timeline {
         self.defects.insert(place, defect);
     }
 
+    /// What later stations rejected is this, in order of time. Returns the earliest time of which that says something else.
+    pub fn reject_late(&mut self, late: Vec<LateReject>) -> Option<Time> {
+        let same = self.late.iter().zip(&late).take_while(|(one, other)| one == other).count();
+        let earliest = [&self.late, &late].into_iter().filter_map(|of| of.get(same)).map(|of| of.at).min();
+        self.late = late;
+        earliest
+    }
+
+    /// The last time from `from` to before `to` at which one of the counters that `is_part` names counted.
+    pub fn last_counted(&self, from: Time, to: Time, is_part: impl Fn(Count) -> bool) -> Option<Time> {
+        let before = &self.made[..self.made.partition_point(|made| made.at < to)];
+        let within = before.iter().rev().take_while(|made| made.at >= from);
+        within.into_iter().find(|made| is_part(made.count)).map(|made| made.at)
+    }
+
+    /// What it worked on, in order of time, with when it ended; the last goes on.
+    pub fn runs(&self) -> impl Iterator<Item = (&Run, Time)> {
+        let ends = self.runs.iter().skip(1).map(|next| next.from).chain([Time(i64::MAX)]);
+        self.runs.iter().zip(ends)
+    }
+
     /// How much is held that only people tell.
     pub fn by_hand(&self) -> usize {
         self.assigned.len() + self.defects.len()
@@ -274,6 +309,7 @@ impl Timeline {
         self.blames.splice(..old, kept);
         self.assigned.retain(|assigned| assigned.to > begin);
         self.defects.drain(..self.defects.partition_point(|defect| defect.at < begin));
+        self.late.drain(..self.late.partition_point(|late| late.at < begin));
     }
 
     /// What it would forget before `begin`, for an archive.
@@ -286,6 +322,7 @@ impl Timeline {
             blames: self.blames[..self.blames.partition_point(|blame| blame.at < begin)].into(),
             assigned: self.assigned.iter().filter(|assigned| assigned.to <= begin).cloned().collect(),
             defects: self.defects[..self.defects.partition_point(|defect| defect.at < begin)].into(),
+            late: self.late[..self.late.partition_point(|late| late.at < begin)].into(),
         }
     }
 
@@ -309,6 +346,7 @@ impl Timeline {
         self.blames.retain(|_| !twice.next().unwrap_or(false));
         self.assigned.extend(later.assigned);
         self.defects.extend(later.defects);
+        self.late.extend(later.late);
     }
 
     /// All of it.
@@ -320,6 +358,7 @@ impl Timeline {
             blames: (&self.blames, &[]),
             assigned: &self.assigned,
             defects: &self.defects,
+            late: &self.late,
         }
     }
 
@@ -337,6 +376,7 @@ impl Timeline {
             blames: self.blames[blames..].into(),
             assigned: Vec::new(),
             defects: Vec::new(),
+            late: Vec::new(),
         }
     }
 
@@ -355,6 +395,7 @@ impl Timeline {
             blames: (blames, &end.blames),
             assigned: &self.assigned,
             defects: &self.defects,
+            late: &self.late,
         }
     }
 
@@ -385,6 +426,7 @@ pub struct Facts<'a> {
     blames: (&'a [Blame], &'a [Blame]),
     assigned: &'a [Assigned],
     defects: &'a [Defect],
+    late: &'a [LateReject],
 }
 
 impl<'a> Facts<'a> {
@@ -463,6 +505,12 @@ impl<'a> Facts<'a> {
         let first = self.defects.partition_point(|defect| defect.at < from);
         let rest = &self.defects[first..];
         &rest[..rest.partition_point(|defect| defect.at < to)]
+    }
+
+    /// What later stations rejected of what was made from `from` to before `to`, in order of time.
+    pub fn late(self, from: Time, to: Time) -> &'a [LateReject] {
+        let rest = &self.late[self.late.partition_point(|late| late.at < from)..];
+        &rest[..rest.partition_point(|late| late.at < to)]
     }
 
     /// What a person said last of why the machine stood at `at`; the outer `None` is that nobody said anything.

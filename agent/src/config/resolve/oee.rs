@@ -99,6 +99,8 @@ pub(super) fn resolve(oee: Option<&At<raw::Oee>>, tags: &[TagFacts], line: &Line
         energy,
         costs: products::rates(oee.costs.as_ref(), line.costs.as_ref(), report),
         min_coverage: min_coverage.0,
+        // Of other stations, which are not known yet.
+        late: Vec::new(),
     });
     Resolved { spec, text_tags: roles.text }
 }

@@ -38,6 +38,8 @@ pub use self::tally::{InspectionTally, Latency, Queue};
 use self::versions::Versions;
 use crate::model::counter::{self, Counter, Step};
 use crate::model::drift::bin;
+use crate::model::late::Rejection;
+use crate::model::station::LATENESS;
 
 /// How many defect codes are told apart; the rest counts as [`OTHER`].
 const MOST_CODES: usize = 100;
@@ -82,6 +84,8 @@ struct Held {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Open {
     at: Time,
+    /// The turn of the reading that told.
+    turn: Time,
     /// How many the counter moved.
     count: u64,
 }
@@ -95,6 +99,8 @@ pub struct News {
     pub models: Vec<ModelChange>,
     /// What a counter skipped faster than it may.
     pub quarantined: Vec<Quarantined>,
+    /// What was rejected.
+    pub failed: Vec<Rejection>,
 }
 
 /// Another version of the model judges from now on.
@@ -132,8 +138,8 @@ impl Inspection {
         let number = || value.and_then(Value::as_f64);
         match role {
             Role::Count => self.count(spec, reading, number(), at, out),
-            Role::Id => self.id(spec, value, at, out),
-            Role::Verdict => self.verdict(spec, value, at, out),
+            Role::Id => self.id(spec, value, (at, turn(reading)), out),
+            Role::Verdict => self.verdict(spec, value, (at, turn(reading)), out),
             Role::Score => self.held.score = number(),
             Role::Defects => self.held.defects = value.cloned().unwrap_or_default(),
             Role::Latency => self.held.latency_ns = number().and_then(|number| nanoseconds(spec, number)),
@@ -184,7 +190,7 @@ impl Inspection {
         match self.counter.observe(counter, number, told) {
             Step::Counted { difference, at, .. } => {
                 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "never negative")]
-                self.begin(spec, at, difference.round() as u64, out);
+                self.begin(spec, (at, turn(reading)), difference.round() as u64, out);
             }
             Step::Quarantined { difference, since, at } => {
                 out.quarantined.push(Quarantined { from: since, to: at, count: difference });
@@ -193,7 +199,7 @@ impl Inspection {
         }
     }
 
-    fn id(&mut self, spec: &InspectionSpec, value: Option<&Value>, at: Time, out: &mut News) {
+    fn id(&mut self, spec: &InspectionSpec, value: Option<&Value>, (at, turn): (Time, Time), out: &mut News) {
         let Some(value) = value else { return };
         let id = word(value);
         if spec.trigger != Trigger::Id {
@@ -209,15 +215,15 @@ impl Inspection {
         }
         self.held.id = id;
         if watched && self.held.id.is_some() {
-            self.begin(spec, at, 1, out);
+            self.begin(spec, (at, turn), 1, out);
         }
     }
 
-    fn verdict(&mut self, spec: &InspectionSpec, value: Option<&Value>, at: Time, out: &mut News) {
+    fn verdict(&mut self, spec: &InspectionSpec, value: Option<&Value>, (at, turn): (Time, Time), out: &mut News) {
         let Some(words) = &spec.verdict else { return };
         let verdict = value.and_then(|value| words.meaning(value));
         if spec.trigger == Trigger::Message && value.is_some() {
-            self.begin(spec, at, 1, out);
+            self.begin(spec, (at, turn), 1, out);
         }
         self.held.verdict = verdict;
     }
@@ -236,18 +242,18 @@ impl Inspection {
         out.models.push(ModelChange { time: at, from: self.model.replace(to.clone()), to });
     }
 
-    fn begin(&mut self, spec: &InspectionSpec, at: Time, count: u64, out: &mut News) {
+    fn begin(&mut self, spec: &InspectionSpec, (at, turn): (Time, Time), count: u64, out: &mut News) {
         if count == 0 {
             return;
         }
         if self.open.is_some() {
             self.finish(spec, out);
         }
-        self.open = Some(Open { at, count });
+        self.open = Some(Open { at, turn, count });
     }
 
     fn finish(&mut self, spec: &InspectionSpec, out: &mut News) {
-        let Some(Open { at, count }) = self.open.take() else { return };
+        let Some(Open { at, turn, count }) = self.open.take() else { return };
         let unit = if spec.trigger == Trigger::Message { std::mem::take(&mut self.held) } else { self.held.clone() };
         let mut tally = InspectionTally { inspections: count, seen: 1, ..InspectionTally::default() };
         if let Some(verdict) = unit.verdict {
@@ -262,8 +268,13 @@ impl Inspection {
             tally.first_pass = u64::from(first && unit.verdict == Some(Verdict::Pass));
         }
         if unit.verdict != Some(Verdict::Pass) {
-            for code in codes(spec, &unit.defects) {
-                *tally.defects.entry(self.known(code)).or_default() += 1;
+            let mut codes: Vec<_> = codes(spec, &unit.defects).into_iter().map(|code| self.known(code)).collect();
+            codes.iter().for_each(|code| *tally.defects.entry(code.clone()).or_default() += 1);
+            if unit.verdict == Some(Verdict::Fail) {
+                let code = codes.drain(..).next();
+                // What is told until `settle` later belongs to it.
+                let turn = turn.max(Time((at + spec.settle).0 + 1));
+                out.failed.push(Rejection { at, turn, id: unit.id.clone(), code, parts: 1.0, known: true });
             }
         }
         if let (Some(score), Some(of)) = (unit.score, &spec.score) {
@@ -316,6 +327,11 @@ impl Held {
             Role::Count | Role::Queue | Role::Model | Role::Finding | Role::ReviewId => false,
         }
     }
+}
+
+/// When a reading is settled at the earliest.
+fn turn(reading: &Reading) -> Time {
+    reading.source_time.max(reading.received_time - LATENESS).min(reading.received_time)
 }
 
 /// A name, unless the value stands for nobody and nothing.
