@@ -118,12 +118,7 @@ pub fn view(flow: &FlowSpec, stations: &Stations<'_>, (shift, from, to): (Arc<st
 
 /// How many parts of a station were rejected by others of the flow, whose own yield has them: in the rolled yield a part is
 /// rejected once.
-fn charged(
-    stations: &Stations<'_>,
-    (look, _): &(Look<'_>, Setting<'_>),
-    from: Time,
-    to: Time,
-) -> f64 {
+fn charged(stations: &Stations<'_>, (look, _): &(Look<'_>, Setting<'_>), from: Time, to: Time) -> f64 {
     let inside = |late: &&LateReject| stations.iter().flatten().any(|(_, setting)| *setting.name == late.station);
     let end = Window::until(from, Time(i64::MAX), to).end();
     look.facts().late(from, end).iter().filter(inside).map(|late| late.parts).sum()

@@ -51,7 +51,8 @@ pub use calendar::{Calendar, Shift, Slot, WHOLE_DAY};
 pub use checkpoint::CheckpointError;
 pub use entry::{Change, Entry, EntryError, What};
 pub use explain::{
-    Counted, ExplainError, Explained, Explanation, Figure, LossLine, Selector, SelectorError, Term, Terms, Waterfall,
+    Counted, ExplainError, Explained, Explanation, Figure, LateLine, LossLine, Selector, SelectorError, Term, Terms,
+    Waterfall,
 };
 pub use flow::{FlowView, Wait};
 pub use line::{Derived, Line, PeriodOf};
@@ -61,8 +62,8 @@ pub use period::{JOULES_PER_KWH, Period};
 pub use plan::Plan;
 pub use rollup::rollup;
 pub use spec::{
-    ByCount, CostSpec, CounterSpec, EnergySpec, ExceptionalDay, FlowSpec, Knowledge, LateBy, LateSpec, LineBy, MicroStops,
-    OeeSpec, Product, Rates, Reason, ReasonSpec, ShiftSpec, StateSpec,
+    ByCount, CostSpec, CounterSpec, EnergySpec, ExceptionalDay, FlowSpec, Knowledge, LateBy, LateSpec, LineBy,
+    MicroStops, OeeSpec, Product, Rates, Reason, ReasonSpec, ShiftSpec, StateSpec,
 };
 pub use standing::Standing;
 pub use state::{E10, State};

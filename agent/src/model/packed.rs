@@ -1,12 +1,14 @@
 //! Facts at rest, column by column: a checkpoint is written every half minute, and facts are many and much alike. Times stand as
 //! differences in whole milliseconds with what is beyond them beside, which most sources leave at nothing.
 
+use std::sync::Arc;
+
 use gemba_drivers::Time;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-use crate::model::State;
 use crate::model::period::Count;
 use crate::model::timeline::{Made, Span};
+use crate::model::{LateBy, State};
 
 const MILLI: i64 = 1_000_000;
 
@@ -164,12 +166,81 @@ pub mod stays {
     }
 }
 
+#[derive(Serialize, Deserialize)]
+struct Rejects {
+    at: Times,
+    /// Before that.
+    since: Times,
+    /// Likewise; nothing where it is not known.
+    made: Times,
+    found: Vec<bool>,
+    unit: Vec<u8>,
+    by: Vec<LateBy>,
+    station: Vec<Arc<str>>,
+    code: Vec<Arc<str>>,
+    parts: Vec<f64>,
+}
+
+/// [`Late`](crate::model::late::Late)'s rejects.
+pub mod rejects {
+    use super::{Arc, Deserialize, Deserializer, Error, LateBy, Rejects, Serialize, Serializer, Time, Times};
+    use crate::model::late::{Held, Rejected, Unit};
+
+    pub fn serialize<S: Serializer>(rejects: &[Held], to: S) -> Result<S::Ok, S::Error> {
+        let told = || rejects.iter().map(|held| &held.rejected);
+        let before = |at: Time, time: Time| at.0.wrapping_sub(time.0);
+        let rejects = Rejects {
+            at: Times::pack(told().map(|told| told.at.0)),
+            since: Times::pack(told().map(|told| before(told.at, told.since))),
+            made: Times::pack(rejects.iter().map(|held| held.made.map_or(0, |made| before(held.rejected.at, made)))),
+            found: rejects.iter().map(|held| held.made.is_some()).collect(),
+            unit: told().flat_map(|told| told.unit.0.to_le_bytes()).collect(),
+            by: told().map(|told| told.by).collect(),
+            station: told().map(|told| told.station.clone()).collect(),
+            code: told().map(|told| told.code.clone()).collect(),
+            parts: told().map(|told| told.parts).collect(),
+        };
+        rejects.serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Held>, D::Error> {
+        let Rejects { at, since, made, found, unit, by, station, code, parts } = Rejects::deserialize(from)?;
+        let (units, rest) = unit.as_chunks::<8>();
+        let lengths = [since.millis.len(), made.millis.len(), found.len(), units.len(), by.len(), station.len()];
+        let unlike = |length: usize| length != at.millis.len();
+        if !rest.is_empty() || lengths.into_iter().chain([code.len(), parts.len()]).any(unlike) {
+            return Err(D::Error::custom("columns of unlike length"));
+        }
+        let times = at.unpack().zip(since.unpack()).zip(made.unpack().zip(found));
+        let who = units.iter().zip(by).zip(station);
+        let what = code.into_iter().zip(parts);
+        type Whom<'a> = ((&'a [u8; 8], LateBy), Arc<str>);
+        let held = |(((at, since), (made, found)), (((unit, by), station), (code, parts))): (
+            ((i64, i64), (i64, bool)),
+            (Whom<'_>, (Arc<str>, f64)),
+        )| Held {
+            rejected: Rejected {
+                at: Time(at),
+                turn: Time(at),
+                station,
+                by,
+                unit: Unit(u64::from_le_bytes(*unit)),
+                since: Time(at.wrapping_sub(since)),
+                code,
+                parts,
+            },
+            made: found.then(|| Time(at.wrapping_sub(made))),
+        };
+        Ok(times.zip(who.zip(what)).map(held).collect())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::late::{Stay, Unit};
+    use crate::model::late::{Held, Rejected, Stay, Unit};
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     struct Facts {
@@ -179,6 +250,25 @@ mod tests {
         made: Vec<Made>,
         #[serde(with = "stays")]
         stays: Vec<Stay>,
+        #[serde(with = "rejects")]
+        rejects: Vec<Held>,
+    }
+
+    fn reject() -> impl Strategy<Value = Held> {
+        let times = (any::<i64>(), any::<i64>(), any::<Option<i64>>());
+        (times, any::<u64>(), "[a-z]{0,3}", 0.0..1e9_f64).prop_map(|((at, since, made), unit, code, parts)| Held {
+            rejected: Rejected {
+                at: Time(at),
+                turn: Time(at),
+                station: "aoi-1".into(),
+                by: if unit % 2 == 0 { LateBy::Serial } else { LateBy::Lot },
+                unit: Unit(unit),
+                since: Time(since),
+                code: code.into(),
+                parts,
+            },
+            made: made.map(Time),
+        })
     }
 
     fn stay() -> impl Strategy<Value = Stay> {
@@ -213,8 +303,9 @@ mod tests {
             spans in prop::collection::vec(span(), 0..20),
             made in prop::collection::vec(counted(), 0..20),
             stays in prop::collection::vec(stay(), 0..20),
+            rejects in prop::collection::vec(reject(), 0..20),
         ) {
-            let facts = Facts { spans, made, stays };
+            let facts = Facts { spans, made, stays, rejects };
             let bytes = postcard::to_allocvec(&facts).expect("plain data");
             prop_assert_eq!(&postcard::from_bytes::<Facts>(&bytes).expect("packed"), &facts);
             for cut in 0..bytes.len() {

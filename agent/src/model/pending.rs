@@ -118,7 +118,9 @@ impl Pending {
 
     /// All that later stations rejected and that waits, in order.
     pub fn rejects(&self) -> impl Iterator<Item = &Rejected> {
-        self.0.iter().filter_map(|held| if let Told::Rejected(rejected) = &held.told { Some(&**rejected) } else { None })
+        self.0
+            .iter()
+            .filter_map(|held| if let Told::Rejected(rejected) = &held.told { Some(&**rejected) } else { None })
     }
 }
 

@@ -88,13 +88,7 @@ impl Station {
     }
 
     /// Applies one settled reading. Returns what a counter added.
-    pub fn apply(
-        &mut self,
-        setting: Setting<'_>,
-        role: Role,
-        reading: &Reading,
-        out: &mut Derived,
-    ) -> Option<Counted> {
+    pub fn apply(&mut self, setting: Setting<'_>, role: Role, reading: &Reading, out: &mut Derived) -> Option<Counted> {
         if self.observer.first.is_none() {
             let first = first(reading);
             self.closed_to = first;

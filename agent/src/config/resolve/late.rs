@@ -88,7 +88,9 @@ impl Plant<'_> {
         if !verdicts && other.oee.as_ref().is_none_or(|oee| oee.reject.is_none()) {
             from.wrong(
                 report,
-                format!("`{written}` tells no rejects: it needs an `inspection` with a `verdict`, or a tag for `oee.reject`"),
+                format!(
+                    "`{written}` tells no rejects: it needs an `inspection` with a `verdict`, or a tag for `oee.reject`"
+                ),
             );
         }
         let by = raw.by.as_ref()?;
@@ -121,7 +123,10 @@ fn refuse_circles(raw: &[At<raw::Station>], stations: &[Station], report: &mut R
             behind.extend(more);
         }
         if behind.contains(&index) {
-            list.wrong(report, "these stations stand in a circle: each takes rejects of the other, so none comes later");
+            list.wrong(
+                report,
+                "these stations stand in a circle: each takes rejects of the other, so none comes later",
+            );
         }
     }
 }

@@ -81,6 +81,12 @@ impl Page {
             page.row(if faster { "\u{2212} speed: faster than ideal" } else { "\u{2212} speed" }, fall.speed_ns);
             page.sum("= Ideal time of parts", fall.ideal_ns);
             page.row("\u{2212} not good at the first pass", fall.quality_ns);
+            for late in &fall.late {
+                let (station, code, parts) = (Text(&late.station), Text(&late.code), Parts(late.parts));
+                page.put(format_args!(
+                    "<tr><td>among it: rejected at {station}, {code}, {parts} parts</td><td></td><td></td></tr>\n"
+                ));
+            }
             page.sum("= Ideal time of good parts", fall.good_ns);
             page.row("All losses together", fall.lost_ns());
             fall.not_planned.iter().for_each(|line| page.loss("Beside it, not planned: ", line));

@@ -5,7 +5,7 @@ use gemba_drivers::{Loss, Time};
 use serde::Serialize;
 
 use super::super::kpi::{Count, Kpi, seconds};
-use crate::model::{Counted, Explained, Explanation, Figure, LossLine, Term, Waterfall};
+use crate::model::{Counted, Explained, Explanation, Figure, LateLine, LossLine, Term, Waterfall};
 
 /// How the figures came about.
 #[derive(Serialize)]
@@ -54,6 +54,7 @@ struct WaterfallJson<'a> {
     speed_s: Option<f64>,
     ideal_s: Option<f64>,
     quality_s: Option<f64>,
+    late_rejects: Vec<LateJson<'a>>,
     good_s: Option<f64>,
     lost_s: Option<f64>,
     not_planned: Vec<LineJson<'a>>,
@@ -68,6 +69,13 @@ struct LineJson<'a> {
     micro_stop: bool,
     times: usize,
     s: f64,
+}
+
+#[derive(Serialize)]
+struct LateJson<'a> {
+    station: &'a str,
+    code: &'a str,
+    parts: Count,
 }
 
 #[derive(Serialize)]
@@ -143,6 +151,7 @@ impl<'a> From<&'a Waterfall> for WaterfallJson<'a> {
             speed_s: real(of.speed_ns),
             ideal_s: real(of.ideal_ns),
             quality_s: real(of.quality_ns),
+            late_rejects: of.late.iter().map(LateJson::from).collect(),
             good_s: real(of.good_ns),
             lost_s: real(of.lost_ns()),
             not_planned: lines(&of.not_planned),
@@ -161,6 +170,12 @@ impl<'a> From<&'a LossLine> for LineJson<'a> {
             times: of.times,
             s: seconds(of.spent_ns),
         }
+    }
+}
+
+impl<'a> From<&'a LateLine> for LateJson<'a> {
+    fn from(of: &'a LateLine) -> Self {
+        Self { station: &of.station, code: &of.code, parts: Count(of.parts) }
     }
 }
 

@@ -27,16 +27,13 @@ pub use self::stays::{Stay, Stays};
 pub use self::unit::Unit;
 pub use self::witness::{Rejection, Witness, WitnessSpec};
 use crate::model::timeline::{LateReject, Timeline};
-use crate::model::{LateBy, LateSpec, OeeSpec};
+use crate::model::{LateBy, LateSpec, OeeSpec, packed};
 
 /// How many stays of units are held at most: a day and two hours of a unit each ten seconds. Beyond, the oldest go.
 pub const MOST_UNITS: usize = 10_000;
 
 /// How many rejects are held at most, for as long as facts are; those beyond are losses.
 pub const MOST_REJECTS: usize = 10_000;
-
-/// Rejects by lot are kept to the minute, like what was counted.
-const GRAIN: i64 = 60_000_000_000;
 
 /// Nothing is waited for longer, not even while the station is not heard: facts are not held longer.
 const LONGEST: Duration = Duration::from_secs(9 * 24 * 3600);
@@ -67,6 +64,7 @@ pub struct Rejected {
 pub struct Late {
     stays: Stays,
     /// In order of time.
+    #[serde(with = "packed::rejects")]
     rejects: Vec<Held>,
     /// When the station was last heard again, after nobody knew what it did.
     back: Option<Time>,
@@ -75,10 +73,12 @@ pub struct Late {
 }
 
 /// A reject, and when the part was made, as far as it is known.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Held {
-    rejected: Rejected,
-    made: Option<Time>,
+#[derive(Clone, Debug, PartialEq)]
+pub struct Held {
+    /// The reject; its turn is past.
+    pub rejected: Rejected,
+    /// When.
+    pub made: Option<Time>,
 }
 
 impl Late {
@@ -104,22 +104,14 @@ impl Late {
 
     /// A later station rejected something. Returns the loss if there is no room for it.
     pub fn reject(&mut self, name: &Arc<str>, new: Rejected) -> Option<Loss> {
-        let minute = |at: Time| at.0.div_euclid(GRAIN);
-        let same = |held: &&mut Held| {
-            let held = &held.rejected;
-            new.by == LateBy::Lot
-                && (&held.station, held.by, held.unit, &held.code) == (&new.station, new.by, new.unit, &new.code)
-                && minute(held.at) == minute(new.at)
-        };
-        if let Some(held) = self.rejects.iter_mut().find(same) {
-            held.rejected.parts += new.parts;
-            held.rejected.at = held.rejected.at.min(new.at);
-        } else if self.rejects.len() < MOST_REJECTS {
-            self.rejects.push(Held { rejected: new, made: None });
-        } else {
-            return Some(loss(name, &new, &format!("late reject at {}: {MOST_REJECTS} are held already", new.station)));
+        if self.rejects.len() >= MOST_REJECTS {
+            let reason = format!("late reject at {}: {MOST_REJECTS} are held already", new.station);
+            return Some(loss(name, &new, &reason));
         }
-        self.rejects.sort_by(|one, other| one.order(other));
+        // It has had its turn.
+        let new = Held { rejected: Rejected { turn: new.at, ..new }, made: None };
+        let place = self.rejects.partition_point(|held| held.order(&new).is_le());
+        self.rejects.insert(place, new);
         self.changed = true;
         None
     }
@@ -168,7 +160,8 @@ impl Late {
             };
             let reason = format!("late reject at {} without its {what}", rejected.station);
             let more = loss(name, rejected, &reason);
-            let sum = losses.entry((rejected.station.clone(), rejected.by)).or_insert(Loss { count: 0, ..more.clone() });
+            let sum =
+                losses.entry((rejected.station.clone(), rejected.by)).or_insert(Loss { count: 0, ..more.clone() });
             (sum.from, sum.to) = (sum.from.min(more.from), sum.to.max(more.to));
             sum.count += more.count;
             false
@@ -241,14 +234,16 @@ impl Late {
     }
 
     fn by_lot(&mut self, facts: &Timeline, spec: &OeeSpec) -> Vec<LateReject> {
-        let rejects: Vec<&mut Held> =
-            self.rejects.iter_mut().filter(|held| held.rejected.by == LateBy::Lot).collect();
+        let rejects: Vec<&mut Held> = self.rejects.iter_mut().filter(|held| held.rejected.by == LateBy::Lot).collect();
         if rejects.is_empty() {
             return Vec::new();
         }
         let lot = |lot: &Option<Arc<str>>| lot.as_ref().map_or(Unit::NOBODY, |lot| Unit::of(lot));
-        let runs: Vec<(Unit, Time, Time)> =
-            facts.runs().map(|(run, end)| (lot(&run.work.lot), run.from, end)).filter(|run| run.0 != Unit::NOBODY).collect();
+        let runs: Vec<(Unit, Time, Time)> = facts
+            .runs()
+            .map(|(run, end)| (lot(&run.work.lot), run.from, end))
+            .filter(|run| run.0 != Unit::NOBODY)
+            .collect();
         let mut late = Vec::new();
         for Held { rejected, made } in rejects {
             let of_it = runs.iter().rev().filter(|(unit, from, _)| *unit == rejected.unit && *from <= rejected.at);

@@ -210,7 +210,7 @@ mod tests {
             let told = |order: &[i64]| {
                 let mut stays = Stays::default();
                 order.iter().for_each(|at| drop(stays.tell(&said(at * 10, &at.to_string()))));
-                counted.iter().for_each(|&at| drop(stays.mark(Time(at))));
+                counted.iter().for_each(|&at| _ = stays.mark(Time(at)));
                 stays
             };
             let mut in_turn = order.clone();
