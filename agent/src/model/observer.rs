@@ -71,6 +71,9 @@ pub(super) struct Observer {
     /// What the last reading counted, until somebody takes it.
     #[serde(skip)]
     pub(super) counted: Option<Counted>,
+    /// What is worked on is something else than was known, until somebody takes note.
+    #[serde(skip)]
+    pub(super) moved: bool,
 }
 
 /// What a reading of a counter added.
@@ -89,7 +92,7 @@ pub(super) struct Counted {
 impl Counted {
     /// It counted rejects, at a turn.
     pub(super) fn rejection(self, turn: Time) -> Rejection {
-        Rejection { at: self.at, turn, id: None, code: None, parts: self.parts, known: self.known }
+        Rejection { at: self.at, turn, id: None, code: None, parts: self.parts, known: self.known, back: false }
     }
 }
 
@@ -198,6 +201,7 @@ impl Observer {
                     About::Order => work.order = word,
                 });
                 if news {
+                    self.moved = true;
                     self.touch(at);
                 }
             }

@@ -228,6 +228,7 @@ pub mod rejects {
                 since: Time(at.wrapping_sub(since)),
                 code,
                 parts,
+                back: false,
             },
             made: found.then(|| Time(at.wrapping_sub(made))),
         };
@@ -266,6 +267,7 @@ mod tests {
                 since: Time(since),
                 code: code.into(),
                 parts,
+                back: false,
             },
             made: made.map(Time),
         })

@@ -95,12 +95,12 @@ impl Station {
             self.next_kpi = boundary_from(Time(first.0 + 1));
         }
         self.observer.apply(&mut self.facts, setting, role, reading, out);
-        let counted = self.observer.counted.take();
+        let (counted, moved) = (self.observer.counted.take(), std::mem::take(&mut self.observer.moved));
         if !setting.spec.late.is_empty() {
             let late = self.late.get_or_insert_default();
             match (role, counted) {
                 (Role::Unit, _) => late.tell(reading),
-                (Role::Work(_), _) => late.work(),
+                _ if moved => late.work(),
                 (_, Some(Counted { count, at, .. })) if count.is_part(setting.spec) => late.count(at),
                 _ => {}
             }

@@ -123,10 +123,7 @@ fn refuse_circles(raw: &[At<raw::Station>], stations: &[Station], report: &mut R
             behind.extend(more);
         }
         if behind.contains(&index) {
-            list.wrong(
-                report,
-                "these stations stand in a circle: each takes rejects of the other, so none comes later",
-            );
+            list.wrong(report, "these stations stand in a circle: each takes rejects of the next, so none comes later");
         }
     }
 }

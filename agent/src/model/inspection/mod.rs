@@ -99,8 +99,8 @@ pub struct News {
     pub models: Vec<ModelChange>,
     /// What a counter skipped faster than it may.
     pub quarantined: Vec<Quarantined>,
-    /// What was rejected.
-    pub failed: Vec<Rejection>,
+    /// What was rejected, or is no longer, since people say so.
+    pub rejections: Vec<Rejection>,
 }
 
 /// Another version of the model judges from now on.
@@ -147,6 +147,9 @@ impl Inspection {
             Role::Model => self.model(value, at, out),
             Role::Finding => self.finding(spec, value, at, out),
             Role::ReviewId => self.review_id(spec, value, at, out),
+        }
+        if matches!(role, Role::Finding | Role::ReviewId) {
+            self.heard.turn = turn(reading);
         }
     }
 
@@ -274,7 +277,15 @@ impl Inspection {
                 let code = codes.drain(..).next();
                 // What is told until `settle` later belongs to it.
                 let turn = turn.max(Time((at + spec.settle).0 + 1));
-                out.failed.push(Rejection { at, turn, id: unit.id.clone(), code, parts: 1.0, known: true });
+                out.rejections.push(Rejection {
+                    at,
+                    turn,
+                    id: unit.id.clone(),
+                    code,
+                    parts: 1.0,
+                    known: true,
+                    back: false,
+                });
             }
         }
         if let (Some(score), Some(of)) = (unit.score, &spec.score) {

@@ -6,6 +6,7 @@
 //!
 //! - By serial, a reject is of the unit's last stay that began before it. The unit counts when its last part was counted there,
 //!   else when it left; and once, however often it is rejected.
+//! - Where people review what an inspection says, their word counts: a false call is taken back, an escape is a reject.
 //! - By lot, it is of the last parts of the lot that were made by then.
 //! - What finds nothing to belong to is waited for as long as there may lie between the two, and longer while the station
 //!   itself is not heard. Then it is a loss.
@@ -57,6 +58,8 @@ pub struct Rejected {
     pub code: Arc<str>,
     /// How many parts.
     pub parts: f64,
+    /// People say that what was rejected then is good after all.
+    pub back: bool,
 }
 
 /// What a station keeps for rejects of later ones. All of it goes into the checkpoint.
@@ -102,8 +105,15 @@ impl Late {
         self.changed |= self.rejects.iter().any(|held| held.rejected.by == LateBy::Lot);
     }
 
-    /// A later station rejected something. Returns the loss if there is no room for it.
+    /// A later station rejected something, or takes that back. Returns the loss if there is no room for it.
     pub fn reject(&mut self, name: &Arc<str>, new: Rejected) -> Option<Loss> {
+        if new.back {
+            let of_it = |held: &Rejected| (held.at, held.by, &held.station) == (new.at, new.by, &new.station);
+            let held = self.rejects.len();
+            self.rejects.retain(|held| !of_it(&held.rejected));
+            self.changed |= self.rejects.len() < held;
+            return None;
+        }
         if self.rejects.len() >= MOST_REJECTS {
             let reason = format!("late reject at {}: {MOST_REJECTS} are held already", new.station);
             return Some(loss(name, &new, &reason));

@@ -10,7 +10,9 @@ use proptest::sample::Index;
 
 use super::*;
 use crate::config::{Config, Station, Tag};
-use crate::model::inspection::{BaselineSpec, DefectSpec, InspectionSpec, Trigger, Verdict, Words};
+use crate::model::inspection::{
+    BaselineSpec, DefectSpec, Finding, InspectionSpec, ReviewSpec, Trigger, Verdict, Words,
+};
 use crate::model::tests::{config, oee, shift, t};
 use crate::model::{Change, ContextSpec, CounterSpec, Derived, Entry, LATENESS, Line, Period, What};
 
@@ -23,9 +25,10 @@ const LOT: u32 = 4;
 const SEEN: u32 = 5;
 const RESULT: u32 = 6;
 const DEFECTS: u32 = 7;
+const FINDING: u32 = 8;
 /// Of the tester.
-const TESTED: u32 = 8;
-const BAD: u32 = 9;
+const TESTED: u32 = 9;
+const BAD: u32 = 10;
 
 const WITHIN: Duration = Duration::from_secs(2 * 3600);
 
@@ -57,7 +60,14 @@ fn a_config() -> Config {
         queue: None,
         latency: None,
         model: None,
-        review: None,
+        review: Some(ReviewSpec {
+            finding: Words {
+                tag: TagId(FINDING),
+                map: vec![("1".into(), Finding::Confirmed), ("2".into(), Finding::Overturned)],
+            },
+            id: None,
+            remember: 100,
+        }),
         baseline: BaselineSpec::Learnt(200),
     };
     let tests = OeeSpec { reject: Some(CounterSpec::of(TagId(BAD))), ..OeeSpec::default() };
@@ -68,7 +78,8 @@ fn a_config() -> Config {
         of("aoi-1", SEEN..TESTED, None, serial(SEEN), Some(inspection)),
         of("ict-1", TESTED..BAD + 1, Some(tests), lot(TESTED), None),
     ];
-    let names = [(0, "board"), (0, "lot"), (1, "board"), (1, "result"), (1, "defects"), (2, "lot"), (2, "bad")];
+    let names =
+        [(0, "board"), (0, "lot"), (1, "board"), (1, "result"), (1, "defects"), (1, "review"), (2, "lot"), (2, "bad")];
     config.tags.extend((BOARD..).zip(names).map(|(id, (station, name))| Tag {
         id: TagId(id),
         station,
@@ -88,6 +99,8 @@ struct Board {
     next_lot: bool,
     /// So long after it was counted, whether it fails, and which code; several times.
     seen: Vec<(i64, bool, i64)>,
+    /// People overturn what the inspection says.
+    overturned: bool,
     /// So long after, so many of its lot.
     tested: Option<(i64, i64)>,
 }
@@ -95,14 +108,22 @@ struct Board {
 fn boards() -> impl Strategy<Value = Vec<Board>> {
     let seen = prop::collection::vec((2_000..90_000_i64, any::<bool>(), 0..3_i64), 0..3);
     let tested = prop::option::weighted(0.2, (5_000..3_000_000_i64, 1..4_i64));
-    let board =
-        (1_500..40_000_i64, 500..1_400_i64, prop::bool::weighted(0.1), prop::bool::weighted(0.15), seen, tested);
-    let board = board.prop_map(|(after, cycle, unread, next_lot, seen, tested)| Board {
+    let board = (
+        1_500..40_000_i64,
+        500..1_400_i64,
+        prop::bool::weighted(0.1),
+        prop::bool::weighted(0.15),
+        seen,
+        any::<bool>(),
+        tested,
+    );
+    let board = board.prop_map(|(after, cycle, unread, next_lot, seen, overturned, tested)| Board {
         after,
         cycle,
         unread,
         next_lot,
         seen,
+        overturned,
         tested,
     });
     prop::collection::vec(board, 10..90)
@@ -122,6 +143,9 @@ fn said(boards: &[Board]) -> Vec<(i64, u32, i64)> {
         for &(after, fails, code) in &board.seen {
             let at = made + after;
             said.extend([(at, SEEN, serial), (at, DEFECTS, code), (at, RESULT, if fails { 2 } else { 1 })]);
+            if board.overturned {
+                said.push((at + 700, FINDING, 2));
+            }
         }
         tested.extend(board.tested.map(|(after, bad)| (made + after, lot, bad)));
     }
@@ -226,7 +250,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn each_reject_counts_in_the_shift_that_made_it(boards in boards()) {
+    fn each_reject_counts_in_the_shift_that_made_it(mut boards in boards()) {
+        boards.iter_mut().for_each(|board| board.overturned = false);
         let readings = live(&said(&boards));
         let end = end(&readings);
         let expected = expected(&boards);
@@ -348,6 +373,26 @@ fn a_lot_that_somebody_moves_takes_its_rejects_along() {
 }
 
 #[test]
+fn people_have_the_last_word_on_what_an_inspection_says() {
+    let mut said = printed(20);
+    let seen = |at: i64, board, result| [(at, SEEN, board), (at, DEFECTS, 17), (at, RESULT, result)];
+    said.extend(seen(220_000, 5, 2));
+    said.extend(seen(230_000, 6, 2));
+    said.extend(seen(240_000, 7, 1));
+    let rejects = |said: &[(i64, u32, i64)]| Watched::told(&live(said)).rejects(t(300.0)).remove(0).1;
+    let codes = |codes: &[(&str, f64)]| {
+        codes.iter().map(|&(code, parts)| (code.into(), parts)).collect::<Vec<(Arc<str>, f64)>>()
+    };
+    assert_eq!(rejects(&said), codes(&[("17", 2.0)]));
+    said.push((250_000, FINDING, 2));
+    assert_eq!(rejects(&said), codes(&[("17", 2.0), ("unspecified", 1.0)]), "an escape");
+    said.insert(said.len() - 7, (221_000, FINDING, 2));
+    assert_eq!(rejects(&said), codes(&[("17", 1.0), ("unspecified", 1.0)]), "and a false call");
+    said.push((260_000, FINDING, 1));
+    assert_eq!(rejects(&said), codes(&[("17", 1.0)]), "it was none");
+}
+
+#[test]
 fn what_has_no_unit_is_a_loss_when_it_has_waited_long_enough() {
     let mut said = printed(20);
     said.extend([(210_000, SEEN, 99), (210_000, RESULT, 2), (220_000, SEEN, 0), (220_000, RESULT, 2)]);
@@ -373,6 +418,7 @@ fn rejected(at: i64, unit: &str) -> Rejected {
         since: Time(at),
         code: "bridge".into(),
         parts: 1.0,
+        back: false,
     }
 }
 

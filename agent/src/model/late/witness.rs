@@ -51,6 +51,8 @@ pub struct Rejection {
     pub code: Option<Arc<str>>,
     /// How many.
     pub parts: f64,
+    /// They are good after all.
+    pub back: bool,
     /// They were rejected at that time; otherwise at any since the counter's last good reading.
     pub known: bool,
 }
@@ -126,6 +128,7 @@ impl Witness {
             since: stay.filter(|_| spec.inspects.is_none()).map_or(rejection.at, |stay| stay.from),
             code: rejection.code.clone().unwrap_or_else(|| UNSPECIFIED.into()),
             parts: rejection.parts,
+            back: rejection.back,
         }
     }
 }
