@@ -155,10 +155,16 @@ impl Inspection {
 
     /// Counts what is complete, since nothing more is told of the time before `now`. Whoever asks for figures calls it first.
     pub fn settle(&mut self, spec: &InspectionSpec, now: Time, out: &mut News) {
-        if self.open.is_some_and(|open| open.at + spec.settle < now) {
+        let due = |at: Option<Time>| at.filter(|at| *at + spec.settle < now);
+        let (inspected, reviewed) = (due(self.open.map(|open| open.at)), due(self.heard.news));
+        // What was said before the next inspection is not of that one.
+        if reviewed.is_some() && inspected > reviewed {
+            self.review(spec, out);
+        }
+        if inspected.is_some() {
             self.finish(spec, out);
         }
-        if self.heard.news.is_some_and(|at| at + spec.settle < now) {
+        if reviewed.is_some() && self.heard.news.is_some() {
             self.review(spec, out);
         }
     }

@@ -277,7 +277,7 @@ proptest! {
 
     /// By less than the lateness, of which tag ever.
     #[test]
-    fn the_order_of_arrival_does_not_matter(boards in boards(), delays in prop::collection::vec((0..2_000_i64, 0..2_000_i64), 10)) {
+    fn the_order_of_arrival_does_not_matter(boards in boards(), delays in prop::collection::vec((0..2_000_i64, 0..2_000_i64), 11)) {
         let said = said(&boards);
         let delayed = |delay: fn(&(i64, i64)) -> i64| {
             let late = |&of: &(i64, u32, i64)| reading(of, of.0 + delay(&delays[of.1 as usize]));
