@@ -22,6 +22,7 @@ mod late;
 mod ledger;
 mod line;
 mod losses;
+mod memo;
 mod monitor;
 mod observer;
 mod packed;
