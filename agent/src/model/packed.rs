@@ -183,7 +183,7 @@ struct Rejects {
 
 /// [`Late`](crate::model::late::Late)'s rejects.
 pub mod rejects {
-    use super::{Arc, Deserialize, Deserializer, Error, LateBy, Rejects, Serialize, Serializer, Time, Times};
+    use super::{Deserialize, Deserializer, Error, Rejects, Serialize, Serializer, Time, Times};
     use crate::model::late::{Held, Rejected, Unit};
 
     pub fn serialize<S: Serializer>(rejects: &[Held], to: S) -> Result<S::Ok, S::Error> {
@@ -211,28 +211,22 @@ pub mod rejects {
         if !rest.is_empty() || lengths.into_iter().chain([code.len(), parts.len()]).any(unlike) {
             return Err(D::Error::custom("columns of unlike length"));
         }
-        let times = at.unpack().zip(since.unpack()).zip(made.unpack().zip(found));
-        let who = units.iter().zip(by).zip(station);
-        let what = code.into_iter().zip(parts);
-        type Whom<'a> = ((&'a [u8; 8], LateBy), Arc<str>);
-        let held = |(((at, since), (made, found)), (((unit, by), station), (code, parts))): (
-            ((i64, i64), (i64, bool)),
-            (Whom<'_>, (Arc<str>, f64)),
-        )| Held {
+        let times = at.unpack().zip(since.unpack()).zip(made.unpack());
+        let held = |(place, ((at, since), made)): (usize, ((i64, i64), i64))| Held {
             rejected: Rejected {
                 at: Time(at),
                 turn: Time(at),
-                station,
-                by,
-                unit: Unit(u64::from_le_bytes(*unit)),
+                station: station[place].clone(),
+                by: by[place],
+                unit: Unit(u64::from_le_bytes(units[place])),
                 since: Time(at.wrapping_sub(since)),
-                code,
-                parts,
+                code: code[place].clone(),
+                parts: parts[place],
                 back: false,
             },
-            made: found.then(|| Time(at.wrapping_sub(made))),
+            made: found[place].then(|| Time(at.wrapping_sub(made))),
         };
-        Ok(times.zip(who.zip(what)).map(held).collect())
+        Ok(times.enumerate().map(held).collect())
     }
 }
 

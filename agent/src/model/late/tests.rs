@@ -164,6 +164,9 @@ fn reading((source, tag, value): (i64, u32, i64), received: i64) -> Reading {
     Reading::good(TagId(tag), Value::Int(value), millis(source), millis(received))
 }
 
+/// How many parts of which code.
+type Codes = Vec<(Arc<str>, f64)>;
+
 /// A line, and what it told.
 struct Watched {
     line: Line,
@@ -194,11 +197,11 @@ impl Watched {
         closed.chain(held).map(|period| (period.from, period)).collect()
     }
 
-    fn rejects(&mut self, end: Time) -> Vec<(Arc<str>, Vec<(Arc<str>, f64)>)> {
+    fn rejects(&mut self, end: Time) -> Vec<(Arc<str>, Codes)> {
         let of = |period: Period| {
             let mut codes: Vec<_> = period.tally.defects_by_code().map(|(code, parts)| (code.clone(), parts)).collect();
             codes.sort_by(|one, other| one.0.cmp(&other.0));
-            (period.shift.clone(), codes)
+            (period.shift, codes)
         };
         self.periods(end).into_values().map(of).collect()
     }
@@ -380,9 +383,7 @@ fn people_have_the_last_word_on_what_an_inspection_says() {
     said.extend(seen(230_000, 6, 2));
     said.extend(seen(240_000, 7, 1));
     let rejects = |said: &[(i64, u32, i64)]| Watched::told(&live(said)).rejects(t(300.0)).remove(0).1;
-    let codes = |codes: &[(&str, f64)]| {
-        codes.iter().map(|&(code, parts)| (code.into(), parts)).collect::<Vec<(Arc<str>, f64)>>()
-    };
+    let codes = |codes: &[(&str, f64)]| codes.iter().map(|&(code, parts)| (code.into(), parts)).collect::<Codes>();
     assert_eq!(rejects(&said), codes(&[("17", 2.0)]));
     said.push((250_000, FINDING, 2));
     assert_eq!(rejects(&said), codes(&[("17", 2.0), ("unspecified", 1.0)]), "an escape");
