@@ -3,7 +3,7 @@
 //! Readings come as JSON lines, as `gemba spool export` writes them. They are applied in the order in which
 //! the gateway received them, those received at one instant together, as they were live.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::BufRead;
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use crate::config::Config;
 use crate::entries::EntryJson;
 use crate::model::{
-    Derived, Entry, EntryError, FlowView, InspectedShift, LATENESS, Line, OeeSpec, Period, PeriodOf, Window, WindowKind,
+    Derived, Entry, EntryError, FlowView, InspectedShift, Line, OeeSpec, Period, PeriodOf, Window, WindowKind,
 };
 use crate::record::{AnomalyTold, Record, ViolationTold};
 use crate::snapshot::{ChartView, SpoolView};
@@ -178,12 +178,12 @@ pub fn run_with(
     }
     let mut report = Report { strangers, ..Report::default() };
     if let Some(end) = end {
-        // Nothing more comes: what waits for it is settled.
+        // Nothing more comes: what waits for it is settled, that of the last instant too.
         let mut derived = Derived::default();
         for (place, entry) in entries {
             enter(&mut line, place, entry, &mut refused, &mut derived);
         }
-        line.advance(end + LATENESS, &mut derived);
+        line.settle_all(end, &mut derived);
         told.collect(&line, pacer, derived);
         told.flow.extend(line.flow(end).map(|view| (view.from, view)));
         report.flow = told.flow.into_values().collect();
@@ -234,6 +234,8 @@ struct Collected {
     closed: Vec<(Arc<str>, Period)>,
     /// By when they begin.
     flow: BTreeMap<Time, FlowView>,
+    /// The shifts of the station that paces the line, by when they end.
+    paced: BTreeMap<Time, Period>,
     losses: Vec<Loss>,
     violations: Vec<ViolationTold>,
     /// By their names.
@@ -244,8 +246,13 @@ struct Collected {
 impl Collected {
     /// `pacer` is the station whose shifts are the line's.
     fn collect(&mut self, line: &Line, pacer: Option<&Arc<str>>, derived: Derived) {
-        for (_, period) in derived.closed.iter().filter(|(station, _)| Some(station) == pacer) {
-            self.flow.extend(line.flow_of(period).map(|view| (view.from, view)));
+        let of_pacer = derived.closed.iter().filter(|(station, _)| Some(station) == pacer);
+        self.paced.extend(of_pacer.map(|(_, period)| (period.to, period.clone())));
+        // Whichever station has news of a shift, the line has.
+        let news: BTreeSet<Time> = derived.closed.iter().map(|(_, period)| period.to).collect();
+        for to in news {
+            let view = self.paced.get(&to).and_then(|paced| line.flow_of(paced));
+            self.flow.extend(view.map(|view| (view.from, view)));
         }
         self.closed.extend(derived.closed);
         self.inspected.extend(derived.inspected);

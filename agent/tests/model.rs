@@ -1,7 +1,7 @@
 //! The line model as its user meets it: a configuration and readings in, figures out.
 
 use gemba::config::Config;
-use gemba::model::{Bucket, Period};
+use gemba::model::{Bucket, Period, State};
 use gemba::replay::replay;
 use gemba::snapshot::KpiView;
 
@@ -414,4 +414,166 @@ fn waiting_is_traced_to_the_station_that_causes_it() {
             (0, "starved", None, None, "-", 5),
         ]
     );
+}
+
+/// A reading as a line of a file: what it says, by its source's clock, and when it came.
+fn line(tag: &str, value: impl Into<serde_json::Value>, source: &str, received: &str) -> String {
+    let value = value.into();
+    serde_json::json!({"station": "press", "tag": tag, "value": value, "source_time": source, "received_time": received})
+        .to_string()
+}
+
+/// A sensor that has been broken since Monday was not watched since Monday, and a device without a clock not since 1970.
+#[test]
+fn a_station_that_is_bad_from_the_first_begins_when_it_is_heard() {
+    let config = config("", &format!("{STATES}      ideal_cycle_time: 1s\n"));
+    for source in ["2026-03-01T06:00:00Z", "1970-01-01T00:00:00Z", "1601-01-01T00:00:00Z"] {
+        let lines = [
+            line("state", serde_json::Value::Null, source, "2026-03-02T07:00:00Z"),
+            line("state", 1, "2026-03-02T07:00:00Z", "2026-03-02T07:00:00Z"),
+            line("total", 0, "2026-03-02T07:00:00Z", "2026-03-02T07:00:00Z"),
+            line("total", 60, "2026-03-02T07:01:00Z", "2026-03-02T07:01:00Z"),
+        ];
+        let report = replay(&config, lines.join("\n").as_bytes(), None).expect("readings");
+        let [early] = &report.periods[..] else { panic!("{source}: {} periods", report.periods.len()) };
+        let view = early.period.view(&early.spec);
+        assert_eq!((view.since.to_string().as_str(), view.figures.coverage), ("2026-03-02T07:00:00Z", Some(1.0)));
+    }
+}
+
+#[test]
+fn the_end_of_all_time_is_only_late() {
+    let config = config("", &format!("{STATES}      ideal_cycle_time: 1s\n"));
+    let end = "9999-12-30T00:00:00Z";
+    let lines = [line("state", 1, end, end), line("total", 0, end, end), line("total", 5, end, end)];
+    let report = replay(&config, lines.join("\n").as_bytes(), None).expect("readings");
+    assert!(report.periods.iter().all(|of| of.period.tally.state(State::Producing) == 0));
+}
+
+#[test]
+fn parts_of_a_trial_are_no_speed_where_trials_are_not_planned() {
+    // 50 s at a part a second; then a trial of 100 s that made 100 parts.
+    let all = [
+        said(0.0, "state", 1),
+        said(0.0, "total", 0),
+        said(50.0, "total", 50),
+        said(50.0, "state", 7),
+        said(100.0, "total", 150),
+        said(150.0, "state", 1),
+        said(200.0, "total", 200),
+    ];
+    for (preset, performance) in [("iso22400", 1.0), ("vorne", 2.0)] {
+        let config = config("", &format!("{STATES}      ideal_cycle_time: 1s\n      losses: {preset}\n"));
+        let (_, view) = view(&config, &all, 200.0);
+        assert_eq!((view.total, view.figures.performance), (Some(200.0), Some(performance)), "{preset}");
+    }
+}
+
+#[test]
+fn a_machine_that_makes_nothing_after_a_gap_stands() {
+    let oee = "      ideal_cycle_time: 10s
+      state: { from: counts, stopped_after: 3, as: idle }
+      total: { tag: total }\n";
+    let config = config("", oee);
+    let all = [
+        said(0.0, "total", 0),
+        said(10.0, "total", 1),
+        said(20.0, "total", serde_json::Value::Null),
+        said(30.0, "total", 1),
+        said(60.0, "total", 1),
+    ];
+    let (period, _) = view(&config, &all, 100.0);
+    let states: Vec<_> = period.states().map(|(state, ns)| (state.word(), ns / SECOND)).collect();
+    assert_eq!(states, [("producing", 20), ("idle", 70), ("unknown", 10)], "watched again from 30 s on");
+}
+
+#[test]
+fn a_failure_that_nobody_watched_for_a_while_is_one() {
+    let config = config("", &format!("{STATES}      ideal_cycle_time: 1s\n"));
+    let lost = serde_json::Value::Null;
+    let repairs = |said: &[Said<'_>]| {
+        let repairs = view(&config, said, 500.0).0.tally.repairs;
+        (repairs.failures, repairs.mended, repairs.mended_ns / SECOND)
+    };
+    let mut all = vec![said(0.0, "state", 1), said(0.0, "total", 0), said(100.0, "state", 5)];
+    all.extend([said(150.0, "state", lost.clone()), said(160.0, "state", 5), said(170.0, "state", lost.clone())]);
+    all.extend([said(180.0, "state", 5), said(200.0, "state", 1)]);
+    assert_eq!(repairs(&all), (1, 1, 100), "from when it ceased to run until it ran again");
+    let unseen = [all[0].clone(), all[1].clone(), all[2].clone(), said(150.0, "state", lost), said(200.0, "state", 1)];
+    assert_eq!(repairs(&unseen), (1, 0, 0), "nobody saw how it ended");
+}
+
+/// The jam is over, and the machine ran again, when the next stop comes within `first_out` of it.
+#[test]
+fn what_stopped_it_before_is_no_reason_of_the_next_stop() {
+    let all = [
+        said(0.0, "state", 1),
+        said(0.0, "total", 0),
+        said(100.0, "fault", 17),
+        said(100.0, "state", 5),
+        said(101.0, "fault", 0),
+        said(102.0, "state", 1),
+        said(104.0, "state", 5),
+        said(104.5, "guard", true),
+        said(110.0, "state", 1),
+    ];
+    let (period, _) = view(&faults(), &all, 200.0);
+    assert_eq!(by_reason(&period), [("jam".to_owned(), false, 2), ("guard-open".to_owned(), false, 6)]);
+    let mut held = all.to_vec();
+    held.remove(4);
+    let (period, _) = view(&faults(), &held[..7], 200.0);
+    assert_eq!(by_reason(&period), [("jam".to_owned(), false, 98)], "it held on");
+}
+
+#[test]
+fn what_is_counted_as_a_shift_ends_belongs_to_the_next_for_the_line_too() {
+    let day = 18.0 * 3600.0;
+    let mut all = begin();
+    all.extend([(90.0, "last", "total", 40), (day, "last", "total", 50)]);
+    all.extend([(day + 5.0, "middle", "state", 1), (day + 5.0, "last", "state", 1)]);
+    let mut lines: Vec<String> = all
+        .iter()
+        .map(|&(at, station, tag, value)| {
+            serde_json::json!({"station": station, "tag": tag, "value": value, "source_time": time(at)}).to_string()
+        })
+        .collect();
+    let config = flow("{ constraint: middle }");
+    let good = |lines: &[String]| {
+        let report = replay(&config, lines.join("\n").as_bytes(), None).expect("readings");
+        let last = |of: &&gemba::replay::ReportedPeriod| &*of.station == "last";
+        let periods: Vec<_> = report.periods.iter().filter(last).map(|of| of.period.view(&of.spec).good).collect();
+        (periods, report.flow.iter().map(|view| view.good).collect::<Vec<_>>())
+    };
+    let expected = vec![Some(40.0), Some(10.0)];
+    assert_eq!(good(&lines), (expected.clone(), expected));
+    // And what comes late to the last station alone changes the line's figure of yesterday.
+    lines.push(
+        serde_json::json!({"station": "last", "tag": "reject", "value": 4, "source_time": time(day - 60.0),
+                           "received_time": time(day + 60.0)})
+        .to_string(),
+    );
+    let expected = vec![Some(36.0), Some(10.0)];
+    assert_eq!(good(&lines), (expected.clone(), expected));
+}
+
+#[test]
+fn without_a_constraint_the_line_has_no_ideal_time() {
+    let mut all = begin();
+    all.push((90.0, "last", "total", 40));
+    let line = over(&flow("{}"), &all, 100.0);
+    assert_eq!((line.oee, line.good, line.good_ideal_ns), (None, Some(40.0), None));
+}
+
+#[test]
+fn a_jump_beyond_all_numbers_is_no_parts() {
+    let config = config("", &format!("{STATES}      ideal_cycle_time: 1s\n"));
+    let all = [
+        said(0.0, "state", 1),
+        said(0.0, "total", -1e308),
+        said(10.0, "total", 1e308),
+        said(20.0, "total", 5),
+        said(30.0, "total", 8),
+    ];
+    let (_, view) = view(&config, &all, 100.0);
+    assert_eq!(view.total, Some(8.0), "a reset to five, and three more");
 }

@@ -19,6 +19,11 @@ impl Pace {
         self.since = Some(at);
     }
 
+    /// Somebody watches again at `at`, if nobody did.
+    pub fn watch(&mut self, at: Time) {
+        self.since.get_or_insert(at);
+    }
+
     /// Nobody watches any more.
     pub fn lose(&mut self) {
         self.since = None;

@@ -14,8 +14,10 @@ use serde::{Deserialize, Serialize};
 use crate::model::entry::Entry;
 use crate::model::late::{Rejected, Witness};
 use crate::model::ledger::Ledger;
-use crate::model::line::{Line, NOTHING_YET};
+use crate::model::line::{Line, NOTHING_YET, StationOf, TagOf};
 use crate::model::monitor::Monitor;
+use crate::model::observer::Role;
+use crate::model::period::Count;
 use crate::model::station::Station;
 use crate::model::visit::Visits;
 
@@ -53,6 +55,9 @@ struct Checkpoint<'a> {
     /// What was rejected and is not settled yet, by the station that made it.
     #[serde(borrow)]
     rejected: Vec<(&'a str, Rejected)>,
+    /// By station and counter: the tag that it is.
+    #[serde(borrow)]
+    counters: Vec<(&'a str, Vec<(Count, &'a str)>)>,
 }
 
 /// A tag that is not simply good and a number: most are, and need no room.
@@ -114,11 +119,18 @@ impl Line {
                 .iter()
                 .flat_map(|of| of.pending.rejects().map(|rejected| (&*of.name, rejected.clone())))
                 .collect(),
+            counters: self.stations.iter().map(|of| (&*of.name, self.counters_of(of))).collect(),
         };
         let plain = postcard::to_allocvec(&checkpoint).expect("plain data does not fail to serialize");
         // Facts are much alike: packed they take a sixth of the disk's life, every half minute.
         let mut packed = ZlibEncoder::new(vec![VERSION], Compression::fast());
         packed.write_all(&plain).and_then(|()| packed.finish()).expect("memory does not fail to be written")
+    }
+
+    fn counters_of(&self, of: &StationOf) -> Vec<(Count, &str)> {
+        let tags = self.tags[of.tags.start as usize..of.tags.end as usize].iter();
+        let counter = |tag: &TagOf| if let Role::Counter(count) = tag.role { Some(count) } else { None };
+        tags.filter_map(|tag| Some((counter(tag)?, &*tag.name))).collect()
     }
 
     fn told_by_station(&self) -> Vec<(&str, Vec<(&str, Watermark)>)> {
@@ -142,12 +154,24 @@ impl Line {
         let mut plain = Vec::new();
         ZlibDecoder::new(rest).read_to_end(&mut plain)?;
         let checkpoint: Checkpoint<'_> = postcard::from_bytes(&plain)?;
+        let mut anew = Vec::new();
+        // What another tag counted says nothing of this one's first reading.
+        for (name, before) in &checkpoint.counters {
+            let Some(place) = self.station(name) else { continue };
+            let now = self.counters_of(&self.stations[place]);
+            let others: Vec<Count> =
+                before.iter().filter(|counter| !now.contains(counter)).map(|&(count, _)| count).collect();
+            anew.push((place, others));
+        }
         let mut known = std::collections::HashMap::new();
         for (name, station) in checkpoint.stations {
             known.insert(name, ());
             if let Some(of) = self.stations.iter_mut().find(|of| &*of.name == name) {
                 of.station = station.into_owned();
             }
+        }
+        for (place, others) in anew {
+            others.into_iter().for_each(|count| self.stations[place].station.begin_count(count));
         }
         for (name, visits) in checkpoint.visits {
             if let Some(of) = self.stations.iter_mut().find(|of| &*of.name == name) {

@@ -42,7 +42,7 @@ pub enum Step {
     },
     /// Older than what is known: the difference is counted already.
     Late,
-    /// Faster than `max_rate` allows, or below zero: not counted, the new value is the new baseline.
+    /// Faster than `max_rate` allows, below zero or beyond all numbers: not counted, the new value is the new baseline.
     Quarantined {
         /// What would have been added.
         difference: f64,
@@ -94,7 +94,7 @@ impl Counter {
         };
         let elapsed = at.since(since).as_secs_f64();
         let too_fast = spec.max_rate.is_some_and(|rate| difference > rate.mul_add(elapsed, 1.0));
-        if difference < 0.0 || too_fast {
+        if difference < 0.0 || !difference.is_finite() || too_fast {
             return Step::Quarantined { difference, since, at };
         }
         Step::Counted { difference, since, at, known }

@@ -299,6 +299,10 @@ fn what_is_not_there_is_said() {
         let error = told.refused(Selector::shift(text), 7203.0);
         assert!(matches!(error, ExplainError::NoSuchShift { .. } | ExplainError::NotYet(_) | ExplainError::Before(_)));
     }
+    for text in ["9999-12-30T00:00:00Z", "0001-01-01T00:00:00Z", "9999-12-30/06:00", "0001-01-01/06:00"] {
+        let error = told.refused(Selector::hour(text), 7203.0);
+        assert!(matches!(error, ExplainError::NotYet(_) | ExplainError::Before(_)), "{text}: {error}");
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::model::setting::Setting;
 use crate::model::station::Look;
 use crate::model::tally::Tally;
 use crate::model::timeline::LateReject;
-use crate::model::window::Stretch as Window;
+use crate::model::window;
 use crate::model::{FlowSpec, LineBy, OeeSpec, State};
 
 /// The line over a window.
@@ -60,12 +60,17 @@ pub struct Wait {
 /// A station of the flow, by its place there.
 pub type Stations<'a> = [Option<(Look<'a>, Setting<'a>)>];
 
-/// The line from `from` to before `to`; `stations` are those of the flow, in its order.
+/// The line in a stretch of time; `stations` are those of the flow, in its order.
 ///
 /// Line OEE is good parts at the end x the constraint's ideal time / its planned time (Goldratt: an hour lost at the bottleneck
 /// is an hour lost for the line), or the last station's own; weighted, it is the good ideal time of all stations over their
 /// planned time. Never a mean of stations.
-pub fn view(flow: &FlowSpec, stations: &Stations<'_>, (shift, from, to): (Arc<str>, Time, Time)) -> Option<FlowView> {
+pub fn view(
+    flow: &FlowSpec,
+    stations: &Stations<'_>,
+    (shift, stretch): (Arc<str>, window::Stretch),
+) -> Option<FlowView> {
+    let window::Stretch { from, to, .. } = stretch;
     let place = |index: usize| flow.stations.iter().position(|&of| of == index);
     let at = |index: usize| stations.get(place(index)?)?.as_ref();
     let end = at(flow.end)?;
@@ -74,10 +79,10 @@ pub fn view(flow: &FlowSpec, stations: &Stations<'_>, (shift, from, to): (Arc<st
         LineBy::Last | LineBy::Weighted => Some(end),
     };
     let tally = |(look, setting): &(Look<'_>, Setting<'_>), spec: &OeeSpec| {
-        Tally::so_far(look.facts(), Setting { spec, ..*setting }, from, to)
+        Tally::within(look.facts(), Setting { spec, ..*setting }, stretch)
     };
     let good = tally(end, end.1.spec).counts.good(end.1.spec);
-    let (mut planned_ns, mut unknown_ns, mut good_ideal_ns) = (0, 0, Some(0.0));
+    let (mut planned_ns, mut unknown_ns, mut good_ideal_ns) = (0, 0, pacer.map(|_| 0.0));
     let mut add = |tally: &Tally, planned: &Tally, spec: &OeeSpec| {
         planned_ns += planned.planned_ns();
         unknown_ns += planned.state(State::Unknown);
@@ -120,7 +125,7 @@ pub fn view(flow: &FlowSpec, stations: &Stations<'_>, (shift, from, to): (Arc<st
 /// rejected once.
 fn charged(stations: &Stations<'_>, (look, _): &(Look<'_>, Setting<'_>), from: Time, to: Time) -> f64 {
     let inside = |late: &&LateReject| stations.iter().flatten().any(|(_, setting)| *setting.name == late.station);
-    let end = Window::until(from, Time(i64::MAX), to).end();
+    let end = window::Stretch::until(from, Time(i64::MAX), to).end();
     look.facts().late(from, end).iter().filter(inside).map(|late| late.parts).sum()
 }
 

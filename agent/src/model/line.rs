@@ -22,6 +22,7 @@ use crate::model::plan::Plan;
 use crate::model::setting::Setting;
 use crate::model::station::{LATENESS, Look, Station};
 use crate::model::visit::{About, Visits};
+use crate::model::window::Stretch;
 use crate::model::{FlowSpec, FlowView, Knowledge, LateBy, LineBy, OeeSpec, flow};
 use crate::record::{Record, Sums};
 use crate::snapshot::{Snapshot, SpoolView, StationView, TagView};
@@ -90,7 +91,7 @@ pub(super) struct TagOf {
     pub(super) name: Arc<str>,
     unit: Option<Arc<str>>,
     pub(super) station: usize,
-    role: Role,
+    pub(super) role: Role,
     about: Option<About>,
     pub(super) value: Value,
     pub(super) validity: Validity,
@@ -230,11 +231,16 @@ impl Line {
     /// Settles stations, each after those whose rejects count there: so what these rejected has its turn among the readings
     /// there, whoever was heard first.
     fn settle(&mut self, due: impl Iterator<Item = usize>, settled: Time, out: &mut Derived) {
+        self.settle_before(due, (settled, settled), out);
+    }
+
+    /// The same of the turns before `end`, and then that time has come to `settled`.
+    fn settle_before(&mut self, due: impl Iterator<Item = usize>, (end, settled): (Time, Time), out: &mut Derived) {
         let Self { plan, knowledge, stations, tags, .. } = self;
         for station in due {
             for place in 0..=stations[station].before.len() {
                 let next = stations[station].before.get(place).copied().unwrap_or(station);
-                stations[next].settle(plan, knowledge, tags, settled, out);
+                stations[next].settle_before(plan, knowledge, tags, (end, settled), out);
                 for (maker, rejected) in std::mem::take(&mut stations[next].rejected) {
                     stations[maker].pending.reject(rejected);
                 }
@@ -244,7 +250,8 @@ impl Line {
 
     /// Settles all that waits, and tells every station's figures at `now`, due or not: the agent stops.
     pub fn tell_last(&mut self, now: Time, out: &mut Derived) {
-        self.settle(0..self.stations.len(), now, out);
+        // Nothing is on its way: that of `now` is settled, too.
+        self.settle_before(0..self.stations.len(), (Time(now.0.saturating_add(1)), now), out);
         let Self { plan, knowledge, stations, .. } = self;
         for of in stations {
             let StationOf { name, watch, monitor, .. } = of;
@@ -252,6 +259,12 @@ impl Line {
             let StationOf { name, spec: Some(spec), station, .. } = of else { continue };
             station.tell_last(Setting { name, spec, plan, knowledge }, now, out);
         }
+        self.enter_losses(out);
+    }
+
+    /// Nothing more comes: settles all that waits, up to `now`.
+    pub fn settle_all(&mut self, now: Time, out: &mut Derived) {
+        self.settle_before(0..self.stations.len(), (Time(now.0.saturating_add(1)), now), out);
         self.enter_losses(out);
     }
 
@@ -303,11 +316,13 @@ impl Line {
         self.entries.iter()
     }
 
-    /// One bad reading for each tag, from `at` on: nobody was watching.
-    pub fn unwatched(&self, at: Time, now: Time) -> impl Iterator<Item = Reading> + use<> {
+    /// One bad reading for each tag, from `at` on: nobody was watching. A station that was never heard of begins with what it
+    /// tells, not with this.
+    pub fn unwatched(&self, at: Time, now: Time) -> impl Iterator<Item = Reading> + '_ {
         let status = Status::Own(OwnStatus::AgentDown);
-        (0..u32::try_from(self.tags.len()).unwrap_or(u32::MAX))
-            .map(move |tag| Reading::bad(TagId(tag), status, at, now))
+        let heard = |of: &StationOf| of.spec.is_none() || of.station.has_begun() || !of.pending.is_empty();
+        let tags = (0..).zip(&self.tags).filter(move |(_, tag)| heard(&self.stations[tag.station]));
+        tags.map(move |(tag, _)| Reading::bad(TagId(tag), status, at, now))
     }
 
     /// The line as it stands at `now`, for those outside; what came in is the pipeline's to count. Sums never fall from one snapshot to the next; what was shown
@@ -387,14 +402,15 @@ impl Line {
         let running = looks.iter().flatten().filter_map(|(look, setting)| look.running(*setting));
         // From when on all are seen.
         let (shift, from) = running.max_by_key(|(_, from)| *from)?;
-        flow::view(flow, &looks, (shift, from, now))
+        flow::view(flow, &looks, (shift, Stretch::until(from, Time(i64::MAX), now)))
     }
 
     /// The same of a shift that was, as far as it is still held.
     #[must_use]
     pub fn flow_of(&self, period: &Period) -> Option<FlowView> {
         let flow = self.flow.as_ref()?;
-        flow::view(flow, &self.looks(flow, period.to), (period.shift.clone(), period.from, period.to))
+        let stretch = Stretch::closed(period.from, period.to);
+        flow::view(flow, &self.looks(flow, period.to), (period.shift.clone(), stretch))
     }
 
     /// Index of the station whose shifts are the line's.
@@ -445,20 +461,20 @@ impl Line {
 }
 
 impl StationOf {
-    /// Settles what has waited long enough, turn by turn.
-    fn settle(
+    /// Settles the turns before `end`, and then that time has come to `settled`.
+    fn settle_before(
         &mut self,
         plan: &RefCell<Plan>,
         knowledge: &Knowledge,
         tags: &[TagOf],
-        settled: Time,
+        (end, settled): (Time, Time),
         out: &mut Derived,
     ) {
         let Self { name, spec, station, pending, watch, monitor, witness_spec, witness, rejected, .. } = self;
         let by_count = witness_spec.as_ref().is_some_and(|spec| !spec.inspects());
         let setting = spec.as_ref().map(|spec| Setting { name, spec, plan, knowledge });
         let watching = monitor::Setting { station: name, watch, plan };
-        while let Some(turn) = pending.turn(settled) {
+        while let Some(turn) = pending.turn(end) {
             if let Some(setting) = setting {
                 station.settle(setting, turn, out);
             }

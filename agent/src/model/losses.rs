@@ -75,9 +75,10 @@ impl Preset {
     /// Where the time of a known state belongs if nothing else is said.
     ///
     /// - `vorne`: planned production time less stop time is run time (<https://www.vorne.com/learn/oee-calculation>).
-    /// - `umh`: by the loss states that United Manufacturing Hub's factoryinsight comes with: faults and maintenance cost
+    /// - `umh`: by the loss states that United Manufacturing Hub's factoryinsight comes with (the defaults of its
+    ///   `configurationTable`; but for an operator's break, which is lost speed there): faults and maintenance cost
     ///   availability; waiting for material or room, change-over and setup cost performance; no order is no planned time.
-    /// - `iso22400`: availability is actual production time over planned busy time (ISO 22400-2, 8.9); what was planned
+    /// - `iso22400`: availability is actual production time over planned busy time (ISO 22400-2); what was planned
     ///   otherwise, maintenance and trials, is no busy time, and setup and delay are.
     /// - `semi_e79`: availability efficiency is uptime over total time, operational efficiency production time over uptime
     ///   (SEMI E79, with the states of [`State::e10`]): standby and engineering are uptime that is lost, and non-scheduled

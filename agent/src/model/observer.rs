@@ -346,15 +346,22 @@ impl Observer {
                         let known = known && facts.facts().seen(since, at);
                         self.cycle(facts, parts, at, known);
                     }
+                } else if count.is_part(setting.spec) {
+                    self.pace.watch(at);
                 }
             }
-            Step::Quarantined { difference, since, at } => out.losses.push(Loss {
-                source: setting.name.clone(),
-                from: since,
-                to: at,
-                count: 1,
-                reason: format!("{} counter jumped by {difference}, faster than max_rate", count.word()).into(),
-            }),
+            Step::Quarantined { difference, since, at } => {
+                if count.is_part(setting.spec) {
+                    self.pace.watch(at);
+                }
+                out.losses.push(Loss {
+                    source: setting.name.clone(),
+                    from: since,
+                    to: at,
+                    count: 1,
+                    reason: format!("{} counter jumped by {difference}, faster than max_rate", count.word()).into(),
+                });
+            }
         }
     }
 
@@ -383,13 +390,14 @@ impl Observer {
     }
 
     /// The run time since the last part, shared by the parts that came with this count. What comes from before the last part
-    /// has no place on that clock any more.
+    /// has no place on that clock any more; of counters that tell of parts at the same instant, the first speaks for them.
     fn cycle(&mut self, facts: &Timeline, parts: f64, at: Time, known: bool) {
         let last = match self.last_part {
             Some(last) if at < last => {
                 self.last_part = None;
                 return;
             }
+            Some(last) if at == last => return,
             last => last.filter(|_| known),
         };
         self.last_part = Some(at);
@@ -403,10 +411,10 @@ impl Observer {
     }
 }
 
-/// When the first observation is made; a device that held its value all along was not observed.
+/// When the first observation is made; a device that held its value all along, or was bad all along, was not observed.
 pub(super) fn first(reading: &Reading) -> Time {
     let source_time = reading.source_time.min(reading.received_time);
-    let held = reading.received_time.since(source_time) > HELD && !reading.validity.is_bad();
+    let held = reading.received_time.since(source_time) > HELD && !reading.validity.is_mark();
     if held { reading.received_time } else { source_time }
 }
 

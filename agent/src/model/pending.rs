@@ -1,9 +1,9 @@
 //! Readings that wait for those that may still come before them, and what people told, which takes its turn among them.
 //!
 //! Sources and paths differ: what happened first need not be heard first. A reading waits until nothing that counts before it
-//! can come any more, [`LATENESS`] after its source's time; then it is settled, in that order. An entry's turn is when it was
-//! made, after what was told by then. So neither the order of arrival nor the size of batches matters to any figure. What
-//! comes later than that is settled as it comes.
+//! can come any more, longer than [`LATENESS`] after its source's time; then it is settled, in that order. An entry's turn is
+//! when it was made, after what was told by then. So neither the order of arrival nor the size of batches matters to any
+//! figure. What comes later than that is settled as it comes.
 
 use std::sync::Arc;
 
@@ -25,8 +25,9 @@ struct Waiting {
     told: Told,
 }
 
-/// When its turn is. With the time by which those of one turn are ordered, and whether a person told it.
-type Turn = (Time, Time, bool);
+/// When its turn is. What came too late for its own comes after what had this one; then the time by which those of one turn
+/// are ordered, and whether a person told it.
+type Turn = (Time, bool, Time, bool);
 
 /// What waits.
 #[derive(Clone, Debug)]
@@ -44,7 +45,10 @@ impl Pending {
     pub fn take(&mut self, reading: Reading, counted: bool) {
         self.step_back(reading.received_time);
         let at = reading.source_time.min(reading.received_time);
-        let mut turn = (at.max(reading.received_time - LATENESS), at, false);
+        // Before it all is settled when this one comes.
+        let settled = reading.received_time - LATENESS;
+        let late = at < settled;
+        let mut turn = (if late { Time(settled.0.saturating_sub(1)) } else { at }, late, at, false);
         let mut place = self.0.partition_point(|held| held.turn <= turn);
         // A mark of gemba's own says that the tag was lost; what is told after it is news, however old the device says it is.
         // Nor does what gemba dated itself ever come before what it heard earlier, though its clock be set back meanwhile.
@@ -69,14 +73,14 @@ impl Pending {
 
     /// Takes what a person told.
     pub fn enter(&mut self, entry: Arc<Entry>) {
-        let turn = (entry.entered, entry.entered, true);
+        let turn = (entry.entered, false, entry.entered, true);
         let place = self.0.partition_point(|held| held.turn <= turn);
         self.0.insert(place, Waiting { turn, counted: false, told: Told::Entry(entry) });
     }
 
     /// Takes what a later station rejected.
     pub fn reject(&mut self, rejected: Rejected) {
-        let turn = (rejected.turn, rejected.turn, true);
+        let turn = (rejected.turn, false, rejected.turn, true);
         let place = self.0.partition_point(|held| held.turn <= turn);
         self.0.insert(place, Waiting { turn, counted: false, told: Told::Rejected(Box::new(rejected)) });
     }
@@ -90,14 +94,14 @@ impl Pending {
     /// anything that comes.
     fn step_back(&mut self, now: Time) {
         if self.0.last().is_some_and(|last| last.turn.0 > now + LATENESS) {
-            let past = Time((now - LATENESS).0 - 1);
+            let past = Time((now - LATENESS).0.saturating_sub(1));
             self.0.iter_mut().for_each(|held| held.turn.0 = held.turn.0.min(past));
         }
     }
 
-    /// The next turn, if it has come by `settled`.
-    pub fn turn(&self, settled: Time) -> Option<Time> {
-        self.0.first().map(|held| held.turn.0).filter(|&turn| turn <= settled)
+    /// The next turn, if it lies before `end`.
+    pub fn turn(&self, end: Time) -> Option<Time> {
+        self.0.first().map(|held| held.turn.0).filter(|&turn| turn < end)
     }
 
     /// What has its turn by `turn`, in order.
@@ -126,6 +130,8 @@ impl Pending {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use gemba_drivers::{OwnStatus, Status, TagId, Value};
 
     use super::*;
@@ -207,11 +213,19 @@ mod tests {
         let now = Time::from_millis(10_000);
         pending.take(said(0, 8_500, 10_000), false);
         pending.take(said(0, 10, 10_000), false);
-        assert_eq!(pending.turn(now - LATENESS), Some(now - LATENESS));
-        assert_eq!(
-            pending.settle(now - LATENESS).map(|told| reading(told).source_time.0).collect::<Vec<_>>(),
-            [10_000_000]
-        );
+        let turn = pending.turn(now - LATENESS).expect("its turn is over");
+        assert_eq!(pending.settle(turn).map(|told| reading(told).source_time.0).collect::<Vec<_>>(), [10_000_000]);
         assert_eq!(pending.turn(now - LATENESS), None);
+    }
+
+    #[test]
+    fn what_took_just_two_seconds_is_in_time() {
+        let mut pending = Pending::default();
+        pending.take(said(0, 8_000, 8_000), true);
+        let now = Time::from_millis(10_000);
+        assert_eq!(pending.turn(now - LATENESS), None, "it waits for what comes at this very instant");
+        pending.take(said(1, 8_000, 10_000), false);
+        assert_eq!(pending.iter().map(|reading| reading.tag.0).collect::<Vec<_>>(), [1, 0]);
+        assert_eq!(pending.turn(now + Duration::from_nanos(1) - LATENESS), Some(Time::from_millis(8_000)));
     }
 }

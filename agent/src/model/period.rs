@@ -154,7 +154,7 @@ impl Tally {
     /// / that. It speaks for the planned time that is known, so parts counted across unknown time do not belong beside it.
     ///
     /// TEEP = OEE x utilization, utilization being planned time over all time
-    /// (<https://www.vorne.com/learn/teep>); all time is that of the period, its breaks with it, as far as it is known.
+    /// (<https://vorne.com/learn/tools/teep>); all time is that of the period, its breaks with it, as far as it is known.
     #[must_use]
     pub fn view(&self, spec: &OeeSpec, since: Time) -> KpiView {
         let run_ns = self.bucket(Bucket::Run) + self.bucket(Bucket::Performance);
@@ -229,11 +229,11 @@ impl Tally {
 
     /// Failures and repairs.
     ///
-    /// Mean operating time between failures = operating time / failures (EN 15341:2007, T17; the term: EN 13306). Operating
+    /// Mean operating time between failures = operating time / failures (EN 15341; the term: EN 13306). Operating
     /// time is that of the states `producing` and `slow`. Mean time to restoration = time of the repairs that ended / their
-    /// number (EN 15341:2007, T21); a failure lasts from when the machine ceases to run until it runs again, and counts where
+    /// number (EN 15341); a failure lasts from when the machine ceases to run until it runs again, and counts where
     /// it ends, whatever shifts it touches. Corrective maintenance ratio = corrective / (corrective + planned maintenance
-    /// time) (ISO 22400-2, 8).
+    /// time), as ISO 22400-2 has it.
     fn maintenance(&self) -> Maintenance {
         let Repairs { failures, mended, mended_ns, corrective_ns, preventive_ns } = self.repairs;
         let operating_ns = self.state(State::Producing) + self.state(State::Slow);

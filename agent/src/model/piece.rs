@@ -66,7 +66,7 @@ pub struct Stop {
     pub from: Time,
     /// Its end, or the end of knowledge.
     pub to: Time,
-    /// It has ended.
+    /// It is known how it ended.
     pub over: bool,
     /// Its reason, as tags told it: the first out.
     pub reason: Option<Arc<str>>,
@@ -113,7 +113,9 @@ impl<'a, E: Iterator<Item = Time>> Iterator for Pieces<'a, E> {
         let slot = self.setting.slot(from);
         while self.edges.next_if(|&edge| edge <= from).is_some() {}
         let edge = self.edges.peek().copied().unwrap_or(self.to);
-        let to = end.min(slot.until).min(edge).min(self.to);
+        // At the end of all time a slot ends before it begins.
+        let planned = if slot.until > from { slot.until } else { self.to };
+        let to = end.min(planned).min(edge).min(self.to);
         let state = match (&slot.shift, slot.planned) {
             (Some(_), true) => span.state,
             (Some(_), false) => State::Break,
@@ -163,6 +165,15 @@ impl<E: Iterator<Item = Time>> Pieces<'_, E> {
     }
 }
 
+/// Since when the machine had not stood as the stop began whose first state is at `place`; what lies before `enough` is no
+/// matter.
+fn ran_since(facts: Facts<'_>, place: usize, enough: Time) -> Time {
+    let before = (0..place).rev().filter_map(|place| facts.span(place));
+    let ran = before.take_while(|span| !is_stop(span.state)).map(|span| span.from);
+    let stood = facts.span(place).filter(|_| place > 0).map_or(enough, |span| span.from);
+    ran.scan(false, |done, from| (!std::mem::replace(done, from <= enough)).then_some(from)).last().unwrap_or(stood)
+}
+
 impl Stop {
     /// The stop that the state at `place` belongs to; knowledge ends at `now`.
     pub fn around(facts: Facts<'_>, setting: Setting<'_>, place: usize, now: Time) -> Self {
@@ -170,11 +181,31 @@ impl Stop {
         let first = (0..place).rev().take_while(stands).last().unwrap_or(place);
         let last = (place + 1..).take_while(stands).last().unwrap_or(place);
         let from = facts.span(first).map_or(now, |span| span.from);
-        let over = facts.span(last + 1).is_some();
+        let over = facts.span(last + 1).is_some_and(|next| next.state != State::Unknown);
         let to = facts.end(last, now.max(from));
         let down = (first..=last).any(|place| facts.span(place).is_some_and(|span| span.state == State::Down));
-        let reason = setting.spec.reason.as_ref().and_then(|spec| facts.first_out(from, to, spec.first_out));
+        let reason = setting.spec.reason.as_ref().and_then(|spec| {
+            let ran = ran_since(facts, first, from - spec.first_out);
+            facts.first_out((from, to), ran, spec.first_out)
+        });
         Self { places: first..last + 1, from, to, over, reason, down }
+    }
+
+    /// When it began, if what stood before and after a time of which nobody knows is one failure.
+    pub fn failed(&self, facts: Facts<'_>, setting: Setting<'_>) -> Time {
+        let mut began = (self.places.start, self.from);
+        while let Some(before) = Self::before_unknown(facts, setting, began.0) {
+            began = (before.places.start, before.from);
+        }
+        began.1
+    }
+
+    /// The failure that goes on at `place`, with nothing but unknown time between the two.
+    pub fn before_unknown(facts: Facts<'_>, setting: Setting<'_>, place: usize) -> Option<Self> {
+        let unknown = facts.span(place.checked_sub(1)?).filter(|span| span.state == State::Unknown)?;
+        let before =
+            place.checked_sub(2).filter(|&before| facts.span(before).is_some_and(|span| is_stop(span.state)))?;
+        Some(Self::around(facts, setting, before, unknown.from)).filter(|stop| stop.is_failure(facts, setting))
     }
 
     /// Nanoseconds of it in `state` from `from` to before `to`, whatever the plan.

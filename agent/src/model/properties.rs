@@ -30,8 +30,8 @@ const TAGS: u32 = 8;
 const CAVITIES: f64 = 2.0;
 
 const HOUR: i64 = 3_600_000_000_000;
-/// The longest that a reading is on its way, in milliseconds, if it is not late: at two seconds its instant is settled.
-const ALLOWED: i64 = 1_999;
+/// The longest that a reading is on its way, in milliseconds, if it is not late.
+const ALLOWED: i64 = 2_000;
 
 /// A line whose every part of the model is at work: two products and nothing known of a third, a reason that is a failure,
 /// one that is planned, micro-stops.

@@ -195,7 +195,7 @@ pub struct CounterSpec {
     pub tag: TagId,
     /// Where it rolls over to zero: 65536 for a 16-bit register that counts through. `None`: a fall is a reset.
     pub modulus: Option<f64>,
-    /// Parts a second; a jump above it is quarantined to the loss ledger.
+    /// Counts a second; a jump above it is quarantined to the loss ledger.
     pub max_rate: Option<f64>,
     /// Parts that one count stands for; `None` is one.
     pub parts_per_count: Option<f64>,

@@ -2,6 +2,8 @@
 
 use gemba_drivers::Time;
 
+use crate::model::State;
+use crate::model::losses::Bucket;
 use crate::model::period::Count;
 use crate::model::setting::Setting;
 use crate::model::timeline::{Facts, Made};
@@ -17,7 +19,7 @@ pub enum Standing {
     Gap,
     /// The state was unknown since the counter's last good reading, for however short.
     Unseen,
-    /// They were made in a break, or between shifts.
+    /// They were made in a break, between shifts, or in a state that the loss accounting does not plan.
     Unplanned,
 }
 
@@ -34,7 +36,9 @@ impl Standing {
             Self::Gap
         } else if !facts.seen(since, at) {
             Self::Unseen
-        } else if !setting.slot(at).planned || (rested(facts, Time(at.0 - 1)) && rested(facts, at)) {
+        } else if !setting.slot(at).planned
+            || [Time(at.0.saturating_sub(1)), at].iter().all(|&at| rested(facts, setting, at))
+        {
             Self::Unplanned
         } else {
             Self::Counted
@@ -61,7 +65,7 @@ impl Standing {
             Self::Beside => "counted by another counter, too",
             Self::Gap => "not in performance: the counter was bad before",
             Self::Unseen => "not in performance: the state was unknown before",
-            Self::Unplanned => "not in performance: made in a break",
+            Self::Unplanned => "not in performance: made in unplanned time",
         }
     }
 }
@@ -81,6 +85,7 @@ impl Count {
 }
 
 /// Whether the machine said at `at` that it was not to run. What is counted as a break begins or ends is no part of it.
-fn rested(facts: Facts<'_>, at: Time) -> bool {
-    facts.span(facts.place(at)).is_some_and(|span| span.state.is_unplanned())
+fn rested(facts: Facts<'_>, setting: Setting<'_>, at: Time) -> bool {
+    let not_planned = |state: State| state.is_unplanned() || setting.spec.losses.bucket(state) == Bucket::NotPlanned;
+    facts.span(facts.place(at)).is_some_and(|span| not_planned(span.state))
 }

@@ -12,7 +12,7 @@ use crate::model::entry::{Entry, EntryError, MOST_HELD, What};
 use crate::model::late::{Late, Rejected};
 use crate::model::memo::Memo;
 use crate::model::observer::{Catching, Counted, Observer, Role, first};
-use crate::model::period::Period;
+use crate::model::period::{Count, Period};
 use crate::model::setting::Setting;
 use crate::model::tally::Tally;
 use crate::model::timeline::{Assigned, Defect, Facts, Timeline};
@@ -90,6 +90,11 @@ impl Station {
         }
     }
 
+    /// A counter is another tag now: its next reading is its first.
+    pub fn begin_count(&mut self, count: Count) {
+        self.observer.counters[count as usize] = Counter::default();
+    }
+
     /// Whether anything was observed.
     pub fn has_begun(&self) -> bool {
         self.observer.first.is_some()
@@ -100,7 +105,7 @@ impl Station {
         if self.observer.first.is_none() {
             let first = first(reading);
             self.closed_to = first;
-            self.next_kpi = boundary_from(Time(first.0 + 1));
+            self.next_kpi = boundary_from(Time(first.0.saturating_add(1)));
         }
         self.observer.apply(&mut self.facts, setting, role, reading, out);
         let (counted, moved) = (self.observer.counted.take(), std::mem::take(&mut self.observer.moved));
@@ -187,7 +192,7 @@ impl Station {
         match &entry.what {
             &What::Reason { to, .. } if to <= at => return true,
             What::Reason { to, code, .. } => {
-                self.facts.assign(Assigned { from: at, to: *to, code: code.clone() });
+                self.facts.assign(Assigned { from: at, to: *to, code: code.clone(), word: 0 });
             }
             What::Rejects { count, code, .. } => {
                 #[expect(clippy::cast_precision_loss, reason = "a million at most")]
@@ -228,7 +233,7 @@ impl Station {
         // What was due before goes first, and no instant is told twice: receivers refuse points out of order.
         self.tell_due(setting, now, out);
         self.tell(setting, now, out);
-        self.next_kpi = boundary_from(Time(now.0 + 1));
+        self.next_kpi = boundary_from(Time(now.0.saturating_add(1)));
     }
 
     /// The station as it stands at `now` with all that is `waiting`, if nothing more is said.
@@ -296,6 +301,7 @@ impl Station {
         let until = forgotten.map_or(settled - LONGEST, |period| period.to.max(settled - LONGEST));
         if let Some(begin) = self.facts.facts().begin().filter(|&begin| begin < until) {
             self.before.add(&Tally::of(self.facts.facts(), setting, begin, until));
+            self.before.forget_pace();
             if let Some(archive) = &mut self.archive {
                 archive.go_on(self.facts.old(until));
             }
@@ -450,16 +456,15 @@ fn shifts(
     std::iter::from_fn(move || {
         loop {
             let from = at;
-            if from > until || from == until && from > latest {
+            let slot = setting.slot(at);
+            let next = slot.shift.as_ref().map_or(slot.until, |shift| shift.to);
+            // At the end of all time nothing comes next.
+            if from > until || from == until && from > latest || next <= at {
                 return None;
             }
-            let slot = setting.slot(at);
-            match slot.shift {
-                Some(shift) => {
-                    at = shift.to;
-                    return Some((shift.name, from, shift.to));
-                }
-                None => at = slot.until,
+            at = next;
+            if let Some(shift) = slot.shift {
+                return Some((shift.name, from, shift.to));
             }
         }
     })
@@ -492,10 +497,10 @@ impl Sums {
     }
 }
 
-/// The first multiple of [`KPI_EVERY`] at or after `at`.
+/// The first multiple of [`KPI_EVERY`] at or after `at`; at the end of all time that end.
 pub(super) fn boundary_from(at: Time) -> Time {
     let step = nanos_i64(KPI_EVERY);
-    Time((at.0 - 1).div_euclid(step) * step + step)
+    Time(at.0.saturating_sub(1).div_euclid(step).saturating_add(1).saturating_mul(step))
 }
 
 fn nanos_i64(span: Duration) -> i64 {

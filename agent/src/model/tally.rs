@@ -111,11 +111,12 @@ impl Repairs {
                 self.preventive_ns += stop.time_in(State::Maintenance, facts, from, to);
                 continue;
             }
-            self.failures += u64::from(stop.from >= from);
+            let goes_on = Stop::before_unknown(facts, setting, stop.places.start).is_some();
+            self.failures += u64::from(stop.from >= from && !goes_on);
             self.corrective_ns += stop.to.min(to).0 - stop.from.max(from).0;
             if stop.over && stop.to <= to {
                 self.mended += 1;
-                self.mended_ns += stop.to.0 - stop.from.0;
+                self.mended_ns += stop.to.0 - stop.failed(facts, setting).0;
             }
         }
     }
@@ -198,6 +199,11 @@ impl Tally {
         other.reasons.iter().for_each(|(reason, planned, spent)| self.blame(reason, *planned, *spent));
     }
 
+    /// Lets go of what no sum since the first observation speaks of, and which people may make ever more of.
+    pub fn forget_pace(&mut self) {
+        self.paced.clear();
+    }
+
     /// With its counts whole, so that it can be added to another station's.
     pub(super) fn told_whole(&self, spec: &OeeSpec) -> Self {
         let (counts, weighted) = (self.counts.told_whole(spec), self.weighted.told_whole(spec));
@@ -226,7 +232,7 @@ impl Tally {
         for made in stretch.made(facts) {
             let &Made { since, at, count, parts, .. } = made;
             if count == Count::Energy {
-                let state = facts.span(facts.place(Time(at.0 - 1))).map(|span| span.state);
+                let state = facts.span(facts.place(Time(at.0.saturating_sub(1)))).map(|span| span.state);
                 self.energy_j += parts;
                 if facts.seen(since, at) && state.is_some_and(|state| !state.is_run()) {
                     self.idle_energy_j += parts;

@@ -471,6 +471,36 @@ fn cycle_times_are_run_time_between_parts() {
     assert_eq!((sums.cycle.count, sums.cycle.sum), (2, 3.0), "two parts in 3 s of running; the first has no start");
 }
 
+/// Of parts that good and reject tell apart, those of one instant are one cycle's, or several: never one of no time at all.
+#[test]
+fn two_counters_of_one_instant_make_no_cycle_of_nothing() {
+    let spec = OeeSpec { total: None, good: Some(counter(TOTAL)), ..oee(1.0) };
+    let mut bench = Bench::new(spec, vec![]);
+    bench.put(0.0, STATE, 1).put(0.0, TOTAL, 0).put(0.0, REJECT, 0);
+    bench.put(2.0, TOTAL, 1).put(2.0, REJECT, 1).put(5.0, TOTAL, 2).put(5.0, REJECT, 2);
+    let (_, sums) = bench.view(5.0).sums.expect("sums");
+    assert_eq!((sums.cycle.zero_count, sums.cycle.min, sums.cycle.sum), (0, 3.0, 3.0));
+}
+
+/// The counter of another cell has another count: what lies between the two was never made.
+#[test]
+fn a_counter_that_is_another_tag_after_a_restart_begins_anew() {
+    let mut bench = Bench::early();
+    bench.put(0.0, STATE, 1).put(0.0, TOTAL, 0).put(0.0, REJECT, 0).put(10.0, TOTAL, 5);
+    bench.line.advance(t(20.0), &mut bench.derived);
+    let checkpoint = bench.line.checkpoint();
+    let mut other = config(oee(1.0), vec![shift("early", "06:00", "14:00", &[])]);
+    other.tags[TOTAL.index()].name = "pieces".into();
+    bench.line = Line::new(&other);
+    bench.line.restore(&checkpoint).expect("a checkpoint");
+    bench.put(30.0, TOTAL, 980_000).put(40.0, TOTAL, 980_002);
+    assert_eq!(bench.kpi(40.0).total, Some(7.0));
+    bench.line = Line::new(&config(oee(1.0), vec![shift("early", "06:00", "14:00", &[])]));
+    bench.line.restore(&checkpoint).expect("a checkpoint");
+    bench.put(40.0, TOTAL, 7);
+    assert_eq!(bench.kpi(40.0).total, Some(7.0), "the same tag goes on");
+}
+
 #[test]
 fn readings_of_one_batch_are_applied_in_order_of_their_times() {
     let mut bench = Bench::early();
@@ -547,7 +577,9 @@ fn a_damaged_checkpoint_is_refused() {
 
 #[test]
 fn unwatched_time_is_told_for_every_tag() {
-    let bench = Bench::early();
+    let mut bench = Bench::early();
+    assert_eq!(bench.line.unwatched(t(1.0), t(2.0)).count(), 0, "a station that is new begins with what it tells");
+    bench.put(0.0, STATE, 1);
     let marks: Vec<_> = bench.line.unwatched(t(1.0), t(2.0)).collect();
     assert_eq!(marks.len(), 3);
     assert!(marks.iter().all(|mark| mark.validity.is_bad() && mark.source_time == t(1.0)));

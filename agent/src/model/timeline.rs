@@ -25,6 +25,8 @@ pub struct Timeline {
     runs: Vec<Run>,
     blames: Vec<Blame>,
     assigned: Vec<Assigned>,
+    /// How often anybody said why it stood.
+    words: u64,
     defects: Vec<Defect>,
     late: Vec<LateReject>,
 }
@@ -49,6 +51,8 @@ pub struct Assigned {
     pub to: Time,
     /// The reason's code; none takes back what tags or people said.
     pub code: Option<Arc<str>>,
+    /// Which word on reasons of this station it is. [`Timeline::assign`] says so.
+    pub word: u64,
 }
 
 /// Somebody counted parts that the counters took for good.
@@ -230,7 +234,8 @@ impl Timeline {
 
     /// Somebody said why the machine stood.
     pub fn assign(&mut self, assigned: Assigned) {
-        self.assigned.push(assigned);
+        self.words += 1;
+        self.assigned.push(Assigned { word: self.words, ..assigned });
     }
 
     /// Somebody counted rejects.
@@ -321,6 +326,7 @@ impl Timeline {
             runs: self.runs[..self.runs.partition_point(|run| run.from <= begin)].into(),
             blames: self.blames[..self.blames.partition_point(|blame| blame.at < begin)].into(),
             assigned: self.assigned.iter().filter(|assigned| assigned.to <= begin).cloned().collect(),
+            words: self.words,
             defects: self.defects[..self.defects.partition_point(|defect| defect.at < begin)].into(),
             late: self.late[..self.late.partition_point(|late| late.at < begin)].into(),
         }
@@ -338,13 +344,21 @@ impl Timeline {
         self.runs.truncate(if later.runs.is_empty() { self.runs.len() } else { known });
         self.runs.extend(later.runs);
         self.made.extend(later.made);
-        let begin = self.blames.len();
-        self.blames.extend(later.blames);
-        let (held, new) = self.blames.split_at(begin);
-        let twice: Vec<bool> = held.iter().map(|_| false).chain(new.iter().map(|blame| held.contains(blame))).collect();
-        let mut twice = twice.into_iter();
-        self.blames.retain(|_| !twice.next().unwrap_or(false));
+        for blame in later.blames {
+            // It stands last, but for what was told late and what is held twice.
+            let place = self.blames.partition_point(|held| held.at <= blame.at);
+            let twice =
+                self.blames[..place].iter().rev().take_while(|held| held.at == blame.at).any(|held| *held == blame);
+            if !twice {
+                self.blames.insert(place, blame);
+            }
+        }
+        // What reaches far was archived late, and may have been said early: what was said last counts.
+        let first = later.assigned.iter().map(|assigned| assigned.word).min().unwrap_or(u64::MAX);
+        let joined = self.assigned.partition_point(|assigned| assigned.word < first);
         self.assigned.extend(later.assigned);
+        self.assigned[joined..].sort_by_key(|assigned| assigned.word);
+        self.words = later.words;
         self.defects.extend(later.defects);
         self.late.extend(later.late);
     }
@@ -375,6 +389,7 @@ impl Timeline {
             runs: self.runs[runs..].into(),
             blames: self.blames[blames..].into(),
             assigned: Vec::new(),
+            words: self.words,
             defects: Vec::new(),
             late: Vec::new(),
         }
@@ -479,20 +494,24 @@ impl<'a> Facts<'a> {
     }
 
     /// The reason of a stop by what tags told: the first within `window` of its beginning, else the first while it lasted,
-    /// else the first that was told before and still held.
-    pub fn first_out(self, from: Time, to: Time, window: Duration) -> Option<Arc<str>> {
-        let told = || self.blames.0.iter().chain(self.blames.1);
-        let named = || told().filter(|blame| blame.code.is_some());
-        let near = named().find(|blame| from - window <= blame.at && blame.at <= from + window);
-        let during = || named().find(|blame| from <= blame.at && blame.at < to);
-        let held = || {
-            let before = || told().take_while(|blame| blame.at < from);
-            before().find(|blame| {
-                let last = before().filter(|other| other.tag == blame.tag).last();
-                blame.code.is_some() && last == Some(*blame)
-            })
+    /// else the first that was told before and still held. What was told before `ran`, when the stop before it ended, is of
+    /// that one, unless it still held.
+    pub fn first_out(self, (from, to): (Time, Time), ran: Time, window: Duration) -> Option<Arc<str>> {
+        let told_by = |at: Time| partition_point(self.blames, |blame| blame.at < at);
+        let told = |places: std::ops::Range<usize>| places.filter_map(|place| Some((place, at(self.blames, place)?)));
+        let (begun, all) = (told_by(from), self.blames.0.len() + self.blames.1.len());
+        let holds = |(place, blame): (usize, &Blame)| told(place + 1..begun).all(|(_, later)| later.tag != blame.tag);
+        let near = || {
+            let mut near = told(told_by(from - window)..all).take_while(|(_, blame)| blame.at <= from + window);
+            near.find(|&(place, blame)| blame.code.is_some() && (blame.at >= ran || holds((place, blame))))
         };
-        near.or_else(during).or_else(held)?.code.clone()
+        let during = || told(begun..told_by(to)).find(|(_, blame)| blame.code.is_some());
+        let held = || {
+            let mut heard = std::collections::BTreeSet::new();
+            let last_words = told(0..begun).rev().filter(|(_, blame)| heard.insert(blame.tag));
+            last_words.filter(|(_, blame)| blame.code.is_some()).last()
+        };
+        near().or_else(during).or_else(held)?.1.code.clone()
     }
 
     /// What people said of reasons, in the order in which they said it.
@@ -643,8 +662,10 @@ mod tests {
         whole.blame(Blame { at: Time(30), tag: 0, code: Some("jam".into()) });
         whole.blame(Blame { at: Time(35), tag: 1, code: Some("door".into()) });
         whole.blame(Blame { at: Time(50), tag: 0, code: None });
-        whole.assign(Assigned { from: Time(30), to: Time(35), code: None });
-        whole.assign(Assigned { from: Time(52), to: Time(53), code: None });
+        // The first said reaches farthest, so it is archived last.
+        for (from, to) in [(30, 58), (30, 35), (52, 53)] {
+            whole.assign(Assigned { from: Time(from), to: Time(to), code: None, word: 0 });
+        }
         for cuts in [[0, 12], [10, 30], [20, 40], [29, 31], [33, 60], [45, 50]] {
             let (mut archive, mut later) = (Timeline::default(), whole.clone());
             for cut in cuts {

@@ -193,6 +193,9 @@ fn days(look: &Look<'_>, setting: Setting<'_>, begin: Time) -> Vec<Window> {
         let whole = look.since().is_some_and(|first| first >= from) || day_begin(&zone, from) == from;
         let window = window(look.facts(), setting, WindowKind::Day, name, stretch);
         all.push(Window { closed: to <= look.now(), whole, ..window });
+        if to == Time(i64::MAX) {
+            break;
+        }
         from = to;
     }
     all
@@ -321,12 +324,15 @@ pub(super) fn hours_between(zone: &TimeZone, from: Time, to: Time) -> impl Itera
 pub(super) fn hour_of(zone: &TimeZone, at: Time) -> (Time, Time) {
     const HOUR: i64 = 3_600_000_000_000;
     let offset = i64::from(zone.to_offset(at.timestamp()).seconds()) * 1_000_000_000;
-    let begin = (at.0.saturating_add(offset)).div_euclid(HOUR) * HOUR - offset;
+    // The ends of all time lie within an hour, too.
+    let begin = at.0.saturating_add(offset).div_euclid(HOUR).saturating_mul(HOUR).saturating_sub(offset);
     let end = begin.saturating_add(HOUR);
     // The clock is turned within it: it begins or ends there.
     let turned = |at: Time| i64::from(zone.to_offset(at.timestamp()).seconds()) * 1_000_000_000 != offset;
     let begin = if turned(Time(begin)) {
-        zone.preceding(Time(at.0 + 1).timestamp()).next().map_or(begin, |turn| Time::from(turn.timestamp()).0)
+        zone.preceding(Time(at.0.saturating_add(1)).timestamp())
+            .next()
+            .map_or(begin, |turn| Time::from(turn.timestamp()).0)
     } else {
         begin
     };

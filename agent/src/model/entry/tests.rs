@@ -130,7 +130,7 @@ fn a_closed_shift_that_an_entry_changes_is_told_again() {
     line.line.advance(t(400.0), &mut line.derived);
     assert_eq!(line.derived.closed.len(), 1);
     line.tell(400.0, reason(60.0, 180.0, "feeder-jam"));
-    line.line.advance(t(402.0), &mut line.derived);
+    line.line.advance(t(402.1), &mut line.derived);
     let (_, period) = line.derived.closed.last().expect("told");
     assert_eq!((line.derived.closed.len(), period.revision), (2, 1));
     assert_eq!(period.tally.reasons(), [("feeder-jam".into(), false, 120_000_000_000)]);

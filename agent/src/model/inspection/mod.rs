@@ -348,7 +348,8 @@ impl Held {
 
 /// When a reading is settled at the earliest.
 fn turn(reading: &Reading) -> Time {
-    reading.source_time.max(reading.received_time - LATENESS).min(reading.received_time)
+    let (at, settled) = (reading.source_time.min(reading.received_time), reading.received_time - LATENESS);
+    if at < settled { Time(settled.0.saturating_sub(1)) } else { at }
 }
 
 /// A name, unless the value stands for nobody and nothing.

@@ -11,6 +11,7 @@ mod tests;
 mod view;
 mod watch;
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::sync::Arc;
 
@@ -107,13 +108,19 @@ impl Monitor {
     pub fn observe(&mut self, setting: Setting<'_>, reading: &Reading, out: &mut Derived) {
         let at = reading.source_time.min(reading.received_time);
         for listener in setting.watch.listeners(reading.tag) {
-            self.next.get_or_insert_with(|| boundary_from(Time(at.0 + 1)));
+            self.next.get_or_insert_with(|| boundary_from(Time(at.0.saturating_add(1))));
             match *listener {
                 Listener::Detector(place) => {
                     let kept = self.detectors[place].seen(at);
                     let (spec, _) = &setting.watch.detectors[place];
                     let mut events = Vec::new();
-                    kept.observe(spec, reading, &mut events);
+                    // A source whose clock is ahead once must not make all old that follows.
+                    let told = if reading.source_time > at {
+                        Cow::Owned(Reading { source_time: at, ..reading.clone() })
+                    } else {
+                        Cow::Borrowed(reading)
+                    };
+                    kept.observe(spec, &told, &mut events);
                     setting.tell_anomalies(place, events, out);
                 }
                 Listener::Chart(place) => {
@@ -154,7 +161,7 @@ impl Monitor {
         }
         self.settle(setting, now, out);
         self.tell(setting, now, out);
-        self.next = Some(boundary_from(Time(now.0 + 1)));
+        self.next = Some(boundary_from(Time(now.0.saturating_add(1))));
     }
 
     /// A person says what an anomaly was.

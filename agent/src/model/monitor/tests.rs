@@ -406,3 +406,13 @@ proptest! {
         prop_assert_eq!(&single.stations[0].monitor, &batched.stations[0].monitor);
     }
 }
+
+/// A device restarts, and dates one reading a month ahead.
+#[test]
+fn a_source_whose_clock_is_ahead_once_is_watched_afterwards() {
+    let mut line = line(WATCH);
+    let ahead = Reading::good(TagId(TEMP), Value::Float(20.0), at(2.6e6), at(1.0));
+    let derived = run(&mut line, &[ahead, told(2.0, TEMP, 60.0)], 10.0);
+    let said: Vec<_> = anomalies(&derived).iter().map(|told| (told.change, told.time)).collect();
+    assert_eq!(said, [(Change::Detected, at(2.0))], "too hot");
+}
