@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use gemba::config::Config;
 use gemba::model::{
-    Bucket, ByCount, CostSpec, CounterSpec, EnergySpec, ExceptionalDay, FlowSpec, Lasts, LineBy, MicroStops, OeeSpec,
-    Preset, Product, Rates, Reason, ReasonSpec, ShiftSpec, StartupSpec, State,
+    Bucket, ByCount, CostSpec, CounterSpec, EnergySpec, ExceptionalDay, FlowSpec, Lasts, LateBy, LateSpec, LineBy,
+    MicroStops, OeeSpec, Preset, Product, Rates, Reason, ReasonSpec, ShiftSpec, StartupSpec, State,
 };
 use gemba_drivers::{TagId, Time};
 use jiff::civil::{date, time};
@@ -233,4 +233,17 @@ fn the_schema_takes_it_and_refuses_what_loading_refuses() {
         assert!(!validator.is_valid(&json(&text)), "the schema takes `{to}`");
         assert!(Config::from_str("model.yaml", &text).is_err(), "loading takes `{to}`");
     }
+}
+
+#[test]
+fn a_station_may_take_the_rejects_of_several_later_ones() {
+    let config = load(include_str!("config/good/late-rejects.yaml"));
+    let late = |from, station: &str, by, hours: u64| LateSpec {
+        from,
+        station: station.into(),
+        by,
+        within: Duration::from_secs(hours * 3600),
+    };
+    assert_eq!(oee(&config, 0).late, [late(1, "aoi-1", LateBy::Serial, 2), late(2, "ict-1", LateBy::Lot, 8)]);
+    assert_eq!(oee(&config, 2).late, []);
 }

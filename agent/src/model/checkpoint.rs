@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::entry::Entry;
 use crate::model::flow;
+use crate::model::late::{Rejected, Witness};
 use crate::model::ledger::Ledger;
 use crate::model::line::{Line, NOTHING_YET, StationOf, TagOf};
 use crate::model::monitor::Monitor;
@@ -22,7 +23,7 @@ use crate::model::station::Station;
 use crate::model::visit::Visits;
 
 /// The layout below. Another number is another layout; those of before gemba's first release are not read.
-const VERSION: u8 = 11;
+const VERSION: u8 = 12;
 
 /// By name, since the configuration may have changed meanwhile: what is gone is forgotten, what is new
 /// starts with nothing.
@@ -49,6 +50,12 @@ struct Checkpoint<'a> {
     entries: Vec<Arc<Entry>>,
     /// What they told that is not settled yet.
     entered: Vec<Arc<Entry>>,
+    /// Of stations that reject what others made: who is there.
+    #[serde(borrow)]
+    witnesses: Vec<(&'a str, Witness)>,
+    /// What was rejected and is not settled yet, by the station that made it.
+    #[serde(borrow)]
+    rejected: Vec<(&'a str, Rejected)>,
     /// By station and counter: the tag that it is.
     #[serde(borrow)]
     counters: Vec<(&'a str, Vec<(Count, &'a str)>)>,
@@ -85,6 +92,7 @@ impl Line {
     pub fn checkpoint(&self) -> Vec<u8> {
         let visiting = self.stations.iter().filter(|of| of.visits != Visits::default());
         let watching = self.stations.iter().filter(|of| of.monitor != Monitor::default());
+        let witnessing = self.stations.iter().filter(|of| of.witness != Witness::default());
         let tags = self.tags.iter().filter(|tag| tag.validity != Validity::Good || tag.text.is_some());
         let checkpoint = Checkpoint {
             stations: self.stations.iter().map(|of| (&*of.name, Cow::Borrowed(&of.station))).collect(),
@@ -108,6 +116,12 @@ impl Line {
             monitors: watching.map(|of| (&*of.name, of.monitor.clone())).collect(),
             entries: self.entries.iter().cloned().collect(),
             entered: self.stations.iter().flat_map(|of| of.pending.entries().cloned()).collect(),
+            witnesses: witnessing.map(|of| (&*of.name, of.witness.clone())).collect(),
+            rejected: self
+                .stations
+                .iter()
+                .flat_map(|of| of.pending.rejects().map(|rejected| (&*of.name, rejected.clone())))
+                .collect(),
             counters: self.stations.iter().map(|of| (&*of.name, self.counters_of(of))).collect(),
             line: self.told,
         };
@@ -202,6 +216,16 @@ impl Line {
         for entry in checkpoint.entered {
             if let Some(of) = self.stations.iter_mut().find(|of| of.name == entry.station) {
                 of.pending.enter(entry);
+            }
+        }
+        for (name, witness) in checkpoint.witnesses {
+            if let Some(of) = self.stations.iter_mut().find(|of| &*of.name == name) {
+                of.witness = witness;
+            }
+        }
+        for (name, rejected) in checkpoint.rejected {
+            if let Some(of) = self.stations.iter_mut().find(|of| &*of.name == name) {
+                of.pending.reject(rejected);
             }
         }
         self.entries = checkpoint.entries.into();

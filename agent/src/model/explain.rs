@@ -15,7 +15,7 @@ use crate::model::setting::Setting;
 use crate::model::standing::Standing;
 use crate::model::station::Look;
 use crate::model::tally::{Tally, ideal, real};
-use crate::model::timeline::{Facts, Work};
+use crate::model::timeline::{Facts, LateReject, Work};
 use crate::model::window::Stretch;
 use crate::model::{Line, OeeSpec, State};
 use crate::snapshot::KpiView;
@@ -164,6 +164,8 @@ pub struct Waterfall {
     pub quality_ns: Option<f64>,
     /// Of it that of start-ups; `None` too where nothing is said of start-ups.
     pub startup_ns: Option<f64>,
+    /// What later stations rejected, which is among it, by station and code.
+    pub late: Vec<LateLine>,
     /// Ideal time of good parts.
     pub good_ns: Option<f64>,
     /// Time that belongs to no figure: breaks, and what the loss accounting does not plan.
@@ -187,6 +189,17 @@ pub struct LossLine {
     pub times: usize,
     /// Nanoseconds.
     pub spent_ns: i64,
+}
+
+/// Parts that a later station rejected, for one reason.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LateLine {
+    /// Which station.
+    pub station: Arc<str>,
+    /// What was wrong with them.
+    pub code: Arc<str>,
+    /// How many.
+    pub parts: f64,
 }
 
 impl Line {
@@ -219,6 +232,7 @@ impl Chosen {
                 waterfall.spend(&piece);
                 pieces.push(piece.into());
             }
+            facts.late(stretch.from, stretch.end()).iter().for_each(|late| waterfall.reject(late));
             counted(facts, setting, stretch).for_each(|counted| counts.push(counted));
         }
         waterfall.finish(&tally, spec);
@@ -334,6 +348,17 @@ impl Waterfall {
         }
     }
 
+    fn reject(&mut self, late: &LateReject) {
+        let same = |line: &&mut LateLine| (&line.station, &line.code) == (&late.station, &late.code);
+        match self.late.iter_mut().find(same) {
+            Some(line) => line.parts += late.parts,
+            None => {
+                let LateReject { station, code, parts, .. } = late.clone();
+                self.late.push(LateLine { station, code, parts });
+            }
+        }
+    }
+
     fn finish(&mut self, tally: &Tally, spec: &OeeSpec) {
         let run_ns = tally.bucket(Bucket::Run);
         self.run_ns = run_ns + tally.bucket(Bucket::Performance);
@@ -341,6 +366,12 @@ impl Waterfall {
         for lines in [&mut self.availability, &mut self.performance, &mut self.not_planned] {
             lines.sort_by_key(|line| std::cmp::Reverse(line.spent_ns));
         }
+        self.late.sort_by(|one, other| {
+            other
+                .parts
+                .total_cmp(&one.parts)
+                .then_with(|| (&one.station, &one.code).cmp(&(&other.station, &other.code)))
+        });
         let known = tally.ideal_ns(spec).filter(|_| tally.counts.total(spec).is_some());
         // Where nothing ran OEE is 0, whatever was counted.
         self.ideal_ns = known.map(|ideal_ns| if self.run_ns > 0 { ideal_ns } else { 0.0 });

@@ -11,6 +11,7 @@ use crate::model::quality::{self, Ratio};
 use crate::model::setting::Setting;
 use crate::model::station::{KPI_EVERY, Look, boundary_from};
 use crate::model::tally::Tally;
+use crate::model::timeline::LateReject;
 use crate::model::window::Stretch;
 use crate::model::{Derived, FlowSpec, Line, LineBy, OeeSpec, Period, State};
 use crate::record::{LinePoint, Record};
@@ -225,10 +226,19 @@ pub fn figures(flow: &FlowSpec, stations: &Stations<'_>, (shift, stretch): (Arc<
         rolled_yield: quality::rolled_throughput_yield(stations.iter().map(|of| {
             let of = of.as_ref()?;
             let counts = own(of).counts;
-            quality::first_pass_yield(counts.good(of.1.spec)?, counts.total(of.1.spec)?)
+            let good =
+                counts.good(of.1.spec)? + charged(stations, of, stretch.from, stretch.end()).min(counts.by_hand());
+            quality::first_pass_yield(good, counts.total(of.1.spec)?)
         })),
         waits: Vec::new(),
     })
+}
+
+/// How many parts of a station were rejected by others of the flow, whose own yield has them: in the rolled yield a part is
+/// rejected once.
+fn charged(stations: &Stations<'_>, (look, _): &(Look<'_>, Setting<'_>), from: Time, end: Time) -> f64 {
+    let inside = |late: &&LateReject| stations.iter().flatten().any(|(_, setting)| *setting.name == late.station);
+    look.facts().late(from, end).iter().filter(inside).map(|late| late.parts).sum()
 }
 
 /// Who waited for whom: a starved station for the nearest one before it that is not starved itself, a blocked one for the

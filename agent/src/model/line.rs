@@ -11,6 +11,7 @@ use gemba_drivers::{Loss, OwnStatus, Reading, Status, TagId, Time, Validity, Val
 use crate::config::{Config, Source};
 use crate::model::calendar::Calendar;
 use crate::model::entry::{self, Change, Entry, EntryError, SHOWN, What};
+use crate::model::late::{Rejected, Rejection, Witness, WitnessSpec};
 use crate::model::ledger::Ledger;
 use crate::model::monitor::{self, InspectedShift, Monitor, Watch};
 use crate::model::observer::Role;
@@ -22,7 +23,7 @@ use crate::model::station::{LATENESS, Look, Station};
 use crate::model::tally::Tally;
 use crate::model::visit::{About, Visits};
 use crate::model::window::last_minutes;
-use crate::model::{FlowSpec, Knowledge, OeeSpec, flow};
+use crate::model::{FlowSpec, Knowledge, LateBy, OeeSpec, flow};
 use crate::record::{Record, Sums};
 use crate::snapshot::{Snapshot, SpoolView, StationView, TagView};
 
@@ -37,6 +38,8 @@ pub struct Derived {
     pub closed: Vec<(Arc<str>, Period)>,
     /// Shifts of inspections that are let go of, as they stood last.
     pub inspected: Vec<InspectedShift>,
+    /// What the station that is being settled rejects.
+    pub(super) rejections: Vec<Rejection>,
 }
 
 /// The line as far as readings have told. See the module's head for what it never does.
@@ -73,6 +76,13 @@ pub(super) struct StationOf {
     pub(super) visits: Visits,
     watch: Watch,
     pub(super) monitor: Monitor,
+    /// How it tells what it rejects of other stations' parts, if it is asked.
+    witness_spec: Option<WitnessSpec>,
+    pub(super) witness: Witness,
+    /// What it has rejected since it was settled last, and whose it was, by index.
+    rejected: Vec<(usize, Rejected)>,
+    /// By index, the stations to be settled before it: those whose rejects count here, and theirs.
+    before: Vec<usize>,
     /// What the page was last told of the sums: a scrape, too, must never see one fall.
     shown: Sums,
 }
@@ -117,7 +127,7 @@ impl Line {
     /// A line that has seen nothing yet.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        let stations = config.stations.iter().map(|station| {
+        let stations = config.stations.iter().enumerate().map(|(index, station)| {
             let watch = Watch::new(station, &config.tags);
             StationOf {
                 name: station.name.clone(),
@@ -129,6 +139,10 @@ impl Line {
                 visits: Visits::default(),
                 monitor: Monitor::new(&watch),
                 watch,
+                witness_spec: WitnessSpec::of(index, &config.stations),
+                witness: Witness::default(),
+                rejected: Vec::new(),
+                before: before(index, &config.stations),
                 shown: Sums::default(),
             }
         });
@@ -175,7 +189,8 @@ impl Line {
             tag.note(&station.name, reading, out);
             // Anything may be the station's first observation.
             let computed = station.spec.is_some() && (tag.role != Role::Other || !station.station.has_begun());
-            if computed || station.watch.listens(reading.tag) {
+            let witnessed = || station.witness_spec.as_ref().is_some_and(|spec| spec.listens(reading.tag));
+            if computed || station.watch.listens(reading.tag) || witnessed() {
                 station.pending.take(reading.clone(), tag.counts());
                 if self.due.last() != Some(&tag.station) {
                     self.due.push(tag.station);
@@ -185,9 +200,10 @@ impl Line {
                 self.context.push((tag.station, about, place));
             }
         }
-        let Self { plan, knowledge, stations, tags, due, .. } = self;
         if let Some(now) = readings.iter().map(|reading| reading.received_time).max() {
-            due.iter().for_each(|&station| stations[station].settle(plan, knowledge, tags, now - LATENESS, out));
+            let due = std::mem::take(&mut self.due);
+            self.settle(due.iter().copied(), now - LATENESS, out);
+            self.due = due;
         }
         // In order of station and then of arrival: the sort is stable. What history tells of one instant came together then.
         let together = |&(station, _, place): &(usize, About, usize)| {
@@ -211,17 +227,37 @@ impl Line {
     /// Time has come to `now`: what is settled by then is applied, figures that are due are told, shifts that ended are closed.
     pub fn advance(&mut self, now: Time, out: &mut Derived) {
         self.plan.borrow_mut().forget(now - Duration::from_secs(30 * 86_400));
-        let Self { plan, knowledge, stations, tags, .. } = self;
-        stations.iter_mut().for_each(|of| of.settle(plan, knowledge, tags, now - LATENESS, out));
+        self.settle(0..self.stations.len(), now - LATENESS, out);
         self.tell_flow(now - LATENESS, out);
         self.enter_losses(out);
     }
 
+    /// Settles stations, each after those whose rejects count there: so what these rejected has its turn among the readings
+    /// there, whoever was heard first.
+    fn settle(&mut self, due: impl Iterator<Item = usize>, settled: Time, out: &mut Derived) {
+        self.settle_before(due, (settled, settled), out);
+    }
+
+    /// The same of the turns before `end`, and then that time has come to `settled`.
+    fn settle_before(&mut self, due: impl Iterator<Item = usize>, (end, settled): (Time, Time), out: &mut Derived) {
+        let Self { plan, knowledge, stations, tags, .. } = self;
+        for station in due {
+            for place in 0..=stations[station].before.len() {
+                let next = stations[station].before.get(place).copied().unwrap_or(station);
+                stations[next].settle_before(plan, knowledge, tags, (end, settled), out);
+                for (maker, rejected) in std::mem::take(&mut stations[next].rejected) {
+                    stations[maker].pending.reject(rejected);
+                }
+            }
+        }
+    }
+
     /// Settles all that waits, and tells every station's figures at `now`, due or not: the agent stops.
     pub fn tell_last(&mut self, now: Time, out: &mut Derived) {
-        let Self { plan, knowledge, stations, tags, .. } = self;
+        // Nothing is on its way: that of `now` is settled, too.
+        self.settle_before(0..self.stations.len(), (Time(now.0.saturating_add(1)), now), out);
+        let Self { plan, knowledge, stations, .. } = self;
         for of in stations {
-            of.settle_all(plan, knowledge, tags, now, out);
             let StationOf { name, spec, station, watch, monitor, .. } = of;
             if let Some(spec) = spec {
                 let inspects = watch.inspects();
@@ -236,8 +272,7 @@ impl Line {
 
     /// Nothing more comes: settles all that waits, up to `now`.
     pub fn settle_all(&mut self, now: Time, out: &mut Derived) {
-        let Self { plan, knowledge, stations, tags, .. } = self;
-        stations.iter_mut().for_each(|of| of.settle_all(plan, knowledge, tags, now, out));
+        self.settle_before(0..self.stations.len(), (Time(now.0.saturating_add(1)), now), out);
         self.enter_losses(out);
     }
 
@@ -406,30 +441,6 @@ impl Line {
 }
 
 impl StationOf {
-    /// Settles what has waited long enough, turn by turn. What has its turn at `settled` itself may still be on its way.
-    fn settle(
-        &mut self,
-        plan: &RefCell<Plan>,
-        knowledge: &Knowledge,
-        tags: &[TagOf],
-        settled: Time,
-        out: &mut Derived,
-    ) {
-        self.settle_before(plan, knowledge, tags, (settled, settled), out);
-    }
-
-    /// Settles what waits, nothing being on its way: that of `now` too.
-    fn settle_all(
-        &mut self,
-        plan: &RefCell<Plan>,
-        knowledge: &Knowledge,
-        tags: &[TagOf],
-        now: Time,
-        out: &mut Derived,
-    ) {
-        self.settle_before(plan, knowledge, tags, (Time(now.0.saturating_add(1)), now), out);
-    }
-
     /// Settles the turns before `end`, and then that time has come to `settled`.
     fn settle_before(
         &mut self,
@@ -439,8 +450,9 @@ impl StationOf {
         (end, settled): (Time, Time),
         out: &mut Derived,
     ) {
-        let Self { name, spec, station, pending, watch, monitor, .. } = self;
+        let Self { name, spec, station, pending, watch, monitor, witness_spec, witness, rejected, .. } = self;
         let inspects = watch.inspects();
+        let by_count = witness_spec.as_ref().is_some_and(|spec| !spec.inspects());
         let setting = spec.as_ref().map(|spec| Setting { name, spec, plan, knowledge, inspects });
         let watching = monitor::Setting { station: name, watch, plan };
         while let Some(turn) = pending.turn(end) {
@@ -451,10 +463,20 @@ impl StationOf {
             for told in pending.settle(turn) {
                 match told {
                     Told::Reading(reading) => {
+                        if let Some(spec) = witness_spec {
+                            witness.observe(spec, &reading);
+                        }
                         if let Some(setting) = setting {
-                            station.apply(setting, tags[reading.tag.index()].role, &reading, out);
+                            let counted = station.apply(setting, tags[reading.tag.index()].role, &reading, out);
+                            let reject = counted.filter(|counted| counted.count == Count::Reject);
+                            out.rejections.extend(reject.filter(|_| by_count).map(|of| of.rejection(turn)));
                         }
                         monitor.observe(watching, &reading, out);
+                    }
+                    Told::Rejected(rejected) => {
+                        if let Some(setting) = setting {
+                            station.reject(setting, *rejected, out);
+                        }
                     }
                     Told::Entry(entry) => {
                         let applied = match &entry.what {
@@ -492,6 +514,9 @@ impl StationOf {
             station.settle(setting, settled, out);
         }
         monitor.settle(watching, station.told_codes(), settled, out);
+        for rejection in out.rejections.drain(..) {
+            rejected.extend(witness_spec.iter().flat_map(|spec| witness.judge(spec, &rejection)));
+        }
     }
 
     /// The same of what is settled only.
@@ -655,6 +680,18 @@ fn historic(config: &Config, station: usize) -> bool {
     link.is_some_and(|link| matches!(link.source, Source::Opcua(_)))
 }
 
+/// The stations to be settled before the one at `index`, in that order: those whose rejects count there come last.
+fn before(index: usize, stations: &[crate::config::Station]) -> Vec<usize> {
+    let mut all = Vec::new();
+    for late in stations[index].oee.iter().flat_map(|oee| &oee.late) {
+        all.extend(before(late.from, stations));
+        all.push(late.from);
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    all.retain(|&station| seen.insert(station));
+    all
+}
+
 fn role(station: &crate::config::Station, tag: TagId) -> Role {
     let Some(oee) = &station.oee else { return Role::Other };
     let counts = |counter: &Option<crate::model::CounterSpec>| counter.as_ref().is_some_and(|spec| spec.tag == tag);
@@ -675,6 +712,7 @@ fn role(station: &crate::config::Station, tag: TagId) -> Role {
     } else {
         match station.context.about(tag) {
             Some(about @ (About::Product | About::Lot | About::Order)) => Role::Work(about),
+            Some(About::Serial) if oee.late.iter().any(|late| late.by == LateBy::Serial) => Role::Unit,
             Some(About::Serial) | None => Role::Other,
         }
     }

@@ -19,6 +19,7 @@ mod histogram;
 #[cfg(test)]
 mod history;
 pub mod inspection;
+mod late;
 mod ledger;
 mod line;
 mod losses;
@@ -53,7 +54,8 @@ pub use calendar::{Calendar, Shift, Slot, WHOLE_DAY};
 pub use checkpoint::CheckpointError;
 pub use entry::{Change, Entry, EntryError, What};
 pub use explain::{
-    Counted, ExplainError, Explained, Explanation, Figure, LossLine, Selector, SelectorError, Term, Terms, Waterfall,
+    Counted, ExplainError, Explained, Explanation, Figure, LateLine, LossLine, Selector, SelectorError, Term, Terms,
+    Waterfall,
 };
 pub use flow::{FlowView, Wait};
 pub use line::{Derived, Line, PeriodOf};
@@ -63,8 +65,8 @@ pub use period::{JOULES_PER_KWH, Period};
 pub use plan::Plan;
 pub use rollup::rollup;
 pub use spec::{
-    ByCount, CostSpec, CounterSpec, EnergySpec, ExceptionalDay, FlowSpec, Knowledge, Lasts, LineBy, MicroStops,
-    OeeSpec, Product, Rates, Reason, ReasonSpec, ShiftSpec, StartupSpec, StateSpec,
+    ByCount, CostSpec, CounterSpec, EnergySpec, ExceptionalDay, FlowSpec, Knowledge, Lasts, LateBy, LateSpec, LineBy,
+    MicroStops, OeeSpec, Product, Rates, Reason, ReasonSpec, ShiftSpec, StartupSpec, StateSpec,
 };
 pub use standing::Standing;
 pub use state::{E10, State};

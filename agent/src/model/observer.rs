@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::by_count::Pace;
 use crate::model::counter::{Counter, Step, Told};
+use crate::model::late::Rejection;
 use crate::model::period::Count;
 use crate::model::setting::Setting;
 use crate::model::tally::{self, ideal_since};
@@ -32,6 +33,8 @@ pub enum Role {
     Counter(Count),
     /// What is worked on.
     Work(About),
+    /// Which unit is there, for what later stations reject.
+    Unit,
     /// Why it stands: which of the tags that tell reasons.
     Reason(u32),
     /// Nothing that is computed with.
@@ -65,6 +68,32 @@ pub(super) struct Observer {
     pub(super) pace: Pace,
     /// The earliest time that has changed since closed periods were last looked at.
     pub(super) edited: Option<Time>,
+    /// What the last reading counted, until somebody takes it.
+    #[serde(skip)]
+    pub(super) counted: Option<Counted>,
+    /// What is worked on is something else than was known, until somebody takes note.
+    #[serde(skip)]
+    pub(super) moved: bool,
+}
+
+/// What a reading of a counter added.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Counted {
+    /// Which counter.
+    pub(super) count: Count,
+    /// When.
+    pub(super) at: Time,
+    /// How many parts.
+    pub(super) parts: f64,
+    /// The counter was good all the time since its last reading.
+    pub(super) known: bool,
+}
+
+impl Counted {
+    /// It counted rejects, at a turn.
+    pub(super) fn rejection(self, turn: Time) -> Rejection {
+        Rejection { at: self.at, turn, id: None, code: None, parts: self.parts, known: self.known, back: false }
+    }
 }
 
 /// How far history has come in.
@@ -93,7 +122,8 @@ impl Observer {
         out: &mut Derived,
     ) {
         // What only others work with says no more than that somebody watches.
-        if role == Role::Other && self.first.is_some() {
+        let unheard = matches!(role, Role::Unit | Role::Other);
+        if unheard && self.first.is_some() {
             return;
         }
         // The first observation ever is made here; a device that held its value all along was not observed.
@@ -103,7 +133,7 @@ impl Observer {
             first
         });
         // Nor may what is not computed with say anything more: it is not always heard.
-        if role == Role::Other {
+        if unheard {
             return;
         }
         let source_time = self.known_till(reading);
@@ -111,7 +141,7 @@ impl Observer {
         // What held before the gap says nothing about the gap, unless history says that it did so till something changed.
         let held_from = |lost: Time| if reading.backfilled { lost } else { reading.received_time };
         match role {
-            Role::Other => {}
+            Role::Unit | Role::Other => {}
             Role::State => {
                 let Some(value) = value else {
                     let at = source_time.max(first);
@@ -171,6 +201,7 @@ impl Observer {
                     About::Order => work.order = word,
                 });
                 if news {
+                    self.moved = true;
                     self.touch(at);
                 }
             }
@@ -214,6 +245,16 @@ impl Observer {
             self.live = self.live.max(Some(at));
         }
         at
+    }
+
+    /// Since when the state or a counter is not heard.
+    pub(super) fn gap(&self) -> Option<Time> {
+        self.lost.into_iter().chain(self.counters.iter().filter_map(Counter::bad_since)).min()
+    }
+
+    /// Whether something is to be learnt of a time that has passed: of a gap, or since nothing was ever heard.
+    pub(super) fn is_unheard(&self) -> bool {
+        self.first.is_none() || self.gap().is_some()
     }
 
     fn counter(&mut self, count: Count) -> &mut Counter {
@@ -298,6 +339,7 @@ impl Observer {
                 if parts > 0.0 {
                     let same = setting.slot(at).from.max(ideal_since(setting, facts.facts().work(at), at));
                     facts.count(Made { since, at, count, parts, gap: !known }, same);
+                    self.counted = Some(Counted { count, at, parts, known });
                     self.touch(at);
                     if count.is_part(setting.spec) {
                         self.keep_pace(facts, setting, (at, parts, known), out);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use gemba_drivers::{Reading, Time};
 
 use crate::model::entry::Entry;
+use crate::model::late::Rejected;
 use crate::model::station::LATENESS;
 
 /// Readings in the order in which they will be settled.
@@ -35,6 +36,8 @@ pub enum Told {
     Reading(Reading),
     /// A person did.
     Entry(Arc<Entry>),
+    /// A later station did, by what it rejected.
+    Rejected(Box<Rejected>),
 }
 
 impl Pending {
@@ -75,6 +78,13 @@ impl Pending {
         self.0.insert(place, Waiting { turn, counted: false, told: Told::Entry(entry) });
     }
 
+    /// Takes what a later station rejected.
+    pub fn reject(&mut self, rejected: Rejected) {
+        let turn = (rejected.turn, false, rejected.turn, true);
+        let place = self.0.partition_point(|held| held.turn <= turn);
+        self.0.insert(place, Waiting { turn, counted: false, told: Told::Rejected(Box::new(rejected)) });
+    }
+
     /// Nothing waits.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -108,6 +118,13 @@ impl Pending {
     /// All entries that wait, in order.
     pub fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
         self.0.iter().filter_map(|held| if let Told::Entry(entry) = &held.told { Some(entry) } else { None })
+    }
+
+    /// All that later stations rejected and that waits, in order.
+    pub fn rejects(&self) -> impl Iterator<Item = &Rejected> {
+        self.0
+            .iter()
+            .filter_map(|held| if let Told::Rejected(rejected) = &held.told { Some(&**rejected) } else { None })
     }
 }
 

@@ -64,6 +64,12 @@ impl Counts {
         self.by_hand = by_hand;
     }
 
+    /// How many the counters took for good, and people or later stations did not.
+    #[must_use]
+    pub fn by_hand(&self) -> f64 {
+        self.by_hand
+    }
+
     /// All parts; `None` where no counter tells.
     #[must_use]
     pub fn total(&self, spec: &OeeSpec) -> Option<f64> {

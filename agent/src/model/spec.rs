@@ -114,6 +114,44 @@ pub struct OeeSpec {
     pub startup: Option<StartupSpec>,
     /// How long the last minutes are that the page shows beside the shift; without it it shows none.
     pub rolling: Option<Duration>,
+    /// Stations whose rejects count here, when the part was made; each once.
+    pub late: Vec<LateSpec>,
+}
+
+/// A later station whose rejects count where and when the part was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LateSpec {
+    /// Index of that station, another one; no station is its own by way of others.
+    pub from: usize,
+    /// Its name.
+    pub station: Arc<str>,
+    /// How a part is known again there.
+    pub by: LateBy,
+    /// The longest that may lie between; at most 26 h, for so long facts are held.
+    pub within: Duration,
+}
+
+/// How a part is known again at a later station.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum LateBy {
+    /// Each has a serial.
+    Serial,
+    /// It belongs to a lot.
+    Lot,
+}
+
+impl LateBy {
+    /// Every way.
+    pub const ALL: [Self; 2] = [Self::Serial, Self::Lot];
+
+    /// The word used in configuration.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Serial => "serial",
+            Self::Lot => "lot",
+        }
+    }
 }
 
 /// Which tag tells the state, and in what words.

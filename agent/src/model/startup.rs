@@ -5,7 +5,7 @@
 use gemba_drivers::Time;
 
 use crate::model::setting::Setting;
-use crate::model::timeline::{Defect, Facts, Made};
+use crate::model::timeline::{Facts, Made};
 use crate::model::window::Stretch;
 use crate::model::{Lasts, StartupSpec};
 
@@ -39,10 +39,10 @@ impl Startups {
         before.checked_sub(1).is_some_and(|last| made.at <= self.0[last].1)
     }
 
-    /// Whether parts that a person rejected were made in one.
-    pub fn covers_defect(&self, defect: &Defect) -> bool {
-        let begun = self.0.partition_point(|&(from, _)| from <= defect.at);
-        begun.checked_sub(1).is_some_and(|last| defect.at <= self.0[last].1)
+    /// Whether parts that were made at `at`, and rejected later, were made in one.
+    pub fn cover(&self, at: Time) -> bool {
+        let begun = self.0.partition_point(|&(from, _)| from <= at);
+        begun.checked_sub(1).is_some_and(|last| at <= self.0[last].1)
     }
 }
 

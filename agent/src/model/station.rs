@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::model::codes;
 use crate::model::counter::Counter;
 use crate::model::entry::{Entry, EntryError, MOST_HELD, What};
+use crate::model::late::{Late, Rejected};
 use crate::model::memo::Memo;
-use crate::model::observer::{Catching, Observer, Role, first};
+use crate::model::observer::{Catching, Counted, Observer, Role, first};
 use crate::model::period::{Count, Period};
 use crate::model::setting::Setting;
 use crate::model::startup;
@@ -54,6 +55,8 @@ pub struct Station {
     told_sums: Sums,
     /// The next instant at which figures are told.
     next_kpi: Time,
+    /// What later stations rejected, where they are asked.
+    late: Option<Box<Late>>,
     /// Sums of hours that are over.
     #[serde(skip)]
     memo: Memo,
@@ -104,18 +107,40 @@ impl Station {
         &self.told_sums.defects
     }
 
-    /// Applies one settled reading.
-    pub fn apply(&mut self, setting: Setting<'_>, role: Role, reading: &Reading, out: &mut Derived) {
+    /// Applies one settled reading. Returns what a counter added.
+    pub fn apply(&mut self, setting: Setting<'_>, role: Role, reading: &Reading, out: &mut Derived) -> Option<Counted> {
         if self.observer.first.is_none() {
             let first = first(reading);
             self.closed_to = first;
             self.next_kpi = boundary_from(Time(first.0.saturating_add(1)));
         }
         self.observer.apply(&mut self.facts, setting, role, reading, out);
+        let (counted, moved) = (self.observer.counted.take(), std::mem::take(&mut self.observer.moved));
+        if !setting.spec.late.is_empty() {
+            let late = self.late.get_or_insert_default();
+            match (role, counted) {
+                (Role::Unit, _) => late.tell(reading),
+                _ if moved => late.work(),
+                (_, Some(Counted { count, at, .. })) if count.is_part(setting.spec) => late.count(at),
+                _ => {}
+            }
+        }
+        counted
+    }
+
+    /// A later station rejected what was made here.
+    pub fn reject(&mut self, setting: Setting<'_>, rejected: Rejected, out: &mut Derived) {
+        if !setting.spec.late.is_empty() {
+            out.losses.extend(self.late.get_or_insert_default().reject(setting.name, rejected));
+        }
     }
 
     /// Everything up to `to` is settled: figures that are due are told, periods that ended are closed.
     pub fn settle(&mut self, setting: Setting<'_>, to: Time, out: &mut Derived) {
+        if let Some(late) = &mut self.late {
+            out.losses.extend(late.trim(setting.name, setting.spec, to));
+            out.losses.extend(late.give_up(setting.name, setting.spec, self.observer.is_unheard(), to));
+        }
         if self.observer.first.is_none() {
             return;
         }
@@ -129,6 +154,9 @@ impl Station {
 
     /// What came together is applied: closed periods that it changed are told again.
     pub fn revise(&mut self, setting: Setting<'_>, out: &mut Derived) {
+        if let Some(earliest) = self.late.as_mut().and_then(|late| late.join(&mut self.facts, setting.spec)) {
+            self.observer.touch(earliest);
+        }
         let Some(edited) = self.observer.edited.take() else { return };
         self.memo.forget_from(edited);
         for period in self.closed.iter_mut().filter(|period| period.to > edited) {
@@ -195,6 +223,9 @@ impl Station {
             }
             // No fact of the station: its detector's to know.
             What::Anomaly { .. } => return true,
+        }
+        if let Some(late) = &mut self.late {
+            late.work();
         }
         self.observer.touch(at);
         true
@@ -268,8 +299,7 @@ impl Station {
 
     /// Lets go of what is older than anything that may still change, or than there is room for.
     fn forget(&mut self, setting: Setting<'_>, settled: Time) {
-        let gap =
-            self.observer.lost.into_iter().chain(self.observer.counters.iter().filter_map(Counter::bad_since)).min();
+        let gap = self.observer.gap();
         let needed = gap.map_or(settled - KEEP, |gap| gap.min(settled - KEEP));
         let old = |period: &Period| period.to <= needed;
         let mut forgotten = None;
@@ -293,6 +323,9 @@ impl Station {
                 archive.go_on(self.facts.old(until));
             }
             self.facts.forget(until);
+            if let Some(late) = &mut self.late {
+                late.forget(until);
+            }
             self.memo.forget_before(until);
         }
     }

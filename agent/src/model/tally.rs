@@ -51,11 +51,11 @@ pub struct Tally {
     pub idle_energy_j: f64,
     /// What the material of the parts cost.
     pub material: Material,
-    /// What people rejected, by code, as they said it: parts, and their ideal time in nanoseconds.
+    /// What people and later stations rejected, by code, as they said it: parts, and their ideal time in nanoseconds.
     defects: Vec<(Arc<str>, f64, f64)>,
 }
 
-/// How many codes of rejects by hand are told apart over a window.
+/// How many codes of rejects by hand and of later stations are told apart over a window.
 pub(super) const MOST_CODES: usize = 100;
 /// What stands for those beyond.
 pub(super) const OTHER_CODES: &str = "other";
@@ -277,11 +277,13 @@ impl Tally {
 
     fn found(&mut self, facts: Facts<'_>, setting: Setting<'_>, stretch: Stretch, startups: &Startups) {
         let (mut parts, mut weight) = (0.0, 0.0);
-        for defect in facts.defects(stretch.from, stretch.end()) {
-            let ideal = ideal(setting, facts.work(defect.at), defect.at).unwrap_or(0.0);
-            self.defect(&defect.code, defect.parts, defect.parts * ideal);
-            if startups.covers_defect(defect) {
-                (parts, weight) = (parts + defect.parts, weight + defect.parts * ideal);
+        let by_hand = facts.defects(stretch.from, stretch.end()).iter().map(|of| (of.at, &of.code, of.parts));
+        let late = facts.late(stretch.from, stretch.end()).iter().map(|of| (of.at, &of.code, of.parts));
+        for (at, code, rejected) in by_hand.chain(late) {
+            let rejected_ns = rejected * ideal(setting, facts.work(at), at).unwrap_or(0.0);
+            self.defect(code, rejected, rejected_ns);
+            if startups.cover(at) {
+                (parts, weight) = (parts + rejected, weight + rejected_ns);
             }
         }
         self.startup.find(parts.max(0.0));
@@ -339,13 +341,13 @@ impl Tally {
         self.buckets[bucket as usize]
     }
 
-    /// What people rejected: code, parts and their ideal time in nanoseconds. Never below zero: who took back more than was
+    /// What people and later stations rejected: code, parts and their ideal time in nanoseconds. Never below zero: who took back more than was
     /// told in the window took back what there was.
     fn defects(&self) -> impl Iterator<Item = (&Arc<str>, f64, f64)> {
         self.defects.iter().filter(|of| of.1 > 0.0).map(|(code, parts, weight)| (code, *parts, weight.max(0.0)))
     }
 
-    /// Parts that people rejected by hand, by code.
+    /// Parts that people rejected by hand and later stations with what they tell, by code.
     pub fn defects_by_code(&self) -> impl Iterator<Item = (&Arc<str>, f64)> {
         self.defects().map(|(code, parts, _)| (code, parts))
     }

@@ -28,6 +28,7 @@ pub struct Timeline {
     /// How often anybody said why it stood.
     words: u64,
     defects: Vec<Defect>,
+    late: Vec<LateReject>,
 }
 
 /// A tag told why the machine stands, or that nothing is the matter any more.
@@ -62,6 +63,19 @@ pub struct Defect {
     /// What was wrong with them.
     pub code: Arc<str>,
     /// How many; fewer than none corrects what was said before.
+    pub parts: f64,
+}
+
+/// A later station rejected what was made here. It follows from what [`crate::model::late::Late`] holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LateReject {
+    /// When it was made.
+    pub at: Time,
+    /// Which station rejected it.
+    pub station: Arc<str>,
+    /// What was wrong with it.
+    pub code: Arc<str>,
+    /// How many parts.
     pub parts: f64,
 }
 
@@ -230,6 +244,27 @@ impl Timeline {
         self.defects.insert(place, defect);
     }
 
+    /// What later stations rejected is this, in order of time. Returns the earliest time of which that says something else.
+    pub fn reject_late(&mut self, late: Vec<LateReject>) -> Option<Time> {
+        let same = self.late.iter().zip(&late).take_while(|(one, other)| one == other).count();
+        let earliest = [&self.late, &late].into_iter().filter_map(|of| of.get(same)).map(|of| of.at).min();
+        self.late = late;
+        earliest
+    }
+
+    /// The last time from `from` to before `to` at which one of the counters that `is_part` names counted.
+    pub fn last_counted(&self, from: Time, to: Time, is_part: impl Fn(Count) -> bool) -> Option<Time> {
+        let before = &self.made[..self.made.partition_point(|made| made.at < to)];
+        let within = before.iter().rev().take_while(|made| made.at >= from);
+        within.into_iter().find(|made| is_part(made.count)).map(|made| made.at)
+    }
+
+    /// What it worked on, in order of time, with when it ended; the last goes on.
+    pub fn runs(&self) -> impl Iterator<Item = (&Run, Time)> {
+        let ends = self.runs.iter().skip(1).map(|next| next.from).chain([Time(i64::MAX)]);
+        self.runs.iter().zip(ends)
+    }
+
     /// How much is held that only people tell.
     pub fn by_hand(&self) -> usize {
         self.assigned.len() + self.defects.len()
@@ -279,6 +314,7 @@ impl Timeline {
         self.blames.splice(..old, kept);
         self.assigned.retain(|assigned| assigned.to > begin);
         self.defects.drain(..self.defects.partition_point(|defect| defect.at < begin));
+        self.late.drain(..self.late.partition_point(|late| late.at < begin));
     }
 
     /// What it would forget before `begin`, for an archive.
@@ -292,6 +328,7 @@ impl Timeline {
             assigned: self.assigned.iter().filter(|assigned| assigned.to <= begin).cloned().collect(),
             words: self.words,
             defects: self.defects[..self.defects.partition_point(|defect| defect.at < begin)].into(),
+            late: self.late[..self.late.partition_point(|late| late.at < begin)].into(),
         }
     }
 
@@ -323,6 +360,7 @@ impl Timeline {
         self.assigned[joined..].sort_by_key(|assigned| assigned.word);
         self.words = later.words;
         self.defects.extend(later.defects);
+        self.late.extend(later.late);
     }
 
     /// All of it.
@@ -334,6 +372,7 @@ impl Timeline {
             blames: (&self.blames, &[]),
             assigned: &self.assigned,
             defects: &self.defects,
+            late: &self.late,
         }
     }
 
@@ -352,6 +391,7 @@ impl Timeline {
             assigned: Vec::new(),
             words: self.words,
             defects: Vec::new(),
+            late: Vec::new(),
         }
     }
 
@@ -370,6 +410,7 @@ impl Timeline {
             blames: (blames, &end.blames),
             assigned: &self.assigned,
             defects: &self.defects,
+            late: &self.late,
         }
     }
 
@@ -400,6 +441,7 @@ pub struct Facts<'a> {
     blames: (&'a [Blame], &'a [Blame]),
     assigned: &'a [Assigned],
     defects: &'a [Defect],
+    late: &'a [LateReject],
 }
 
 impl<'a> Facts<'a> {
@@ -482,6 +524,12 @@ impl<'a> Facts<'a> {
         let first = self.defects.partition_point(|defect| defect.at < from);
         let rest = &self.defects[first..];
         &rest[..rest.partition_point(|defect| defect.at < to)]
+    }
+
+    /// What later stations rejected of what was made from `from` to before `to`, in order of time.
+    pub fn late(self, from: Time, to: Time) -> &'a [LateReject] {
+        let rest = &self.late[self.late.partition_point(|late| late.at < from)..];
+        &rest[..rest.partition_point(|late| late.at < to)]
     }
 
     /// What a person said last of why the machine stood at `at`; the outer `None` is that nobody said anything.

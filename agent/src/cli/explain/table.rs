@@ -31,6 +31,12 @@ pub(super) fn text(of: &Explanation, zone: &TimeZone, only: Option<&str>) -> Str
             );
         }
     }
+    if wanted(&["oee", "quality"]) {
+        for late in &of.waterfall.late {
+            let (station, code, parts) = (printable(&late.station), printable(&late.code), number(late.parts));
+            let _ = writeln!(text, "not good, since rejected at {station}: {parts} parts, {code}");
+        }
+    }
     for loss in &of.losses {
         let (source, reason) = (printable(&loss.source), printable(&loss.reason));
         let _ = writeln!(text, "lost: {} x {source} at {}: {reason}", loss.count, local(loss.from, zone));

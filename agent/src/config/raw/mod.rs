@@ -10,7 +10,9 @@ mod spc;
 use serde_json::{Value, json};
 
 pub(super) use self::line::{Calendar, Costs, Cycle, DayShift, Flow, Product, Rates, Reason};
-pub(super) use self::oee::{Counter, Counts, Energy, EnergyUnit, MicroStops, Oee, Startup, StateKeys, StateTag};
+pub(super) use self::oee::{
+    Counter, Counts, Energy, EnergyUnit, LateRejects, MicroStops, Oee, Startup, StateKeys, StateTag,
+};
 pub(super) use self::spc::{Chart, ChartCounter, ChartKeys};
 use super::amounts::{Band, Formula, Real};
 use super::anomalies::Anomaly;

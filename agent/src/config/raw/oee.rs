@@ -7,9 +7,9 @@ use crate::config::error::Report;
 use crate::config::resolve::Preset;
 use crate::config::section::{At, Entries, Section, Shape, expect_map, refuse_unknown, section};
 use crate::config::tree::Node;
-use crate::config::units::{DAY, Rate, SECOND, Span};
+use crate::config::units::{DAY, HOUR, Rate, SECOND, Span};
 use crate::config::words::{Fraction, Name, OneOf, Whole, Word};
-use crate::model::{Preset as Losses, State};
+use crate::model::{LateBy, Preset as Losses, State};
 
 use super::Rates;
 
@@ -41,6 +41,8 @@ section! {
         energy: Energy => optional;
         /// What time and energy cost here, where that is not as on the line.
         costs: Rates => optional;
+        /// Later stations whose rejects count here, when the part was made.
+        late_rejects: Vec<At<LateRejects>> => optional;
         /// Below this coverage oee, availability and performance are withheld.
         min_coverage: Fraction => default(0.5);
         /// What start-ups are, whose rejects are a loss apart from those of the process.
@@ -193,6 +195,27 @@ section! {
         /// From the tag's value to the code of a reason: `{ 17: feeder-jam }`, `{ true: e-stop }`. A value that is not listed
         /// is no reason.
         map: Entries<Name> => required;
+    }
+}
+
+section! {
+    /// A later station whose rejects count here, when the part was made.
+    LateRejects {
+        /// The station that rejects, by its `inspection` if that has a verdict, else by its `oee.reject`.
+        from: Name => required;
+        /// How a part is known again there: by its `serial`, or by its `lot`; both stations tag it in `context`.
+        by: OneOf<LateBy> => required;
+        /// The longest that may lie between.
+        within: Span<SECOND, { 26 * HOUR }> => default("8h");
+    }
+}
+
+impl Word for LateBy {
+    const WHAT: &'static str = "way to know a part again";
+    const FORM: &'static str = "`serial` or `lot`";
+
+    fn all() -> Vec<(&'static str, Self)> {
+        Self::ALL.into_iter().map(|by| (by.word(), by)).collect()
     }
 }
 

@@ -5,6 +5,7 @@ mod calendar;
 mod context;
 mod flow;
 mod inspection;
+mod late;
 mod links;
 mod oee;
 mod presets;
@@ -81,6 +82,9 @@ pub(super) fn resolve(mut document: Node, stage: Stage, report: &mut Report) -> 
         .flow
         .filter(|_| whole)
         .and_then(|flow| flow::resolve(&flow, &plant.stations, &plant.shown, &knowledge, report));
+    if whole {
+        late::resolve(&stations.value, &mut plant.stations, &plant.shown, flow.as_ref(), report);
+    }
     Some(Config {
         site: root.site?.value.0.into(),
         line: line?.into(),

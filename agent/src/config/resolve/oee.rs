@@ -102,6 +102,8 @@ pub(super) fn resolve(oee: Option<&At<raw::Oee>>, tags: &[TagFacts], line: &Line
         min_coverage: min_coverage.0,
         startup: oee.startup.as_ref().and_then(|at| startup(at, report)),
         rolling: oee.rolling.as_ref().map(|time| time.0),
+        // Of other stations, which are not known yet.
+        late: Vec::new(),
     });
     Resolved { spec, text_tags: roles.text }
 }

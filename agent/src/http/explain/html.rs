@@ -84,6 +84,12 @@ impl Page {
             for (what, ns) in fall.rejects() {
                 page.row(&format!("\u{2212} {what}"), ns);
             }
+            for late in &fall.late {
+                let (station, code, parts) = (Text(&late.station), Text(&late.code), Parts(late.parts));
+                page.put(format_args!(
+                    "<tr><td>among it: rejected at {station}, {code}, {parts} parts</td><td></td><td></td></tr>\n"
+                ));
+            }
             page.sum("= Ideal time of good parts", fall.good_ns);
             page.row("All losses together", fall.lost_ns());
             fall.not_planned.iter().for_each(|line| page.loss("Beside it, not planned: ", line));

@@ -7,7 +7,7 @@ use gemba_drivers::{Loss, Time};
 use serde::Serialize;
 
 use super::super::kpi::{Count, Kpi, seconds};
-use crate::model::{Counted, Explained, Explanation, Figure, LossLine, Term, Waterfall};
+use crate::model::{Counted, Explained, Explanation, Figure, LateLine, LossLine, Term, Waterfall};
 
 /// How the figures came about.
 #[derive(Serialize)]
@@ -61,6 +61,7 @@ struct WaterfallJson<'a> {
     /// Of it that of start-ups; left out where `oee.startup` does not say what they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     startup_s: Option<f64>,
+    late_rejects: Vec<LateJson<'a>>,
     good_s: Option<f64>,
     lost_s: Option<f64>,
     not_planned: Vec<LineJson<'a>>,
@@ -75,6 +76,13 @@ struct LineJson<'a> {
     micro_stop: bool,
     times: usize,
     s: f64,
+}
+
+#[derive(Serialize)]
+struct LateJson<'a> {
+    station: &'a str,
+    code: &'a str,
+    parts: Count,
 }
 
 #[derive(Serialize)]
@@ -152,6 +160,7 @@ impl<'a> From<&'a Waterfall> for WaterfallJson<'a> {
             ideal_s: real(of.ideal_ns),
             quality_s: real(of.quality_ns),
             startup_s: real(of.startup_ns),
+            late_rejects: of.late.iter().map(LateJson::from).collect(),
             good_s: real(of.good_ns),
             lost_s: real(of.lost_ns()),
             not_planned: lines(&of.not_planned),
@@ -170,6 +179,12 @@ impl<'a> From<&'a LossLine> for LineJson<'a> {
             times: of.times,
             s: seconds(of.spent_ns),
         }
+    }
+}
+
+impl<'a> From<&'a LateLine> for LateJson<'a> {
+    fn from(of: &'a LateLine) -> Self {
+        Self { station: &of.station, code: &of.code, parts: Count(of.parts) }
     }
 }
 

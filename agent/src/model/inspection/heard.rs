@@ -5,7 +5,9 @@ use std::sync::Arc;
 use gemba_drivers::{Time, Value};
 use serde::{Deserialize, Serialize};
 
+use super::review::Reviewed;
 use crate::model::inspection::{Finding, Inspection, InspectionSpec, InspectionTally, News, Trigger, word};
+use crate::model::late::Rejection;
 
 /// What people said last. As with inspections, it is taken in when something later is told.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -16,6 +18,8 @@ pub(super) struct Heard {
     done: Option<(Arc<str>, Finding)>,
     /// Since when there is news, and of what.
     pub(super) news: Option<Time>,
+    /// The turn of the reading that told.
+    pub(super) turn: Time,
     new_id: bool,
     new_finding: bool,
 }
@@ -61,11 +65,17 @@ impl Inspection {
                 return;
             }
             self.heard.done = said;
-            self.memory.review(&id, finding)
+            self.memory.review(&id, finding).map(|reviewed| (reviewed, id))
         } else {
-            self.memory.latest().and_then(|id| self.memory.review(&id, finding))
+            self.memory.latest().and_then(|id| Some((self.memory.review(&id, finding)?, id)))
         };
-        let (at, tally) = told.unwrap_or((at, unmatched));
+        if let Some((Reviewed { at: of, rejected: Some(rejected), .. }, id)) = &told {
+            // What is told until `settle` later belongs to it.
+            let turn = self.heard.turn.max(Time((at + spec.settle).0 + 1));
+            let id = spec.id.and(Some(id.clone()));
+            out.rejections.push(Rejection { at: *of, turn, id, parts: 1.0, known: true, back: !rejected, code: None });
+        }
+        let (at, tally) = told.map_or((at, unmatched), |(reviewed, _)| (reviewed.at, reviewed.tally));
         if tally != InspectionTally::default() {
             out.tallies.push((at, tally));
         }

@@ -39,6 +39,8 @@ pub use self::tally::{InspectionTally, Latency, OfProduct, Queue};
 use self::versions::Versions;
 use crate::model::counter::{self, Counter, Step};
 use crate::model::drift::bin;
+use crate::model::late::Rejection;
+use crate::model::station::LATENESS;
 
 /// How many defect codes are told apart; the rest counts as [`OTHER`].
 const MOST_CODES: usize = 100;
@@ -85,6 +87,8 @@ struct Held {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Open {
     at: Time,
+    /// The turn of the reading that told.
+    turn: Time,
     /// How many the counter moved.
     count: u64,
 }
@@ -98,6 +102,8 @@ pub struct News {
     pub models: Vec<ModelChange>,
     /// What a counter skipped faster than it may.
     pub quarantined: Vec<Quarantined>,
+    /// What was rejected, or is no longer, since people say so.
+    pub rejections: Vec<Rejection>,
 }
 
 /// Another version of the model judges from now on.
@@ -135,8 +141,8 @@ impl Inspection {
         let number = || value.and_then(Value::as_f64);
         match role {
             Role::Count => self.count(spec, reading, number(), at, out),
-            Role::Id => self.id(spec, value, at, out),
-            Role::Verdict => self.verdict(spec, value, at, out),
+            Role::Id => self.id(spec, value, (at, turn(reading)), out),
+            Role::Verdict => self.verdict(spec, value, (at, turn(reading)), out),
             Role::Score => self.held.score = number(),
             Role::Defects => self.held.defects = value.cloned().unwrap_or_default(),
             Role::Latency => self.held.latency_ns = number().and_then(|number| nanoseconds(spec, number)),
@@ -151,6 +157,9 @@ impl Inspection {
                 }
             }
         }
+        if matches!(role, Role::Finding | Role::ReviewId) {
+            self.heard.turn = turn(reading);
+        }
     }
 
     /// What is inspected from now on is of this product.
@@ -160,10 +169,16 @@ impl Inspection {
 
     /// Counts what is complete, since nothing more is told of the time before `now`. Whoever asks for figures calls it first.
     pub fn settle(&mut self, spec: &InspectionSpec, now: Time, out: &mut News) {
-        if self.open.is_some_and(|open| open.at + spec.settle < now) {
+        let due = |at: Option<Time>| at.filter(|at| *at + spec.settle < now);
+        let (inspected, reviewed) = (due(self.open.map(|open| open.at)), due(self.heard.news));
+        // What was said before the next inspection is not of that one.
+        if reviewed.is_some() && inspected > reviewed {
+            self.review(spec, out);
+        }
+        if inspected.is_some() {
             self.finish(spec, out);
         }
-        if self.heard.news.is_some_and(|at| at + spec.settle < now) {
+        if reviewed.is_some() && self.heard.news.is_some() {
             self.review(spec, out);
         }
     }
@@ -198,7 +213,7 @@ impl Inspection {
         match self.counter.observe(counter, number, told) {
             Step::Counted { difference, at, .. } => {
                 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "never negative")]
-                self.begin(spec, at, difference.round() as u64, out);
+                self.begin(spec, (at, turn(reading)), difference.round() as u64, out);
             }
             Step::Quarantined { difference, since, at } => {
                 out.quarantined.push(Quarantined { from: since, to: at, count: difference });
@@ -207,7 +222,7 @@ impl Inspection {
         }
     }
 
-    fn id(&mut self, spec: &InspectionSpec, value: Option<&Value>, at: Time, out: &mut News) {
+    fn id(&mut self, spec: &InspectionSpec, value: Option<&Value>, (at, turn): (Time, Time), out: &mut News) {
         let Some(value) = value else { return };
         let id = word(value);
         if spec.trigger != Trigger::Id {
@@ -223,15 +238,15 @@ impl Inspection {
         }
         self.held.id = id;
         if watched && self.held.id.is_some() {
-            self.begin(spec, at, 1, out);
+            self.begin(spec, (at, turn), 1, out);
         }
     }
 
-    fn verdict(&mut self, spec: &InspectionSpec, value: Option<&Value>, at: Time, out: &mut News) {
+    fn verdict(&mut self, spec: &InspectionSpec, value: Option<&Value>, (at, turn): (Time, Time), out: &mut News) {
         let Some(words) = &spec.verdict else { return };
         let verdict = value.and_then(|value| words.meaning(value));
         if spec.trigger == Trigger::Message && value.is_some() {
-            self.begin(spec, at, 1, out);
+            self.begin(spec, (at, turn), 1, out);
         }
         self.held.verdict = verdict;
     }
@@ -250,18 +265,18 @@ impl Inspection {
         out.models.push(ModelChange { time: at, from: self.model.replace(to.clone()), to });
     }
 
-    fn begin(&mut self, spec: &InspectionSpec, at: Time, count: u64, out: &mut News) {
+    fn begin(&mut self, spec: &InspectionSpec, (at, turn): (Time, Time), count: u64, out: &mut News) {
         if count == 0 {
             return;
         }
         if self.open.is_some() {
             self.finish(spec, out);
         }
-        self.open = Some(Open { at, count });
+        self.open = Some(Open { at, turn, count });
     }
 
     fn finish(&mut self, spec: &InspectionSpec, out: &mut News) {
-        let Some(Open { at, count }) = self.open.take() else { return };
+        let Some(Open { at, turn, count }) = self.open.take() else { return };
         let unit = if spec.trigger == Trigger::Message { std::mem::take(&mut self.held) } else { self.held.clone() };
         let mut tally = InspectionTally { inspections: count, seen: 1, ..InspectionTally::default() };
         if let Some(verdict) = unit.verdict {
@@ -276,8 +291,21 @@ impl Inspection {
             tally.first_pass = u64::from(first && unit.verdict == Some(Verdict::Pass));
         }
         if unit.verdict != Some(Verdict::Pass) {
-            for code in codes(spec, &unit.defects) {
-                *tally.defects.entry(self.known(code)).or_default() += 1;
+            let mut codes: Vec<_> = codes(spec, &unit.defects).into_iter().map(|code| self.known(code)).collect();
+            codes.iter().for_each(|code| *tally.defects.entry(code.clone()).or_default() += 1);
+            if unit.verdict == Some(Verdict::Fail) {
+                let code = codes.drain(..).next();
+                // What is told until `settle` later belongs to it.
+                let turn = turn.max(Time((at + spec.settle).0 + 1));
+                out.rejections.push(Rejection {
+                    at,
+                    turn,
+                    id: unit.id.clone(),
+                    code,
+                    parts: 1.0,
+                    known: true,
+                    back: false,
+                });
             }
         }
         let known = spec.products.iter().find(|(name, _)| self.product.as_ref() == Some(name));
@@ -334,6 +362,12 @@ impl Held {
             Role::Count | Role::Queue | Role::Model | Role::Finding | Role::ReviewId | Role::Product => false,
         }
     }
+}
+
+/// When a reading is settled at the earliest.
+fn turn(reading: &Reading) -> Time {
+    let (at, settled) = (reading.source_time.min(reading.received_time), reading.received_time - LATENESS);
+    if at < settled { Time(settled.0.saturating_sub(1)) } else { at }
 }
 
 /// A name, unless the value stands for nobody and nothing.

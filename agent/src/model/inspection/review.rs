@@ -57,8 +57,9 @@ impl Memory {
 
     /// What a review adds, at the time of its inspection: a word that is said again nothing, another one moves the label. None
     /// if nobody remembers the inspection.
-    pub(super) fn review(&mut self, id: &str, finding: Finding) -> Option<(Time, InspectionTally)> {
+    pub(super) fn review(&mut self, id: &str, finding: Finding) -> Option<Reviewed> {
         let inspected = self.by_id.get_mut(id)?;
+        let before = inspected.is_rejected();
         let mut tally = InspectionTally::default();
         if !inspected.reviewed {
             inspected.reviewed = true;
@@ -72,7 +73,25 @@ impl Memory {
             }
             label(&mut tally, inspected.verdict, truth, 1);
         }
-        Some((inspected.at, tally))
+        let after = inspected.is_rejected();
+        Some(Reviewed { at: inspected.at, tally, rejected: (after != before).then_some(after) })
+    }
+}
+
+/// What a review says.
+pub(super) struct Reviewed {
+    /// When the unit was inspected.
+    pub(super) at: Time,
+    /// What it adds then.
+    pub(super) tally: InspectionTally,
+    /// It is rejected now and was not, or the other way round.
+    pub(super) rejected: Option<bool>,
+}
+
+impl Inspected {
+    /// What people say has the last word.
+    fn is_rejected(&self) -> bool {
+        self.truth.map_or(self.verdict == Some(Verdict::Fail), |truth| truth == Truth::Bad)
     }
 }
 

@@ -181,6 +181,7 @@ impl Inspected {
     }
 
     fn enter(&mut self, setting: Setting<'_>, news: News, out: &mut Derived) {
+        out.rejections.extend(news.rejections);
         for (at, tally) in news.tallies {
             self.total.add(&tally);
             if at >= self.forgotten {
