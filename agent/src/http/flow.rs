@@ -18,6 +18,7 @@ pub struct Flow<'a> {
     good: Option<Count>,
     good_ideal_s: Option<f64>,
     planned_s: f64,
+    coverage: Option<f64>,
     rolled_throughput_yield: Option<f64>,
     waits: Vec<Waits<'a>>,
 }
@@ -56,6 +57,7 @@ impl<'a> Flow<'a> {
             good: flow.good.map(Count),
             good_ideal_s: flow.good_ideal_ns.map(|ns| ns / 1e9),
             planned_s: seconds(flow.planned_ns),
+            coverage: flow.coverage,
             rolled_throughput_yield: flow.rolled_yield.map(|of| of.value),
             waits: flow.waits.iter().map(waits).collect(),
         }

@@ -465,6 +465,7 @@ mod tests {
             good: None,
             good_ideal_ns: None,
             planned_ns: 1,
+            coverage: Some(1.0),
             rolled_yield: Ratio::of(3.0, 4.0),
             waits: Vec::new(),
         });

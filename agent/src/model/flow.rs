@@ -42,8 +42,10 @@ pub struct FlowView {
     pub good: Option<f64>,
     /// Their ideal time, in nanoseconds.
     pub good_ideal_ns: Option<f64>,
-    /// Planned time that is known, in nanoseconds.
+    /// Planned time, in nanoseconds; what is unknown of it, too, since parts that leave are counted across it.
     pub planned_ns: i64,
+    /// How much of it is known; `None` without any.
+    pub coverage: Option<f64>,
     /// Rolled throughput yield: the product of the stations' first-pass yields, with the least of their numbers of parts; `None`
     /// where one is not known.
     pub rolled_yield: Option<Ratio>,
@@ -175,7 +177,8 @@ pub fn view(flow: &FlowSpec, stations: &Stations<'_>, (shift, stretch): (Arc<str
 ///
 /// Line OEE is good parts at the end x the constraint's ideal time / its planned time (Goldratt: an hour lost at the bottleneck
 /// is an hour lost for the line), or the last station's own; weighted, it is the good ideal time of all stations over their
-/// planned time. Never a mean of stations.
+/// planned time. Never a mean of stations. Parts that leave the line are counted across unknown time, so that is part of planned
+/// time here: the constraint was planned to run, whoever watched it.
 pub fn figures(flow: &FlowSpec, stations: &Stations<'_>, (shift, stretch): (Arc<str>, Stretch)) -> Option<FlowView> {
     let place = |index: usize| flow.stations.iter().position(|&of| of == index);
     let at = |index: usize| stations.get(place(index)?)?.as_ref();
@@ -211,9 +214,10 @@ pub fn figures(flow: &FlowSpec, stations: &Stations<'_>, (shift, stretch): (Arc<
         add(&Tally::within(end.0.facts(), setting, stretch), &own(pacer), &paced);
     }
     #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a shift stay far below 2^53")]
-    let (planned, seen) = (planned_ns as f64, (planned_ns + unknown_ns) as f64);
+    let (known, planned) = (planned_ns as f64, (planned_ns + unknown_ns) as f64);
+    let coverage = (planned > 0.0).then(|| known / planned);
     let least = pacer.map_or(0.0, |(_, setting)| setting.spec.min_coverage);
-    let covered = planned_ns > 0 && planned / seen >= least;
+    let covered = planned_ns > 0 && coverage.is_some_and(|coverage| coverage >= least);
     Some(FlowView {
         shift,
         from: stretch.from,
@@ -222,7 +226,8 @@ pub fn figures(flow: &FlowSpec, stations: &Stations<'_>, (shift, stretch): (Arc<
         oee: good_ideal_ns.filter(|_| covered).map(|ideal| ideal / planned),
         good,
         good_ideal_ns,
-        planned_ns,
+        planned_ns: planned_ns + unknown_ns,
+        coverage,
         rolled_yield: quality::rolled_throughput_yield(stations.iter().map(|of| {
             let of = of.as_ref()?;
             let counts = own(of).counts;
@@ -325,7 +330,7 @@ impl Spell {
 
 #[cfg(test)]
 mod tests {
-    use gemba_drivers::{Reading, TagId, Value};
+    use gemba_drivers::{OwnStatus, Reading, Status, TagId, Value};
 
     use super::*;
     use crate::config::Config;
@@ -392,6 +397,20 @@ mod tests {
         assert_eq!(told[7..], [("late", t(70.0), Some(20.0 / 10.0 - 0.1)), ("late", t(80.0), Some(28.0 / 20.0))]);
         assert_eq!(points[1].rolled_yield, Some(19.0 / 20.0));
         assert!(points.iter().all(|point| point.by == LineBy::Constraint));
+    }
+
+    #[test]
+    fn parts_that_leave_while_nobody_sees_the_constraint_do_not_make_the_line_faster() {
+        let (mut line, mut out) = (line(), Derived::default());
+        for (tag, value) in [(0, 1), (3, 1), (1, 0), (2, 0), (4, 0), (5, 0)] {
+            told(&mut line, &mut out, 0.0, tag, value);
+        }
+        let lost = Reading::bad(TagId(0), Status::Own(OwnStatus::LinkLost), t(10.0), t(10.0));
+        line.apply(&[lost], &mut out);
+        told(&mut line, &mut out, 30.0, 0, 1);
+        told(&mut line, &mut out, 40.0, 4, 36);
+        let flow = line.flow(t(40.0)).expect("a shift");
+        assert_eq!((flow.oee, flow.coverage), (Some(36.0 / 40.0), Some(20.0 / 40.0)));
     }
 
     #[test]

@@ -68,6 +68,7 @@ fn the_line_as_a_whole_stands_above_its_stations() {
         good: Some(1757.0),
         good_ideal_ns: None,
         planned_ns: 1,
+        coverage: Some(1.0),
         rolled_yield: Ratio::of(97.0, 100.0),
         waits: vec![wait],
     });
