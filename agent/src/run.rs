@@ -28,7 +28,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use crate::config::{Config, Source};
-use crate::forward::Forwarder;
+use crate::forward::{Forwarder, Letters};
 use crate::host::{self, Host};
 use crate::http;
 use crate::model::{Derived, Line};
@@ -193,7 +193,9 @@ pub async fn run_with(
         Some(upstream) => {
             let stations = config.stations.iter().map(|station| station.name.clone());
             let encoder = Encoder::new(&resource, move |id| catalog.get(id).cloned()).with_stations(stations);
-            let forwarder = Forwarder::new(upstream, encoder, reader, losses, upstreams)?.counting_in(meters);
+            let forwarder = Forwarder::new(upstream, encoder, reader, losses, upstreams)?
+                .counting_in(meters)
+                .keeping_refused(Letters::of(&config.spool.path));
             let running = sent.run_until_cancelled_owned(forwarder.run(sending.clone()));
             Some(spawn_blocking(move || Handle::current().block_on(running)))
         }

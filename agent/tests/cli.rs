@@ -7,6 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use gemba::forward::{Letter, Letters};
 use gemba::spool::{self, Entry, Series, Settings, StoredReading};
 use gemba_drivers::{OwnStatus, Reading, Status, TagId, Time, Validity, Value};
 use rustix::process::{Pid, Signal, kill_process};
@@ -244,7 +245,8 @@ fn every_help_teaches_and_tells_the_exit_codes() {
         (&["schema"], &["JSON Schema", "gemba schema >"]),
         (&["trust"], &["list", "show", "accept", "reject", "renew", "thumbprint", "gemba trust accept --config"]),
         (&["trust", "accept"], &["--pki", "--config"]),
-        (&["spool"], &["status", "export"]),
+        (&["spool"], &["status", "export", "dead-letter"]),
+        (&["spool", "dead-letter"], &["list", "export", "retry", "delete", "16 MiB", "--all"]),
         (&["spool", "status"], &["--path", "--config"]),
         (&["spool", "export"], &["--from", "--to", "--station", "JSON lines", "gemba replay"]),
     ] {
@@ -277,6 +279,8 @@ fn wrong_usage_is_2_and_says_what_would_be_right() {
         (&["run", "--config", "x", "--log", "=="], "--log"),
         (&["run", "--config", "x", "--log-format", "xml"], "human, json"),
         (&["spool", "status"], "--path"),
+        (&["spool", "dead-letter", "delete", "--path", "x"], "--all"),
+        (&["spool", "dead-letter", "retry", "--config", "x", "--all", "3"], "cannot be used with"),
         (&["trust", "accept", "--pki", "x"], "THUMBPRINT"),
         (&["schema", "x"], "unexpected argument"),
     ] {
@@ -481,6 +485,41 @@ fn readings_of_strangers_are_left_out_and_counted() {
 
     let nothing = place.replayed("", &[]);
     assert_eq!((&nothing["periods"], &nothing["losses"]), (&json!([]), &json!([])));
+}
+
+#[test]
+fn dead_letters_are_listed_exported_and_deleted() {
+    let place = Place::new();
+    let letters = Letters::of(&place.path("spool"));
+    let letter = |why: &str| Letter {
+        refused: Time(9_000_000_000),
+        signal: spool::Signal::Logs,
+        items: 2,
+        from: Time(0),
+        to: Time(1_000_000_000),
+        why: why.to_owned(),
+    };
+    let spool = place.text("spool");
+    let command = |args: &[&str]| run(&[&["spool", "dead-letter", args[0], "--path", &spool], &args[1..]].concat());
+    let none = command(&["list"]);
+    assert_eq!((none.code, none.out.trim_end()), (Some(0), "no dead letters"));
+
+    for why in ["400 first", "400 second"] {
+        letters.keep(&letter(why), b"\x0a\x00").expect("kept");
+    }
+    let listed = command(&["list"]).out;
+    assert_eq!(listed.lines().count(), 2);
+    assert!(listed.contains("2  logs") && listed.contains("400 second"), "{listed}");
+    let file = place.text("letter.binpb");
+    assert_eq!(command(&["export", "1", "--output", &file]).code, Some(0));
+    assert_eq!(std::fs::read(&file).expect("written"), b"\x0a\x00");
+
+    assert_eq!(command(&["delete", "1"]).code, Some(0));
+    let gone = command(&["export", "1"]);
+    assert_eq!(gone.code, Some(1));
+    assert!(gone.err.contains("dead letter 1") && gone.err.contains("dead-letter list"), "{}", gone.err);
+    assert_eq!(command(&["delete", "--all"]).code, Some(0));
+    assert!(letters.list().expect("readable").is_empty());
 }
 
 /// What the spool holds, exported and replayed.

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use gemba::config::Upstream;
-use gemba::forward::{Backlog, Forwarder, Patience};
+use gemba::forward::{Backlog, Forwarder, Letters, Patience};
 use gemba::model::State;
 use gemba::otlp::{Encoder, Resource};
 use gemba::record::{Record, Visit};
@@ -13,6 +13,7 @@ use gemba::snapshot::{UpstreamStatus, UpstreamView};
 use gemba::spool::{Chunk, Entry, Seq, Series, SeriesId, Signal, StoredReading};
 use gemba_drivers::{Loss, Time, Validity, Value};
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
+use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,11 @@ pub struct Line {
     pub spool: Spool,
     /// What it loses; see [`Line::losses`].
     pub told: Mutex<mpsc::Receiver<Loss>>,
+    /// Where it sends to.
+    pub upstream: Upstream,
+    /// What was refused for good.
+    pub letters: Letters,
+    _folder: TempDir,
     view: watch::Receiver<UpstreamView>,
     /// Ends it.
     pub stop: CancellationToken,
@@ -79,9 +85,12 @@ impl Line {
         });
         let forwarder =
             Forwarder::new(&upstream, encoder(), spool.clone(), losses_in, view_in).expect("a good configuration");
+        let folder = tempfile::tempdir().expect("a folder");
+        let letters = Letters::of(folder.path());
+        let forwarder = forwarder.with_patience(patience).keeping_refused(letters.clone());
         let stop = CancellationToken::new();
-        let task = tokio::spawn(forwarder.with_patience(patience).run(stop.clone()));
-        Self { spool, told: Mutex::new(losses), view, stop, task }
+        let task = tokio::spawn(forwarder.run(stop.clone()));
+        Self { spool, upstream, letters, told: Mutex::new(losses), view, stop, task, _folder: folder }
     }
 
     /// What was told since the last look. Told before the acknowledgement, so there is nothing to wait for.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gemba::config::{Protocol, Secret};
+use gemba::forward::{Resent, resend};
 use gemba::otlp::OwnEncoder;
 use gemba::record::Record;
 use gemba::snapshot::UpstreamStatus;
@@ -166,16 +167,32 @@ async fn a_frame_that_upstream_refuses_is_found_and_its_neighbours_go_through() 
 
         let expected: Vec<_> = (0..40).filter(|value| *value != 23).flat_map(|value| [value, value + 1000]).collect();
         assert_eq!(sorted(values(&receiver)), sorted(expected), "nothing twice, nothing missing");
+        let reason = receiver.reason(&Reply::refuse("no such value"));
         let loss = Loss {
             source: "upstream".into(),
             from: time(POISON),
             to: time(POISON),
             count: 2,
-            reason: receiver.reason(&Reply::refuse("no such value")).into(),
+            reason: reason.as_str().into(),
         };
         assert_eq!(line.losses(), [loss]);
         assert_eq!(line.view().rejected, 2);
         assert!(line.spool.acknowledgements().is_sorted());
+
+        let letters = line.letters.list().expect("readable");
+        let [(number, letter)] = letters.as_slice() else { panic!("one dead letter: {letters:?}") };
+        assert_eq!(
+            (letter.signal, letter.items, letter.from, &*letter.why),
+            (Signal::Metrics, 2, time(POISON), &*reason)
+        );
+        let (letter, body) = line.letters.read(*number).expect("readable");
+        let again = resend(&line.upstream, &letter, body.clone()).await.expect("a client");
+        assert_eq!(again, Resent::Refused(reason), "nothing has changed");
+        receiver.answer_with(|_| Reply::Accept);
+        assert_eq!(resend(&line.upstream, &letter, body).await.expect("a client"), Resent::Accepted);
+        let sent = (0..40).map(|value| if value == 23 { POISON } else { value });
+        let sent = sent.flat_map(|value| [value, value + 1000]).collect();
+        assert_eq!(sorted(values(&receiver)), sorted(sent));
 
         // A refusal does not leave small requests behind: they grow back by doubling.
         let before = receiver.received().len();

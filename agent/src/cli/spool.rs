@@ -1,5 +1,7 @@
 //! `gemba spool`: looks at the buffer of an agent, running or not, without touching it.
 
+mod dead_letter;
+
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::PathBuf;
@@ -13,6 +15,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::warn;
 use crate::config::Config;
+use crate::forward::Letters;
 use crate::spool::{Selection, Status, export, export_entries, status};
 
 /// Look into the buffer, while an agent runs or not
@@ -49,6 +52,7 @@ enum Command {
         #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
         output: Option<PathBuf>,
     },
+    DeadLetter(dead_letter::DeadLetter),
 }
 
 /// Which buffer.
@@ -80,9 +84,12 @@ impl Spool {
     /// When the buffer cannot be read, or the output cannot be written.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
+            Command::DeadLetter(dead_letter) => return dead_letter.run(),
             Command::Status { place } => {
-                let status = status(&place.path()?)?;
-                io::stdout().write_all(describe(&status).as_bytes()).context("standard output")?;
+                let path = place.path()?;
+                let status = status(&path)?;
+                let letters = Letters::of(&path).list().context("the dead letters")?.len();
+                io::stdout().write_all(describe(&status, letters).as_bytes()).context("standard output")?;
             }
             Command::Export { place, entries, from, to, station, output } => {
                 let path = place.path()?;
@@ -123,7 +130,7 @@ fn progress_bar() -> ProgressBar {
     ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-fn describe(status: &Status) -> String {
+fn describe(status: &Status, letters: usize) -> String {
     let time = |time: Option<Time>| time.map_or_else(|| "-".to_owned(), |time| time.to_string());
     let rows = [
         ("pending", format!("{} records, {} of them readings", status.records, status.readings)),
@@ -134,6 +141,7 @@ fn describe(status: &Status) -> String {
         ("journals", status.journals.to_string()),
         ("sealed segments", format!("{}, {} damaged", status.segments, status.damaged)),
         ("dropped readings", format!("{}, ever", status.dropped)),
+        ("dead letters", letters.to_string()),
     ];
     rows.iter().map(|(name, value)| format!("{name:<17} {value}\n")).collect()
 }
@@ -170,7 +178,7 @@ mod tests {
     #[test]
     fn the_status_reads_well() {
         let status = Status { records: 3, readings: 2, bytes: 4_096, oldest: Some(Time(0)), ..Status::default() };
-        insta::assert_snapshot!(describe(&status), @r"
+        insta::assert_snapshot!(describe(&status, 2), @r"
         pending           3 records, 2 of them readings
         oldest pending    1970-01-01T00:00:00Z
         last commit       -
@@ -179,6 +187,7 @@ mod tests {
         journals          0
         sealed segments   0, 0 damaged
         dropped readings  0, ever
+        dead letters      2
         ");
     }
 }

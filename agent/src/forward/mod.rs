@@ -11,7 +11,7 @@
 //!   [`Patience::server_errors`] retries upstream is asked to take an empty request: if it can, and fails over ours once
 //!   more, ours counts as refused; if it fails over that too, upstream is down, and nothing is given up.
 //! - *Refused* (400, 413, 422; `INVALID_ARGUMENT` and its like): half as many frames, until a single frame is refused.
-//!   That one is a loss, its neighbours go through, and the requests grow back.
+//!   That one is a loss and kept as a dead letter (`letters`), its neighbours go through, and the requests grow back.
 //! - *Too large* (`OUT_OF_RANGE`, and `RESOURCE_EXHAUSTED` without `RetryInfo`): half as many frames. A single frame, a few
 //!   kilobytes, is hardly too large: that counts as failed. So the retry that the specification wants of `OUT_OF_RANGE`
 //!   comes once there is nothing left to split, and ends.
@@ -30,6 +30,7 @@ mod answer;
 mod client;
 mod grpc;
 mod http;
+mod letters;
 mod parcel;
 
 use std::sync::Arc;
@@ -47,6 +48,7 @@ use crate::config::Upstream;
 use crate::forward::answer::Answer;
 use crate::forward::client::Client;
 pub use crate::forward::client::SetupError;
+pub use crate::forward::letters::{Letter, Letters};
 use crate::forward::parcel::{Packing, Part, Pending, Sent, Span};
 use crate::otlp::{Encoder, Payload};
 use crate::snapshot::{UpstreamStatus, UpstreamView};
@@ -136,6 +138,8 @@ pub struct Forwarder<B> {
     sent: Sent,
     /// To be told before the next acknowledgement.
     owed: Vec<Loss>,
+    /// Where what is refused for good is kept.
+    letters: Option<Letters>,
 }
 
 /// An answer that ends the matter.
@@ -183,7 +187,15 @@ impl<B: Backlog> Forwarder<B> {
             frames: usize::MAX,
             sent: Sent::default(),
             owed: Vec::new(),
+            letters: None,
         })
+    }
+
+    /// Keeps what upstream refuses for good in `letters`, before it is let go of.
+    #[must_use]
+    pub fn keeping_refused(mut self, letters: Letters) -> Self {
+        self.letters = Some(letters);
+        self
     }
 
     /// Counts its requests in `meters`.
@@ -354,15 +366,34 @@ impl<B: Backlog> Forwarder<B> {
             self.pending = None;
             return Some(Step::Moved);
         }
-        let items = pending.parts.front()?.items;
-        let count = pending.span.count;
+        let (signal, items) = pending.parts.front().map(|part| (part.signal, part.items))?;
+        let (count, span) = (pending.span.count, pending.span);
         // One loss for one frame, though both its metrics and its logs may be refused.
         if !std::mem::replace(&mut pending.refused, true) {
             self.owe(count, why);
         }
         self.reachable(Reached { accepted: false, rejected: items, complaint: Some(why.to_owned()) });
+        // What the agent says of itself, and of this very trouble, is not worth the room.
+        if !span.own && !span.told {
+            let letter =
+                Letter { refused: Time::now(), signal, items, from: span.from, to: span.to, why: why.to_owned() };
+            blocking(|| self.write(&letter));
+        }
         self.settle();
         None
+    }
+
+    /// Keeps what was just refused. The frame is read and encoded again, which gives the same, rather than every request kept
+    /// in plain for this.
+    fn write(&mut self, letter: &Letter) {
+        let Some(letters) = &self.letters else { return };
+        let Ok(Some(mut chunk)) = self.backlog.next(1) else { return };
+        chunk.entries.truncate(1);
+        let Some(payload) = self.encoder.encode(&chunk.entries).of(letter.signal) else { return };
+        match letters.keep(letter, &payload.body) {
+            Ok(number) => warn!(number, "what upstream refused is kept; see gemba spool dead-letter"),
+            Err(error) => warn!(%error, "what upstream refused cannot be kept"),
+        }
     }
 
     /// The first part will not be sent again.
@@ -462,6 +493,34 @@ impl<B: Backlog> Forwarder<B> {
             view.last_error = Some(why);
         });
     }
+}
+
+/// What upstream says of a letter that is sent again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resent {
+    /// It has all of it now.
+    Accepted,
+    /// It rejects some of it, or all.
+    Refused(String),
+    /// It cannot be asked at present.
+    Unreachable(String),
+}
+
+/// Sends a letter again, once.
+///
+/// # Errors
+/// When the endpoint, a header or the authorities' file cannot be used.
+pub async fn resend(upstream: &Upstream, letter: &Letter, body: Bytes) -> Result<Resent, SetupError> {
+    let packing = Packing { protocol: upstream.protocol, gzip: upstream.gzip };
+    let part = Part::new(letter.signal, Payload { body, items: letter.items }, packing);
+    Ok(match Client::new(upstream)?.send(part.signal, &part.body).await {
+        Answer::Accepted { rejected: 0, .. } => Resent::Accepted,
+        Answer::Accepted { rejected, message } => {
+            Resent::Refused(message.unwrap_or_else(|| format!("{rejected} of {} items are rejected", letter.items)))
+        }
+        Answer::Refused { why } | Answer::Failed { why } | Answer::TooLarge { why } => Resent::Refused(why),
+        Answer::Later { why, .. } | Answer::Blocked { why } => Resent::Unreachable(why),
+    })
 }
 
 /// Runs `work` where it may wait for the disk, if the runtime has such a place.

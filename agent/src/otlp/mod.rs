@@ -138,6 +138,18 @@ pub struct Encoded {
     pub orphans: u64,
 }
 
+impl Encoded {
+    /// The request of one signal.
+    #[must_use]
+    pub fn of(self, signal: Signal) -> Option<Payload> {
+        match signal {
+            Signal::Metrics => self.metrics,
+            Signal::Logs => self.logs,
+            Signal::Traces => self.traces,
+        }
+    }
+}
+
 /// The body of one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payload {
