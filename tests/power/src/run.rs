@@ -1,0 +1,343 @@
+//! Round after round: record, cut, check; and the same with something taken out, to see that it is noticed.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::binary;
+use crate::check::History;
+use crate::dice::Dice;
+use crate::disk::{self, Attached};
+use crate::promise::{Promise, Promises};
+use crate::recording::{About, Kind, Outcome, Recording, SPOOL};
+use crate::syncs::Sync;
+
+/// First cuts of one recording.
+const CUTS: usize = 50;
+/// Cuts of a recording that was made on what a cut had left.
+const SECOND_CUTS: usize = 6;
+/// Commits in a recording.
+const COMMITS: u32 = 160;
+/// Small ones: several are sealed in a recording.
+const JOURNAL: u64 = 16 << 10;
+/// Of the spool, where it has to drop.
+const LITTLE: u64 = 3 << 20;
+/// Where it has not.
+const ENOUGH: u64 = 1 << 30;
+/// What nothing here takes.
+const DEADLINE: Duration = Duration::from_secs(300);
+
+/// How much is to be done.
+#[derive(Args, Clone, Debug)]
+pub struct Run {
+    /// First cuts, of the spool and of the binary each.
+    #[arg(long, default_value_t = 2_000)]
+    first: usize,
+    /// Second cuts (cut, recover, write on, cut again), of the spool and of the binary each.
+    #[arg(long, default_value_t = 500)]
+    second: usize,
+    /// Cuts of each control.
+    #[arg(long, default_value_t = 100)]
+    controls: usize,
+    /// Everything that is drawn follows from it; how threads meet does not.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// The gemba that is run. Without it only the spool is looked at.
+    #[arg(long)]
+    gemba: Option<PathBuf>,
+    /// A folder in memory for the work.
+    #[arg(long)]
+    work: PathBuf,
+    /// Where recordings are kept of which a cut failed.
+    #[arg(long)]
+    keep: PathBuf,
+}
+
+/// Cuts that were made, and what came of them.
+#[derive(Default)]
+struct Tally {
+    cuts: usize,
+    mattered: usize,
+    failed: usize,
+    held: usize,
+    dropping: usize,
+    recordings: usize,
+    entries: usize,
+}
+
+impl Run {
+    /// Does it; whether nothing that was promised was lost, and everything that was taken out was noticed.
+    ///
+    /// # Errors
+    /// When this machine cannot do it.
+    pub fn run(&self) -> anyhow::Result<bool> {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+        let seed = self.seed.unwrap_or(u64::from(now.subsec_nanos()) << 20 | now.as_secs() & 0xF_FFFF);
+        println!("seed {seed}");
+        let fresh = disk::fresh(&self.work)?;
+        let mut fine = true;
+        for sync in [Some(Sync::Fdatasync), Some(Sync::Fsync), None] {
+            fine &= self.control(Kind::Spool, &fresh, seed, sync)?;
+        }
+        fine &= self.prove(Kind::Spool, &fresh, seed)?;
+        if self.gemba.is_some() {
+            fine &= self.control(Kind::Binary, &fresh, seed, Some(Sync::Fdatasync))?;
+            fine &= self.prove(Kind::Binary, &fresh, seed)?;
+        }
+        Ok(fine)
+    }
+
+    /// The cuts that must lose nothing.
+    fn prove(&self, kind: Kind, fresh: &[u8], seed: u64) -> anyhow::Result<bool> {
+        let began = Instant::now();
+        let name = match kind {
+            Kind::Spool => "spool",
+            Kind::Binary => "binary",
+        };
+        let bar = progress(name, self.first + self.second);
+        let (mut first, mut second) = (Tally::default(), Tally::default());
+        let mut dice = Dice::new(&[seed, kind as u64]);
+        while first.cuts < self.first {
+            let round = dice.draw();
+            let shape = Shape::of(round);
+            let recording = self.record(kind, fresh.to_vec(), round, &shape, &[], None)?;
+            let cuts = CUTS.min(self.first - first.cuts);
+            // As many second cuts as there are still to be made for each first one.
+            let wanted = (self.second * (first.cuts + cuts)).div_ceil(self.first).saturating_sub(second.cuts);
+            let mut bases = Vec::new();
+            first.take(&recording, cuts, &self.work, |outcome| {
+                bar.inc(1);
+                if let Err(error) = &outcome.result {
+                    self.failed(&recording, &outcome, error);
+                }
+                if bases.len() < wanted.div_ceil(SECOND_CUTS)
+                    && let Ok((mended, _)) = &outcome.result
+                {
+                    bases.push((outcome.cut.at, mended.clone()));
+                }
+            })?;
+            let mut left = wanted;
+            for (at, base) in bases {
+                let again =
+                    self.record(kind, base, dice.draw(), &shape, &recording.promised(at), Some(recording.about.seed))?;
+                let cuts = SECOND_CUTS.min(left);
+                left -= cuts;
+                second.take(&again, cuts, &self.work, |outcome| {
+                    bar.inc(1);
+                    if let Err(error) = &outcome.result {
+                        self.failed(&again, &outcome, error);
+                    }
+                })?;
+            }
+        }
+        bar.finish_and_clear();
+        println!("{name}: {} first cuts, {} second cuts, in {} s", first.cuts, second.cuts, began.elapsed().as_secs());
+        first.print("first ");
+        second.print("second");
+        Ok(first.failed + second.failed == 0)
+    }
+
+    /// Something is taken out, which must be noticed. Without a `sync` it is the disk that lies.
+    fn control(&self, kind: Kind, fresh: &[u8], seed: u64, sync: Option<Sync>) -> anyhow::Result<bool> {
+        let mut dice = Dice::new(&[seed, 17, sync.map_or(0, |sync| 1 + sync as u64)]);
+        let what = sync.map_or("a disk that does not flush".to_owned(), |sync| format!("no {}", sync.word()));
+        let bar = progress(&format!("control: {what}"), self.controls);
+        let mut tally = Tally::default();
+        let mut said = std::collections::BTreeMap::<String, usize>::new();
+        while tally.cuts < self.controls {
+            let round = dice.draw();
+            let shape = Shape { without: sync, ..Shape::of(round) };
+            let mut recording = self.record(kind, fresh.to_vec(), round, &shape, &[], None)?;
+            recording.about.lies = sync.is_none();
+            let cuts = CUTS.min(self.controls - tally.cuts);
+            tally.take(&recording, cuts, &self.work, |outcome| {
+                bar.inc(1);
+                if let Err(error) = &outcome.result {
+                    let words: String =
+                        format!("{error:#}").chars().filter(|letter| !letter.is_ascii_digit()).take(70).collect();
+                    *said.entry(words).or_default() += 1;
+                }
+            })?;
+        }
+        bar.finish_and_clear();
+        let often = said.iter().max_by_key(|(_, times)| **times).map_or("", |(words, _)| words.as_str());
+        println!("control, {kind:?}, {what}: {} of {} cuts caught; most often: {often}", tally.failed, tally.cuts);
+        Ok(tally.failed > 0)
+    }
+
+    fn record(
+        &self,
+        kind: Kind,
+        base: Vec<u8>,
+        seed: u64,
+        shape: &Shape,
+        before: &[Promise],
+        content: Option<u64>,
+    ) -> anyhow::Result<Recording> {
+        let content = content.unwrap_or(seed);
+        let attached = Attached::new(base.clone(), &self.work, shape.discard)?;
+        let promises = Promises::open(&attached.promises)?;
+        promises.make(&Promise::Begin)?;
+        let start = attached.told();
+        match kind {
+            Kind::Spool => work(&attached, content, seed, shape, before)?,
+            Kind::Binary => {
+                binary::work(&attached, self.gemba.as_deref().context("no gemba")?, seed, shape.without, before)?
+            }
+        }
+        let range = start..attached.told();
+        promises.make(&Promise::End)?;
+        drop(promises);
+        let entries = attached.finish()?;
+        let about = About {
+            kind,
+            seed: content,
+            journal: JOURNAL,
+            evicts: shape.evicts,
+            lies: false,
+            before: before.to_vec(),
+            range,
+        };
+        Ok(Recording { about, base, entries })
+    }
+
+    fn failed(&self, recording: &Recording, outcome: &Outcome, error: &anyhow::Error) {
+        let folder = self.keep.join(format!(
+            "{:?}-{:016x}-{}",
+            recording.about.kind,
+            recording.about.seed,
+            recording.about.before.len()
+        ));
+        eprintln!("FAILED: {}: {error:#}", outcome.cut);
+        match if folder.exists() { Ok(()) } else { recording.save(&folder) } {
+            Ok(()) => eprintln!("  again: tests/power/run --again {} --cut {}", folder.display(), outcome.cut.seed()),
+            Err(error) => eprintln!("  and its recording cannot be kept: {error:#}"),
+        }
+    }
+}
+
+impl Tally {
+    fn take(
+        &mut self,
+        recording: &Recording,
+        cuts: usize,
+        work: &Path,
+        mut each: impl FnMut(&Outcome) + Send,
+    ) -> anyhow::Result<()> {
+        self.recordings += 1;
+        self.entries += recording.about.range.len();
+        recording.cuts(recording.about.seed, cuts, work, |outcome| {
+            self.cuts += 1;
+            self.mattered += usize::from(outcome.mattered);
+            match &outcome.result {
+                Ok((_, sound)) => {
+                    self.held += sound.held;
+                    self.dropping += usize::from(sound.dropped > 0);
+                }
+                Err(_) => self.failed += 1,
+            }
+            each(&outcome);
+        })
+    }
+
+    fn print(&self, name: &str) {
+        let each = |sum: usize| sum / self.cuts.max(1);
+        println!(
+            "  {name}: {} failed; {} recordings of {} writes and flushes; unflushed writes at {} cuts; {} items for upstream left by a cut; {} cuts after something was dropped",
+            self.failed,
+            self.recordings,
+            self.entries / self.recordings.max(1),
+            self.mattered,
+            each(self.held),
+            self.dropping,
+        );
+    }
+}
+
+/// What a round is like.
+#[derive(Clone, Debug)]
+struct Shape {
+    evicts: bool,
+    discard: bool,
+    killed: bool,
+    without: Option<Sync>,
+}
+
+impl Shape {
+    fn of(seed: u64) -> Self {
+        let mut dice = Dice::new(&[seed, 13]);
+        Self { evicts: dice.once_in(2), discard: dice.once_in(3), killed: dice.once_in(2), without: None }
+    }
+}
+
+/// The spool's own workload on a disk, killed once on the way if its shape says so.
+fn work(attached: &Attached, content: u64, seed: u64, shape: &Shape, before: &[Promise]) -> anyhow::Result<()> {
+    let mut history = History::default();
+    before.iter().cloned().try_for_each(|promise| history.add(promise))?;
+    let first = history.committed.map_or(1, |stamp| stamp.commit + 1);
+    let mut generation = history.generation() + 1;
+    let mut start = |first: u32, commits: u32| {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["work", "--folder"]).arg(attached.root.join(SPOOL)).arg("--promises").arg(&attached.promises);
+        let room = if shape.evicts { LITTLE } else { ENOUGH };
+        let numbers = [
+            ("--seed", content),
+            ("--generation", generation.into()),
+            ("--first", first.into()),
+            ("--commits", commits.into()),
+            ("--room", room),
+            ("--journal", JOURNAL),
+        ];
+        numbers.iter().for_each(|(name, number)| drop(command.arg(name).arg(number.to_string())));
+        shape.without.iter().for_each(|sync| drop(command.arg("--without").arg(sync.word())));
+        generation += 1;
+        anyhow::Ok(command.stdin(Stdio::null()).spawn()?)
+    };
+    let mut child = start(first, COMMITS)?;
+    if shape.killed {
+        let enough = attached.told() + 200 + Dice::new(&[seed, 19]).below(2_000);
+        let ended = until(&mut child, || attached.told() >= enough)?;
+        child.kill()?;
+        child.wait()?;
+        if !ended {
+            // Twice the commits that there can have been, so that no number is taken again.
+            child = start(first, COMMITS / 2)?;
+        } else {
+            return Ok(());
+        }
+    }
+    ensure!(until(&mut child, || false)?, "it did not end");
+    let status = child.wait()?;
+    ensure!(status.success(), "the workload failed: {status}");
+    Ok(())
+}
+
+/// Waits until a process ends, which is true, or something else happens, which is not.
+fn until(child: &mut Child, happened: impl Fn() -> bool) -> anyhow::Result<bool> {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if child.try_wait()?.is_some() {
+            return Ok(true);
+        }
+        if happened() {
+            return Ok(false);
+        }
+        if Instant::now() > deadline {
+            child.kill()?;
+            child.wait()?;
+            bail!("nothing happened for {DEADLINE:?}");
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// On a terminal only.
+fn progress(name: &str, length: usize) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}").expect("a template");
+    ProgressBar::new(length as u64).with_style(style).with_message(name.to_owned())
+}
