@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use gemba::record::Record;
-use gemba::spool::{self, Entry, Opened, Seq, Settings};
+use gemba::spool::{self, Entry, Opened, Seq, Settings, SpoolError};
 use gemba_drivers::Loss;
 
 use crate::plan::{self, Key, MODEL, Stamp, entries, items, lane};
@@ -112,7 +113,7 @@ struct Found {
 
 impl Found {
     fn gather(folder: &Path, journal: u64) -> anyhow::Result<Self> {
-        let Opened { mut reader, mut sealer, recovery, .. } = spool::open(settings(folder, journal), &[])?;
+        let Opened { mut reader, mut sealer, recovery, .. } = open(folder, journal)?;
         let last_commit = recovery.last_commit.map(|time| Stamp::of(time).context("a time that nobody gave"));
         let (last, checkpoint, mut losses) = (recovery.last, recovery.checkpoint.clone(), recovery.losses.clone());
         let after = recovery.entries().collect::<Result<_, _>>()?;
@@ -128,8 +129,18 @@ impl Found {
     }
 }
 
-fn settings(folder: &Path, journal_size: u64) -> Settings {
-    Settings { path: folder.to_owned(), max_size: 1 << 40, keep_free: 0, keep: Duration::ZERO, journal_size }
+/// Opens a spool that drops nothing. Its lock may outlast the one that held it for a moment: a process that another thread
+/// starts has it too until it becomes e2fsck.
+fn open(folder: &Path, journal_size: u64) -> Result<Opened, SpoolError> {
+    let path = folder.to_owned();
+    let settings = Settings { path, max_size: 1 << 40, keep_free: 0, keep: Duration::ZERO, journal_size };
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match spool::open(settings.clone(), &[]) {
+            Err(SpoolError::Held(_)) if Instant::now() < deadline => thread::sleep(Duration::from_millis(1)),
+            other => return other,
+        }
+    }
 }
 
 /// Compares the spool in `folder` with what was promised. `evicts`: it had a bound that made it drop.
@@ -273,8 +284,8 @@ fn losses(found: &Found, pending: &BTreeSet<Key>, history: &History, last: Optio
 
 /// An opening is as good as another one; and a sequence is given once.
 fn again(folder: &Path, journal: u64, before: &Found) -> anyhow::Result<()> {
-    drop(spool::open(settings(folder, journal), &[])?);
-    let Opened { mut writer, recovery, .. } = spool::open(settings(folder, journal), &[])?;
+    drop(open(folder, journal)?);
+    let Opened { mut writer, recovery, .. } = open(folder, journal)?;
     ensure!(recovery.last >= before.last, "{:?} was the last, now it is {:?}", before.last, recovery.last);
     ensure!(recovery.checkpoint == before.checkpoint, "another checkpoint");
     let after: Vec<_> = recovery.entries().collect::<Result<_, _>>()?;

@@ -13,6 +13,7 @@ use crate::binary;
 use crate::check::History;
 use crate::dice::Dice;
 use crate::disk::{self, Attached};
+use crate::log::Entry;
 use crate::promise::{Promise, Promises};
 use crate::recording::{About, Kind, Outcome, Recording, SPOOL};
 use crate::syncs::Sync;
@@ -151,7 +152,7 @@ impl Run {
         let mut said = std::collections::BTreeMap::<String, usize>::new();
         while tally.cuts < self.controls {
             let round = dice.draw();
-            let shape = Shape { without: sync, ..Shape::of(round) };
+            let shape = Shape { without: sync, killed: None, ..Shape::of(round) };
             let mut recording = self.record(kind, fresh.to_vec(), round, &shape, &[], None)?;
             recording.about.lies = sync.is_none();
             let cuts = CUTS.min(self.controls - tally.cuts);
@@ -190,10 +191,14 @@ impl Run {
                 binary::work(&attached, self.gemba.as_deref().context("no gemba")?, seed, shape.without, before)?
             }
         }
-        let range = start..attached.told();
+        let mut range = start..attached.told();
         promises.make(&Promise::End)?;
         drop(promises);
         let entries = attached.finish()?;
+        if shape.killed == Some(Killed::BeforeSyncs) {
+            let opened = |entry: &Entry| matches!(Promise::of(entry), Some(Promise::Opened { .. }));
+            range.start = entries.iter().rposition(opened).context("nobody opened the spool")?;
+        }
         let about = About {
             kind,
             seed: content,
@@ -264,24 +269,36 @@ impl Tally {
 struct Shape {
     evicts: bool,
     discard: bool,
-    killed: bool,
+    killed: Option<Killed>,
     without: Option<Sync>,
 }
 
 impl Shape {
     fn of(seed: u64) -> Self {
         let mut dice = Dice::new(&[seed, 13]);
-        Self { evicts: dice.once_in(2), discard: dice.once_in(3), killed: dice.once_in(2), without: None }
+        let killed = [Some(Killed::Anywhere), Some(Killed::BeforeSyncs), None, None][dice.below(4)];
+        Self { evicts: dice.once_in(2), discard: dice.once_in(3), killed, without: None }
     }
+}
+
+/// A workload that is killed with -9 on the way and started again, before there is a cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Killed {
+    /// At any moment.
+    Anywhere,
+    /// As if between a write and its fdatasync, of every journal: what the next start finds is in the kernel's memory alone.
+    /// All of it counts as durable once that start has opened the spool, and only then cuts are made.
+    BeforeSyncs,
 }
 
 /// The spool's own workload on a disk, killed once on the way if its shape says so.
 fn work(attached: &Attached, content: u64, seed: u64, shape: &Shape, before: &[Promise]) -> anyhow::Result<()> {
     let mut history = History::default();
     before.iter().cloned().try_for_each(|promise| history.add(promise))?;
+    // Of the commits that a kill may have left, the start itself knows.
     let first = history.committed.map_or(1, |stamp| stamp.commit + 1);
     let mut generation = history.generation() + 1;
-    let mut start = |first: u32, commits: u32| {
+    let mut start = |commits: u32, without: Option<Sync>| {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["work", "--folder"]).arg(attached.root.join(SPOOL)).arg("--promises").arg(&attached.promises);
         let room = if shape.evicts { LITTLE } else { ENOUGH };
@@ -294,23 +311,21 @@ fn work(attached: &Attached, content: u64, seed: u64, shape: &Shape, before: &[P
             ("--journal", JOURNAL),
         ];
         numbers.iter().for_each(|(name, number)| drop(command.arg(name).arg(number.to_string())));
-        shape.without.iter().for_each(|sync| drop(command.arg("--without").arg(sync.word())));
+        without.iter().for_each(|sync| drop(command.arg("--without").arg(sync.word())));
         generation += 1;
         anyhow::Ok(command.stdin(Stdio::null()).spawn()?)
     };
-    let mut child = start(first, COMMITS)?;
-    if shape.killed {
-        let enough = attached.told() + 200 + Dice::new(&[seed, 19]).below(2_000);
-        let ended = until(&mut child, || attached.told() >= enough)?;
-        child.kill()?;
+    let mut commits = COMMITS;
+    if let Some(killed) = shape.killed {
+        let without = (killed == Killed::BeforeSyncs).then_some(Sync::Fdatasync);
+        let mut child = start(commits, without.or(shape.without))?;
+        let enough = attached.told() + 200 + Dice::new(&[seed, 19]).below(1_500);
+        until(&mut child, || attached.told() >= enough)?;
+        child.kill()?; // no harm if it has ended
         child.wait()?;
-        if !ended {
-            // Twice the commits that there can have been, so that no number is taken again.
-            child = start(first, COMMITS / 2)?;
-        } else {
-            return Ok(());
-        }
+        commits /= 2;
     }
+    let mut child = start(commits, shape.without)?;
     ensure!(until(&mut child, || false)?, "it did not end");
     let status = child.wait()?;
     ensure!(status.success(), "the workload failed: {status}");
