@@ -60,7 +60,9 @@ impl History {
                     runs.into_iter().flat_map(|(first, count)| (0..u64::from(count)).map(move |at| Key(first.0 + at)));
                 self.accepted.extend(keys);
             }
-            Promise::Begin | Promise::End | Promise::Acknowledged { .. } | Promise::Sent { .. } => {}
+            Promise::Begin | Promise::End => {}
+            // The binary's.
+            Promise::Acknowledged { .. } | Promise::Sent { .. } | Promise::Lost { .. } => {}
         }
         Ok(())
     }
@@ -131,7 +133,10 @@ impl Found {
 
 /// Opens a spool that drops nothing. Its lock may outlast the one that held it for a moment: a process that another thread
 /// starts has it too until it becomes e2fsck.
-fn open(folder: &Path, journal_size: u64) -> Result<Opened, SpoolError> {
+///
+/// # Errors
+/// As the spool's own.
+pub fn open(folder: &Path, journal_size: u64) -> Result<Opened, SpoolError> {
     let path = folder.to_owned();
     let settings = Settings { path, max_size: 1 << 40, keep_free: 0, keep: Duration::ZERO, journal_size };
     let deadline = Instant::now() + Duration::from_secs(10);

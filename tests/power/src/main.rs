@@ -41,13 +41,16 @@ fn main() -> anyhow::Result<std::process::ExitCode> {
 
 #[cfg(target_os = "linux")]
 mod commands {
+    use std::ffi::OsString;
+    use std::os::unix::process::CommandExt as _;
     use std::path::PathBuf;
-    use std::process::ExitCode;
+    use std::process::{self, ExitCode};
 
     use clap::Parser;
 
     use crate::recording::Recording;
     use crate::run::Run;
+    use crate::syncs::{self, Sync};
     use crate::work::Work;
 
     #[derive(Parser)]
@@ -68,12 +71,25 @@ mod commands {
         },
         /// The spool at work: what `run` starts.
         Work(Work),
+        /// Becomes another program.
+        Start {
+            /// A system call that does nothing, and says that it did.
+            #[arg(long)]
+            without: Option<Sync>,
+            /// The program and its arguments.
+            #[arg(last = true, required = true)]
+            program: Vec<OsString>,
+        },
     }
 
     pub fn main() -> anyhow::Result<ExitCode> {
         match Command::parse() {
             Command::Run(run) => Ok(if run.run()? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
             Command::Work(work) => work.run().map(|()| ExitCode::SUCCESS),
+            Command::Start { without, program } => {
+                without.map_or(Ok(()), syncs::disable)?;
+                Err(process::Command::new(&program[0]).args(&program[1..]).exec().into())
+            }
             Command::Again { again, cut, work } => {
                 let mut code = ExitCode::SUCCESS;
                 Recording::load(&again)?.again(cut, &work, |outcome| match outcome.result {

@@ -10,6 +10,7 @@ use std::sync::mpsc::sync_channel;
 use std::thread;
 
 use anyhow::{Context as _, anyhow};
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::check::{History, Sound};
@@ -25,7 +26,7 @@ pub const SPOOL: &str = "spool";
 const WORKERS: usize = 2;
 
 /// Who was at work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 pub enum Kind {
     /// The spool alone.
     Spool,
@@ -143,7 +144,7 @@ impl Recording {
                 promised.iter().cloned().try_for_each(|promise| history.add(promise))?;
                 check::check(&spool, journal, seed, &history, evicts)?
             }
-            Kind::Binary => binary::check(&spool, promised)?,
+            Kind::Binary => binary::check(&spool, promised, evicts)?,
         };
         Ok((mended, sound))
     }

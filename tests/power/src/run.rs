@@ -51,6 +51,9 @@ pub struct Run {
     /// The gemba that is run. Without it only the spool is looked at.
     #[arg(long)]
     gemba: Option<PathBuf>,
+    /// One of the two alone.
+    #[arg(long)]
+    only: Option<Kind>,
     /// A folder in memory for the work.
     #[arg(long)]
     work: PathBuf,
@@ -82,11 +85,13 @@ impl Run {
         println!("seed {seed}");
         let fresh = disk::fresh(&self.work)?;
         let mut fine = true;
-        for sync in [Some(Sync::Fdatasync), Some(Sync::Fsync), None] {
-            fine &= self.control(Kind::Spool, &fresh, seed, sync)?;
+        if self.only != Some(Kind::Binary) {
+            for sync in [Some(Sync::Fdatasync), Some(Sync::Fsync), None] {
+                fine &= self.control(Kind::Spool, &fresh, seed, sync)?;
+            }
+            fine &= self.prove(Kind::Spool, &fresh, seed)?;
         }
-        fine &= self.prove(Kind::Spool, &fresh, seed)?;
-        if self.gemba.is_some() {
+        if self.gemba.is_some() && self.only != Some(Kind::Spool) {
             fine &= self.control(Kind::Binary, &fresh, seed, Some(Sync::Fdatasync))?;
             fine &= self.prove(Kind::Binary, &fresh, seed)?;
         }
@@ -188,14 +193,15 @@ impl Run {
         match kind {
             Kind::Spool => work(&attached, content, seed, shape, before)?,
             Kind::Binary => {
-                binary::work(&attached, self.gemba.as_deref().context("no gemba")?, seed, shape.without, before)?
+                let gemba = self.gemba.as_deref().context("no gemba")?;
+                binary::work(&attached, gemba, seed, shape.evicts, shape.without, before)?;
             }
         }
         let mut range = start..attached.told();
         promises.make(&Promise::End)?;
         drop(promises);
         let entries = attached.finish()?;
-        if shape.killed == Some(Killed::BeforeSyncs) {
+        if kind == Kind::Spool && shape.killed == Some(Killed::BeforeSyncs) {
             let opened = |entry: &Entry| matches!(Promise::of(entry), Some(Promise::Opened { .. }));
             range.start = entries.iter().rposition(opened).context("nobody opened the spool")?;
         }
