@@ -95,7 +95,9 @@ async fn messages(
     fs::write(&file, yaml(attached, &keeper, &receiver, evicts))?;
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("start");
-    without.iter().for_each(|sync| drop(command.args(["--without", sync.word()])));
+    if let Some(sync) = without {
+        command.args(["--without", sync.word()]);
+    }
     let process = Process::run(
         {
             command.arg("--").arg(gemba);
@@ -301,7 +303,7 @@ pub fn check(folder: &Path, promised: &[Promise], evicts: bool) -> anyhow::Resul
         .iter()
         .find(|(key, at)| !is_there(key) && !seen.acknowledged.contains(key) && at + allowed < seen.now);
     ensure!(old.is_none(), "{old:?} was sent long before {} ms and is gone", seen.now);
-    Ok(Sound { held: held.len(), dropped: gone.len(), last: None })
+    Ok(Sound { held: held.len(), dropped: gone.len() })
 }
 
 /// Sequences grow, and begin after this one.

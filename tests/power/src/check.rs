@@ -97,8 +97,6 @@ pub struct Sound {
     pub held: usize,
     /// Items that had to make room, and were accounted for.
     pub dropped: usize,
-    /// The newest commit that was there.
-    pub last: Option<Stamp>,
 }
 
 /// What a spool gives when it is opened.
@@ -219,7 +217,7 @@ fn compare(found: &Found, seed: u64, history: &History, evicts: bool) -> anyhow:
         ensure!(*units <= told, "{units} of {lane} are gone, {told} are told of");
     }
     let dropped = usize::try_from(dropped.values().sum::<u64>())?;
-    Ok(Sound { held: pending.len(), dropped, last })
+    Ok(Sound { held: pending.len(), dropped })
 }
 
 /// Items as they were written, in order, with sequences that grow; their keys.

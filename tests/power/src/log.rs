@@ -44,18 +44,6 @@ pub enum Entry {
     Mark(Vec<u8>),
 }
 
-impl Entry {
-    /// Bytes from the beginning of the disk up to where this ends.
-    #[must_use]
-    pub fn end(&self) -> u64 {
-        match self {
-            Self::Write { sector, data } => sector * SECTOR as u64 + data.len() as u64,
-            Self::Discard { sector, sectors } => (sector + sectors) * SECTOR as u64,
-            Self::Flush | Self::Mark(_) => 0,
-        }
-    }
-}
-
 /// Writes a log.
 ///
 /// # Errors

@@ -30,6 +30,8 @@ mod run;
 mod syncs;
 #[cfg(target_os = "linux")]
 mod work;
+#[cfg(target_os = "linux")]
+mod writers;
 
 #[cfg(not(target_os = "linux"))]
 fn main() {}

@@ -18,7 +18,7 @@ use crate::cut::{Cut, Disk};
 use crate::dice::Dice;
 use crate::log::{self, Entry};
 use crate::promise::Promise;
-use crate::{binary, check, disk};
+use crate::{binary, check, disk, writers};
 
 /// The spool's folder, on the disk.
 pub const SPOOL: &str = "spool";
@@ -32,6 +32,9 @@ pub enum Kind {
     Spool,
     /// gemba as it is shipped.
     Binary,
+    /// A few lines of our own, to see what the method sees.
+    #[value(skip)]
+    Writer,
 }
 
 /// What must be known of a recording beside its bytes.
@@ -145,6 +148,7 @@ impl Recording {
                 check::check(&spool, journal, seed, &history, evicts)?
             }
             Kind::Binary => binary::check(&spool, promised, evicts)?,
+            Kind::Writer => writers::check(&spool, promised)?,
         };
         Ok((mended, sound))
     }
