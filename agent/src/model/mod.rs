@@ -21,6 +21,7 @@ pub mod inspection;
 mod ledger;
 mod line;
 mod losses;
+mod memo;
 mod monitor;
 mod observer;
 mod packed;

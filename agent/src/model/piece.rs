@@ -12,7 +12,7 @@ use crate::model::timeline::{Facts, Work};
 use crate::model::window::Stretch;
 use crate::model::{Reason, State};
 
-/// A stretch of time in which nothing changes.
+/// A stretch of time in which nothing changes: state, plan, work, what people said, the ideal cycle time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Piece<'a> {
     /// Its beginning.
@@ -94,6 +94,8 @@ pub fn pieces_of<'a>(
     let at = facts.begin().map_or(to, |begin| begin.max(from));
     let mut edges: Vec<Time> = facts.runs().map(|run| run.from).collect();
     edges.extend(facts.assigned().flat_map(|assigned| [assigned.from, assigned.to]));
+    let products = setting.knowledge.products.iter();
+    edges.extend(products.flat_map(|product| product.ideal_cycle_time.iter().map(|&(valid_from, _)| valid_from)));
     edges.retain(|&edge| at < edge && edge < to);
     edges.sort_unstable();
     Pieces { facts, setting, at, to, known, place: facts.place(at), edges: edges.into_iter().peekable(), stop: None }

@@ -15,6 +15,7 @@ use super::{
     Preset, Product, Reason, ReasonSpec, ShiftSpec, State,
 };
 use crate::config::{Config, Tag};
+use crate::snapshot::SpoolView;
 
 const STATE: u32 = 0;
 const TOTAL: u32 = 1;
@@ -396,6 +397,31 @@ proptest! {
         }
         prop_assert_eq!(line.periods(end), undisturbed.periods(end));
         prop_assert!(line.line.checkpoint() == undisturbed.line.checkpoint());
+    }
+
+    /// What was added up for one look and is held for the next is what it would find anew: a line that was restored holds nothing.
+    #[test]
+    fn a_look_finds_what_the_first_one_would(plan in plans(), words in words(any_delay())) {
+        let config = a_config(&plan);
+        let mut watched = Watched::new(&config);
+        let mut now = plan.begin;
+        let events = live(&readings(plan.begin, &words));
+        for event in &events {
+            watched.take(event);
+            now = now.max(match event {
+                Event::Readings(readings) => readings[0].received_time,
+                Event::Tick(at) => *at,
+            });
+            let mut anew = Line::new(&config);
+            anew.restore(&watched.line.checkpoint()).expect("a checkpoint");
+            let look = |line: &mut Line| {
+                let station = &line.snapshot(now, SpoolView::default()).stations[0];
+                (format!("{:?}", station.kpi), line.periods(now).into_iter().map(|of| of.period).collect::<Vec<_>>())
+            };
+            prop_assert_eq!(look(&mut watched.line), look(&mut anew), "at {}", now);
+        }
+        // Sums that upstream was told, too.
+        prop_assert!(watched.line.checkpoint() == Watched::ran(&config, &events).line.checkpoint());
     }
 
     /// The gateway's clock steps, an hour back and forth; what comes is dated by it, or by devices whose clocks are right.

@@ -9,11 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::counter::Counter;
 use crate::model::entry::{Entry, EntryError, MOST_HELD, What};
+use crate::model::memo::Memo;
 use crate::model::observer::{Catching, Observer, Role, first};
 use crate::model::period::Period;
 use crate::model::setting::Setting;
 use crate::model::tally::Tally;
 use crate::model::timeline::{Assigned, Defect, Facts, Timeline};
+use crate::model::window::Stretch;
 use crate::model::{Derived, State};
 use crate::record::{KpiPoint, Record, Sums};
 use crate::snapshot::KpiView;
@@ -50,6 +52,9 @@ pub struct Station {
     told_sums: Sums,
     /// The next instant at which figures are told.
     next_kpi: Time,
+    /// Sums of hours that are over.
+    #[serde(skip)]
+    memo: Memo,
     /// Facts that were let go of, in a replay, which has an end.
     #[serde(skip)]
     archive: Option<Timeline>,
@@ -62,6 +67,8 @@ pub struct Look<'a> {
     observer: Observer,
     end: Timeline,
     state: Option<(State, Time)>,
+    /// What ends by then is as the last look found it.
+    stable: Time,
     now: Time,
 }
 
@@ -76,6 +83,7 @@ impl Station {
         if let Some(mut archive) = self.archive.take() {
             archive.go_on(std::mem::take(&mut self.facts));
             self.facts = archive;
+            self.memo = Memo::default();
         }
     }
 
@@ -110,6 +118,7 @@ impl Station {
     /// What came together is applied: closed periods that it changed are told again.
     pub fn revise(&mut self, setting: Setting<'_>, out: &mut Derived) {
         let Some(edited) = self.observer.edited.take() else { return };
+        self.memo.forget_from(edited);
         for period in self.closed.iter_mut().filter(|period| period.to > edited) {
             let tally = Tally::of(self.facts.facts(), setting, period.from, period.to);
             if tally != period.tally {
@@ -210,10 +219,14 @@ impl Station {
         }
         observer.miss_parts(&mut end, setting, now, &mut unsaid);
         let state = end.state().map(|span| (span.state, span.from));
-        if let Some(edge) = Catching::edge(observer.catching, now).filter(|&edge| edge < now) {
+        let edge = Catching::edge(observer.catching, now).filter(|&edge| edge < now);
+        if let Some(edge) = edge {
             end.say(edge, State::Unknown);
         }
-        Look { station: self, observer, end, state, now }
+        // A stop that goes on says what all of it is only when it ends.
+        let edited = observer.edited.into_iter().chain(edge).min().unwrap_or(Time(i64::MAX));
+        let stable = self.facts.stop_before(edited).unwrap_or(edited);
+        Look { station: self, observer, end, state, stable, now }
     }
 
     /// Closes the periods that ended by `settled`, and tells their last figures.
@@ -257,6 +270,7 @@ impl Station {
                 archive.go_on(self.facts.old(until));
             }
             self.facts.forget(until);
+            self.memo.forget_before(until);
         }
     }
 
@@ -299,7 +313,7 @@ impl Look<'_> {
         let running = setting.slot(self.now).shift;
         let name = running.as_ref().map(|shift| shift.name.clone());
         let from = running.map(|shift| shift.from.max(self.closed_to())).filter(|_| self.observer.first.is_some());
-        let kpi = from.map(|from| Tally::so_far(self.facts(), setting, from, self.now).view(setting.spec, from));
+        let kpi = from.map(|from| self.so_far(setting, from).view(setting.spec, from));
         (name, kpi)
     }
 
@@ -314,7 +328,7 @@ impl Look<'_> {
     pub fn sums(&self, setting: Setting<'_>) -> Sums {
         let mut all = self.station.before.clone();
         if let Some(begin) = self.facts().begin() {
-            all.add(&Tally::so_far(self.facts(), setting, begin, self.now));
+            all.add(&self.so_far(setting, begin));
         }
         Sums {
             good: all.counts.good(setting.spec),
@@ -341,15 +355,18 @@ impl Look<'_> {
         Some((running.name, running.from.max(self.closed_to())))
     }
 
+    /// What the time from `from` on has added up to.
+    fn so_far(&self, setting: Setting<'_>, from: Time) -> Tally {
+        let stretch = Stretch::until(from, Time(i64::MAX), self.now);
+        self.station.memo.within(self.facts(), setting, stretch, self.stable)
+    }
+
     /// Every period still held; closed ones first, the last may still run.
     pub fn periods(&self, setting: Setting<'_>) -> impl Iterator<Item = Period> {
         let open = self.observer.first.into_iter().flat_map(move |_| {
             shifts(setting, self.closed_to(), self.now, self.observer.latest).map(move |(shift, from, to)| {
-                let tally = if to > self.now {
-                    Tally::so_far(self.facts(), setting, from, self.now)
-                } else {
-                    Tally::of(self.facts(), setting, from, to)
-                };
+                let tally =
+                    if to > self.now { self.so_far(setting, from) } else { Tally::of(self.facts(), setting, from, to) };
                 Period { shift, from, to, tally, closed: false, revision: 0 }
             })
         });

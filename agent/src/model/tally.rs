@@ -8,6 +8,7 @@ use gemba_drivers::Time;
 use serde::{Deserialize, Serialize};
 
 use crate::model::losses::{Bucket, is_stop};
+use crate::model::memo;
 use crate::model::period::{Count, Counts};
 use crate::model::piece::{Stop, pieces_of};
 use crate::model::setting::Setting;
@@ -166,6 +167,11 @@ impl Tally {
 
     /// What `facts` say of a stretch of time.
     pub fn within(facts: Facts<'_>, setting: Setting<'_>, stretch: Stretch) -> Self {
+        memo::within(facts, setting, stretch)
+    }
+
+    /// The same of a part of it, at one go.
+    pub(super) fn of_part(facts: Facts<'_>, setting: Setting<'_>, stretch: Stretch) -> Self {
         let mut tally = Self::default();
         tally.time(facts, setting, stretch);
         tally.parts(facts, setting, stretch);
