@@ -262,7 +262,8 @@ fn products_have_their_own_times_and_quality_is_weighted_by_them() {
 
 #[test]
 fn the_target_follows_an_ideal_time_that_changes_while_the_machine_runs() {
-    let products = "products: [{ name: A, ideal_cycle_time: [{ time: 2s }, { from: 2026-03-02T06:01:00Z, time: 5s }] }]";
+    let products =
+        "products: [{ name: A, ideal_cycle_time: [{ time: 2s }, { from: 2026-03-02T06:01:00Z, time: 5s }] }]";
     let config = config(products, STATES);
     let all = [said(0.0, "state", 1), said(0.0, "total", 0), said(0.0, "product", "A"), said(100.0, "total", 30)];
     let (_, kpi) = view(&config, &all, 160.0);

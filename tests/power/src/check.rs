@@ -62,7 +62,7 @@ impl History {
             }
             Promise::Begin | Promise::End => {}
             // The binary's.
-            Promise::Acknowledged { .. } | Promise::Sent { .. } | Promise::Lost { .. } => {}
+            Promise::Acknowledged { .. } | Promise::Sent { .. } => {}
         }
         Ok(())
     }

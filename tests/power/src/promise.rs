@@ -64,11 +64,6 @@ pub enum Promise {
         /// Milliseconds since the workload began.
         at: u64,
     },
-    /// Upstream was told that so many readings are lost.
-    Lost {
-        /// How many.
-        count: u64,
-    },
     /// The workload has ended.
     End,
 }
