@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
+use std::io;
 use std::sync::Arc;
 
 use gemba_drivers::{Loss, Time};
@@ -162,6 +163,7 @@ pub fn open(settings: Settings, series: &[Series]) -> Result<Opened, SpoolError>
         let file = File::options().write(true).open(&path).map_err(SpoolError::io("open", &path))?;
         file.set_len(len).and_then(|()| file.sync_all()).map_err(SpoolError::io("cut", &path))?;
     }
+    settle(&shared.root, &listing)?;
     shared.restore_left_overs(&listing);
     shared.root.keep_reserve();
     let checkpoint = shared.newest_checkpoint(journal_checkpoint)?;
@@ -182,6 +184,20 @@ pub fn open(settings: Settings, series: &[Series]) -> Result<Opened, SpoolError>
         catalog: Arc::clone(&shared.catalog),
         recovery: Recovery { checkpoint, last_commit, losses, last, shared },
     })
+}
+
+/// Makes durable what was found. What a process that was killed had written and not synced yet looks no different from here,
+/// but lies in the kernel's memory alone. From now on it is applied, acknowledged when it is sent again, and built upon: a
+/// power cut must not take it then.
+fn settle(root: &Root, listing: &Listing) -> Result<(), SpoolError> {
+    for &first in &listing.journals {
+        let path = root.join(&journal_name(first));
+        match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {} // nothing in it counted
+            file => file.and_then(|file| file.sync_all()).map_err(SpoolError::io("sync", &path))?,
+        }
+    }
+    root.sync()
 }
 
 /// What lies in the root, read without changing it (but for segments whose journal is still there).
