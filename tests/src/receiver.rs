@@ -334,6 +334,11 @@ impl Receiver {
         self.shared.lock().script.extend(replies);
     }
 
+    /// Forgets what is left of the script.
+    pub fn unscript(&self) {
+        self.shared.lock().script.clear();
+    }
+
     /// Requests without a script are answered so, from now on.
     pub fn answer_with(&self, judge: impl Fn(&Received) -> Reply + Send + 'static) {
         self.shared.lock().judge = Some(Box::new(judge));
