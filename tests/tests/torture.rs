@@ -15,12 +15,15 @@ use gemba_tests::agent::{station, tag};
 use gemba_tests::process::Process;
 use gemba_tests::receiver::{DEADLINE, Receiver, Reply};
 use gemba_tests::yaml;
+use tokio::time::MissedTickBehavior;
 
 const GEMBA: &str = env!("CARGO_BIN_EXE_gemba-to-kill");
 const TOPIC: &str = "fab-2/oven-1/telemetry";
 const METRIC: &str = "factory.tag.total";
 /// A message every so often.
 const EVERY: Duration = Duration::from_millis(2);
+/// Unless so many wait for their acknowledgement.
+const MOST_HELD: usize = 500;
 /// So many packet identifiers are used in turn: far more than wait at any time.
 const PACKETS: u32 = 60_000;
 
@@ -51,9 +54,11 @@ fn number(name: &str, unless_said: u64) -> u64 {
 /// Counts up, a message each with its own millisecond, until told to stop; the last count.
 async fn produce(keeper: Arc<Keeper>, stop: Arc<AtomicBool>) -> u32 {
     let mut ticks = tokio::time::interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut count, mut last) = (0, 0);
     while !stop.load(Ordering::Relaxed) {
         ticks.tick().await;
+        keeper.until_fewer(MOST_HELD).await;
         let packet = u16::try_from(count % PACKETS + 1).expect("within u16");
         count += 1;
         last = (Time::now().0 / 1_000_000).max(last + 1);
