@@ -5,6 +5,7 @@
 
 pub mod cli;
 pub mod config;
+mod csv;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod entries;

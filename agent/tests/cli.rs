@@ -245,10 +245,24 @@ fn every_help_teaches_and_tells_the_exit_codes() {
         (&["schema"], &["JSON Schema", "gemba schema >"]),
         (&["trust"], &["list", "show", "accept", "reject", "renew", "thumbprint", "gemba trust accept --config"]),
         (&["trust", "accept"], &["--pki", "--config"]),
-        (&["spool"], &["status", "export", "dead-letter"]),
+        (&["spool"], &["status", "verify", "export", "dead-letter"]),
         (&["spool", "dead-letter"], &["list", "export", "retry", "delete", "16 MiB", "--all"]),
-        (&["spool", "status"], &["--path", "--config"]),
-        (&["spool", "export"], &["--from", "--to", "--station", "JSON lines", "gemba replay"]),
+        (&["spool", "status"], &["--path", "--config", "--format", "lane by lane"]),
+        (&["spool", "verify"], &["--path", "--config", "--format", "0 is sound", "TMPDIR", "Nothing is changed"]),
+        (
+            &["spool", "export"],
+            &[
+                "--lane",
+                "--format",
+                "--from",
+                "--to",
+                "--station",
+                "JSON lines",
+                "RFC 4180",
+                "gemba replay",
+                "received_time",
+            ],
+        ),
     ] {
         let ended = run(&[command, &["--help"]].concat());
         assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "{command:?}");
@@ -279,6 +293,9 @@ fn wrong_usage_is_2_and_says_what_would_be_right() {
         (&["run", "--config", "x", "--log", "=="], "--log"),
         (&["run", "--config", "x", "--log-format", "xml"], "human, json"),
         (&["spool", "status"], "--path"),
+        (&["spool", "verify"], "--path"),
+        (&["spool", "export", "--path", "x", "--entries", "--lane", "kpis"], "cannot be used with"),
+        (&["spool", "export", "--path", "x", "--lane", "model"], "readings"),
         (&["spool", "dead-letter", "delete", "--path", "x"], "--all"),
         (&["spool", "dead-letter", "retry", "--config", "x", "--all", "3"], "cannot be used with"),
         (&["trust", "accept", "--pki", "x"], "THUMBPRINT"),
@@ -674,7 +691,7 @@ fn a_spool_in_use_is_1_and_says_by_whom() {
 #[test]
 fn a_spool_that_is_not_there_is_1() {
     let place = Place::new();
-    for command in ["status", "export"] {
+    for command in ["status", "verify", "export"] {
         let ended = run(&["spool", command, "--path", &place.text("none")]);
         assert_eq!((ended.code, ended.out.as_str()), (Some(1), ""), "{command}");
         assert!(ended.err.starts_with("error: ") && ended.err.contains(&place.text("none")), "{}", ended.err);

@@ -121,7 +121,7 @@ async fn what_people_tell_is_kept_shown_sent_and_replayed() {
     let spool = folder.path().join("spool");
     let (mut lines, mut told) = (Vec::new(), Vec::new());
     export(&spool, &Selection::default(), &mut lines, |_, _| {}).expect("an export");
-    export_entries(&spool, &Selection::default(), &mut told).expect("an export");
+    export_entries(&spool, &Selection::default(), &mut told, |_, _| {}).expect("an export");
     let config = Config::from_str("line.yaml", &yaml).expect("a configuration");
     let until: Time = live["time"].as_str().expect("a time").parse().expect("a time");
     let entries = read_entries(told.as_slice()).expect("entries");

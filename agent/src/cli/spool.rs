@@ -1,24 +1,29 @@
 //! `gemba spool`: looks at the buffer of an agent, running or not, without touching it.
 
 mod dead_letter;
+mod export;
+mod verify;
 
-use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal as _, Write};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use bytesize::ByteSize;
-use clap::{Args, Subcommand, ValueHint};
+use clap::{Args, Subcommand, ValueEnum, ValueHint};
+use comfy_table::{CellAlignment, Table, presets};
 use gemba_drivers::Time;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
 
-use super::warn;
 use crate::config::Config;
 use crate::forward::Letters;
-use crate::spool::{Selection, Status, export, export_entries, status};
+use crate::spool::{Status, status};
 
 /// Look into the buffer, while an agent runs or not
+///
+/// The buffer (`spool.path`) holds what upstream does not have yet, in files that a running agent writes. Nothing here changes
+/// or locks them.
 #[derive(Debug, Args)]
 pub struct Spool {
     #[command(subcommand)]
@@ -27,32 +32,34 @@ pub struct Spool {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Say what is in the buffer, and how far upstream is
-    Status {
-        #[command(flatten)]
-        place: Place,
-    },
-    /// Write the readings in the buffer, or what people entered, as JSON lines, which `gemba replay` reads
-    Export {
-        #[command(flatten)]
-        place: Place,
-        /// What people entered instead of readings, for `gemba replay --entries`; the times below are those of entering
-        #[arg(long)]
-        entries: bool,
-        /// Only readings whose source time is this or later
-        #[arg(long, value_name = "RFC3339")]
-        from: Option<Time>,
-        /// Only readings whose source time is before this
-        #[arg(long, value_name = "RFC3339")]
-        to: Option<Time>,
-        /// Only readings of this station
-        #[arg(long, value_name = "NAME")]
-        station: Option<String>,
-        /// Where to; standard output when not said
-        #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
-        output: Option<PathBuf>,
-    },
+    Status(Look),
+    Verify(verify::Verify),
+    Export(export::Export),
     DeadLetter(dead_letter::DeadLetter),
+}
+
+/// Say what is in the buffer, lane by lane, and how far upstream is
+///
+/// `records` are those that upstream does not have yet, `bytes` all that is on disk. A lane is what is kept, dropped and sealed
+/// together: when the disk is full the agent's own telemetry goes first, then readings, figures (kpis), and events last. The
+/// model's lane is the line model's memory, and never goes upstream.
+#[derive(Debug, Args)]
+struct Look {
+    #[command(flatten)]
+    place: Place,
+    /// How it is said
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// How something is said.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Format {
+    /// A table to read
+    #[default]
+    Table,
+    /// One JSON object
+    Json,
 }
 
 /// Which buffer.
@@ -81,44 +88,41 @@ impl Spool {
     /// Looks, and prints.
     ///
     /// # Errors
-    /// When the buffer cannot be read, or the output cannot be written.
+    /// When the buffer cannot be read, or the output cannot be written. Damage is an exit code.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
-            Command::DeadLetter(dead_letter) => return dead_letter.run(),
-            Command::Status { place } => {
-                let path = place.path()?;
-                let status = status(&path)?;
-                let letters = Letters::of(&path).list().context("the dead letters")?.len();
-                io::stdout().write_all(describe(&status, letters).as_bytes()).context("standard output")?;
-            }
-            Command::Export { place, entries, from, to, station, output } => {
-                let path = place.path()?;
-                let mut out: Box<dyn Write> = match &output {
-                    Some(file) => Box::new(File::create(file).with_context(|| format!("creating {}", file.display()))?),
-                    None => Box::new(io::stdout().lock()),
-                };
-                let bar = progress_bar();
-                let selection = Selection { from, to, station };
-                let mut out = BufWriter::new(&mut out);
-                let exported = if entries {
-                    export_entries(&path, &selection, &mut out)?
-                } else {
-                    export(&path, &selection, &mut out, |done, total| {
-                        bar.set_length(total as u64);
-                        bar.set_position(done as u64);
-                    })?
-                };
-                bar.finish_and_clear();
-                for segment in &exported.unreadable {
-                    warn(&format!("damaged, what is left of it was exported: {segment}"));
-                }
-                if exported.nameless > 0 {
-                    warn(&format!("{} readings left out: the catalog that named them was damaged", exported.nameless));
-                }
-            }
+            Command::DeadLetter(dead_letter) => dead_letter.run(),
+            Command::Status(look) => look.run(),
+            Command::Verify(verify) => verify.run(),
+            Command::Export(export) => export.run(),
         }
+    }
+}
+
+impl Look {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let path = self.place.path()?;
+        let status = status(&path)?;
+        let letters = Letters::of(&path).list().context("the dead letters")?.len();
+        let said = match self.format {
+            Format::Table => describe(&status, letters),
+            Format::Json => json(&WithLetters { status: &status, dead_letters: letters })?,
+        };
+        io::stdout().write_all(said.as_bytes()).context("standard output")?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+#[derive(Serialize)]
+struct WithLetters<'a> {
+    #[serde(flatten)]
+    status: &'a Status,
+    dead_letters: usize,
+}
+
+/// A JSON object as a page of text.
+fn json(of: &impl Serialize) -> anyhow::Result<String> {
+    Ok(serde_json::to_string_pretty(of)? + "\n")
 }
 
 /// On a terminal's standard error; nowhere else.
@@ -128,6 +132,14 @@ fn progress_bar() -> ProgressBar {
     }
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} journals, {eta} left");
     ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// What a walk over the parts tells, on the bar.
+fn onto(bar: &ProgressBar) -> impl FnMut(usize, usize) {
+    |done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    }
 }
 
 fn describe(status: &Status, letters: usize) -> String {
@@ -143,7 +155,26 @@ fn describe(status: &Status, letters: usize) -> String {
         ("dropped readings", format!("{}, ever", status.dropped)),
         ("dead letters", letters.to_string()),
     ];
-    rows.iter().map(|(name, value)| format!("{name:<17} {value}\n")).collect()
+    let mut said: String = rows.iter().map(|(name, value)| format!("{name:<17} {value}\n")).collect();
+    if status.lanes.is_empty() {
+        return said;
+    }
+    let mut lanes = Table::new();
+    lanes.load_style(presets::NOTHING).set_header(["lane", "records", "bytes", "oldest pending"]);
+    for lane in &status.lanes {
+        let bytes = ByteSize(lane.bytes).display().iec().to_string();
+        lanes.add_row([lane.lane.to_owned(), lane.records.to_string(), bytes, time(lane.oldest)]);
+    }
+    if let Some(names) = lanes.column_mut(0) {
+        names.set_padding((0, 1));
+    }
+    for column in 1..=2 {
+        if let Some(column) = lanes.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    said.push_str(&format!("\n{}\n", lanes.trim_fmt()));
+    said
 }
 
 #[cfg(test)]

@@ -109,8 +109,11 @@ impl Letters {
         self.0.join(format!("letter-{number:08}"))
     }
 
-    /// The numbers of all letters, in order.
-    fn numbers(&self) -> io::Result<Vec<u64>> {
+    /// The numbers of all letters, in order, readable or not.
+    ///
+    /// # Errors
+    /// When the folder cannot be read; none is no error.
+    pub fn numbers(&self) -> io::Result<Vec<u64>> {
         let entries = match fs::read_dir(&self.0) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -49,6 +49,7 @@ mod attribute;
 mod events;
 mod figures;
 mod own;
+pub mod plain;
 mod tags;
 mod visits;
 mod watched;

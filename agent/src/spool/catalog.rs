@@ -41,6 +41,15 @@ impl Catalog {
         Ok(None)
     }
 
+    /// Those of its copies that are there and cannot be read.
+    pub(super) fn damaged(root: &std::path::Path) -> Vec<&'static str> {
+        let sound = |name: &str| {
+            let bytes = read_checked(&root.join(name)).ok().flatten();
+            bytes.is_some_and(|bytes| postcard::from_bytes::<(u32, Vec<Series>)>(&bytes).is_ok())
+        };
+        FILES.into_iter().filter(|name| root.join(name).exists() && !sound(name)).collect()
+    }
+
     /// Reads the catalog, adds what is new of `series`, and returns their numbers in the same order. The last value says
     /// that there was a catalog and that it is damaged beyond reading.
     pub(super) fn open(root: &Root, series: &[Series]) -> Result<(Self, Vec<SeriesId>, bool), SpoolError> {

@@ -44,7 +44,10 @@ use serde::{Deserialize, Serialize};
 
 pub use catalog::Catalog;
 pub use frame::Lane;
-pub use inspect::{Exported, Selection, Status, export, export_entries, status};
+pub use inspect::{
+    Exported, Finding, Format, LaneStatus, Report, Selection, Status, catalog, each_entry, export, export_entries,
+    status, verify,
+};
 pub use open::{Entries, Opened, Recovery, open};
 pub use reader::{Chunk, Reader};
 pub use sealer::{Sealer, Worked};

@@ -5,3 +5,4 @@ mod full;
 mod kill;
 mod outside;
 mod rig;
+mod verify;

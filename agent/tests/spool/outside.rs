@@ -4,11 +4,15 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use gemba::spool::{Entry, Opened, Selection, export, status};
+use gemba::record::{Figures, KpiPoint, Record, Sums, Visit};
+use gemba::spool::{Entry, Opened, Own, Selection, Signal, export, status};
 use gemba_drivers::{OwnStatus, Status, Validity, Value};
-use serde_json::Value as Json;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+use prost::Message as _;
+use serde_json::{Value as Json, json};
 
-use crate::rig::{readings, sealed, settings, start, time_of};
+use crate::rig::{event, readings, sealed, settings, start, time_of};
 
 /// The lines of an export.
 fn lines(path: &Path, selection: &Selection) -> Vec<Json> {
@@ -94,6 +98,7 @@ fn a_selection_selects_by_source_time_and_station() {
         from: Some(time_of(from)),
         to: Some(time_of(to)),
         station: Some("press".into()),
+        ..Selection::default()
     };
     assert_eq!(values(&lines(folder.path(), &between(150, 9_000))), (150..9_000).collect::<Vec<_>>());
     let other = Selection { station: Some("oven".into()), ..Selection::default() };
@@ -165,6 +170,124 @@ fn an_export_goes_to_a_file_or_out_and_can_be_read_back() {
     let replayed = gemba(&["replay", "--config", &config, &file]);
     assert!(replayed.status.success(), "{}", text(&replayed.stderr));
     assert!(text(&replayed.stderr).contains("20000 readings of `count` at station `press`"), "{replayed:?}");
+}
+
+/// Something in each lane, a second apart from 2026-03-02T06:00:00Z on.
+fn of_every_lane(path: &Path) {
+    let mut spool = start(settings(path)).expect("opens");
+    let Entry::Readings(mut made) = readings(0..3) else { panic!("they are readings") };
+    made[1].value = Value::Float(0.1);
+    made[2].value = Value::Text("say \"7\",\r\nthen stop".into());
+    made[2].validity = Validity::Bad(Status::Own(OwnStatus::WrongLength));
+    spool.writer.append(&Entry::Readings(made));
+    spool.writer.append(&event(1_000));
+    let visit = Visit {
+        station: "oven".into(),
+        serial: "S-1".into(),
+        product: None,
+        lot: None,
+        from: time_of(2_000),
+        to: time_of(3_000),
+        arrival_seen: true,
+        departure_seen: true,
+    };
+    spool.writer.append(&Entry::Record { cause: None, record: Record::Visit(Box::new(visit)) });
+    let kpi = KpiPoint {
+        station: "press, left".into(),
+        shift: Some("early".into()),
+        time: time_of(4_000),
+        figures: Some(Figures { oee: Some(0.5), ..Figures::default() }),
+        since: time_of(0),
+        sums: Sums { good: Some(7.0), ..Sums::default() },
+        beside: None,
+    };
+    spool.writer.append(&Entry::Record { cause: None, record: Record::Kpi(Box::new(kpi)) });
+    let log_records = vec![LogRecord {
+        time_unix_nano: time_of(5_000).0 as u64,
+        severity_text: "WARN".to_owned(),
+        event_name: "gemba.said".to_owned(),
+        ..LogRecord::default()
+    }];
+    let scope_logs = vec![ScopeLogs { log_records, ..ScopeLogs::default() }];
+    let request =
+        ExportLogsServiceRequest { resource_logs: vec![ResourceLogs { scope_logs, ..ResourceLogs::default() }] };
+    let own = |body: Vec<u8>| Own { signal: Signal::Logs, items: 1, time: time_of(5_000), body: body.into() };
+    spool.writer.append(&Entry::Telemetry(own(request.encode_to_vec())));
+    spool.writer.append(&Entry::Telemetry(own(b"no request".to_vec())));
+    spool.writer.commit(time_of(6_000)).expect("commits");
+}
+
+/// The lines that an export with these arguments writes.
+fn exported(path: &Path, arguments: &[&str]) -> Vec<Json> {
+    let output = gemba(&[&["spool", "export", "--path", &path.display().to_string()], arguments].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stdout).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+#[test]
+fn every_lane_is_exported_as_lines() {
+    let folder = tempfile::tempdir().expect("a folder");
+    of_every_lane(folder.path());
+    let lane = |more: &[&str]| exported(folder.path(), &[&["--lane"], more].concat());
+
+    assert_eq!(lane(&["readings"]), exported(folder.path(), &[]));
+    let events = lane(&["events"]);
+    assert_eq!(
+        events,
+        [
+            json!({
+                "sequence": 2, "kind": "log", "name": "factory.tag.changed", "time": "2026-03-02T06:00:01Z",
+                "severity": "INFO", "body": "number of press is `1000`",
+                "attributes": {"factory.station": "press", "factory.tag": "number", "factory.tag.value": "1000"},
+            }),
+            json!({
+                "sequence": 3, "kind": "span", "name": "factory.visit", "time": "2026-03-02T06:00:02Z",
+                "end": "2026-03-02T06:00:03Z",
+                "attributes": {"factory.station": "oven", "factory.serial": "S-1", "factory.visit.arrival_seen": true,
+                    "factory.visit.departure_seen": true},
+            }),
+        ]
+    );
+    let kpis = lane(&["kpis"]);
+    let oee = kpis.iter().find(|line| line["name"] == "factory.oee").expect("the figure");
+    assert_eq!((&oee["value"], &oee["unit"], &oee["time"]), (&json!(0.5), &json!("1"), &json!("2026-03-02T06:00:04Z")));
+    assert_eq!(oee["attributes"], json!({"factory.station": "press, left", "factory.shift": "early"}));
+    let [telemetry] = &lane(&["telemetry"])[..] else { panic!("one can be read") };
+    assert_eq!((&telemetry["name"], &telemetry["severity"]), (&json!("gemba.said"), &json!("WARN")));
+
+    // By time and station, in each lane.
+    assert_eq!(lane(&["events", "--from", "2026-03-02T06:00:02Z"]), events[1..]);
+    assert_eq!(lane(&["events", "--to", "2026-03-02T06:00:02Z"]), events[..1]);
+    assert_eq!(lane(&["events", "--station", "oven"]), events[1..]);
+    assert_eq!(lane(&["kpis", "--from", "2026-03-02T06:00:04Z", "--station", "press, left"]), kpis);
+    assert!(lane(&["kpis", "--to", "2026-03-02T06:00:04Z"]).is_empty());
+    assert!(lane(&["telemetry", "--station", "oven"]).is_empty());
+}
+
+#[test]
+fn csv_has_a_header_and_quotes_what_needs_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    of_every_lane(folder.path());
+    let path = folder.path().display().to_string();
+    let csv = |lane: &str| gemba(&["spool", "export", "--path", &path, "--lane", lane, "--format", "csv"]);
+    assert_eq!(
+        text(&csv("readings").stdout),
+        "station,tag,value,validity,status,source_time,received_time,backfilled\r\n\
+         press,count,0,good,,2026-03-02T06:00:00Z,2026-03-02T06:00:00Z,false\r\n\
+         press,count,0.1,good,,2026-03-02T06:00:00.001Z,2026-03-02T06:00:00.001Z,false\r\n\
+         press,count,\"say \"\"7\"\",\r\nthen stop\",bad,WrongLength,2026-03-02T06:00:00.002Z,2026-03-02T06:00:00.002Z,false\r\n"
+    );
+    let kpis = text(&csv("kpis").stdout);
+    let mut lines = kpis.split("\r\n");
+    let header = "sequence,time,since,station,shift,name,unit,value,count,sum,min,max,attributes";
+    assert_eq!(lines.next(), Some(header));
+    let oee = "4,2026-03-02T06:00:04Z,,\"press, left\",early,factory.oee,1,0.5,,,,,";
+    assert!(lines.any(|line| line == oee), "{kpis}");
+    for lane in ["events", "telemetry"] {
+        let refused = csv(lane);
+        assert_eq!(refused.status.code(), Some(2), "wrong usage");
+        assert!(refused.stdout.is_empty() && text(&refused.stderr).contains("--format jsonl"), "{refused:?}");
+    }
 }
 
 #[test]

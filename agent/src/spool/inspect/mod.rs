@@ -3,26 +3,29 @@
 //! Journals are read up to their last whole commit. sled writes when it opens, so a segment is copied to a folder for
 //! temporary files first, and the copy is opened; its account (how much it holds) is a plain file beside it.
 
+mod export;
+mod verify;
+
 use std::fs::{self, DirBuilder};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use gemba_drivers::{Time, Validity, Value};
+use gemba_drivers::Time;
 use serde::Serialize;
-
-use crate::entries::EntryJson;
-use crate::record::Record;
 
 use super::files::{LOCK, Listing, Segment, disk_use, journal_name};
 use super::frame::{Frames, Lane, Units};
 use super::index::{Account, read_cursor};
 use super::journal::scan;
 use super::segment::{self, Meta};
-use super::{Catalog, SpoolError, StoredReading, columns};
+use super::{Catalog, SpoolError};
+
+pub use export::{Exported, Format, Selection, each_entry, export, export_entries};
+pub use verify::{Finding, Report, verify};
 
 /// How often a part that the agent changes under our hands is looked at again.
 const ATTEMPTS: usize = 5;
@@ -30,7 +33,7 @@ const ATTEMPTS: usize = 5;
 const PAUSE: Duration = Duration::from_millis(30);
 
 /// How a spool stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Status {
     /// Readings, figures and events that upstream does not have yet; the agent's own telemetry is not counted.
     pub records: u64,
@@ -52,6 +55,21 @@ pub struct Status {
     pub newest: Option<Time>,
     /// Readings dropped for want of room, ever.
     pub dropped: u64,
+    /// Lane by lane, those of most worth first.
+    pub lanes: Vec<LaneStatus>,
+}
+
+/// How one lane stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct LaneStatus {
+    /// Its name: `events`, `kpis`, `readings`, `telemetry`, `model`.
+    pub lane: &'static str,
+    /// What upstream does not have yet: readings, items of telemetry, records. None of the model, which never goes upstream.
+    pub records: u64,
+    /// All that is there of it, pending or kept: sealed segments as du counts them, journals by what the lane's frames take.
+    pub bytes: u64,
+    /// When the oldest of what is pending was committed; within a sealed segment, its first commit.
+    pub oldest: Option<Time>,
 }
 
 /// Looks at the spool in `path`.
@@ -69,6 +87,7 @@ pub fn status(path: &Path) -> Result<Status, SpoolError> {
         damaged: listing.bad.len(),
         dropped: Account::read(path)?.dropped,
         cursor: read_cursor(path)?.unwrap_or(0),
+        lanes: Lane::ALL.map(|lane| LaneStatus { lane: lane.name(), records: 0, bytes: 0, oldest: None }).to_vec(),
         ..Status::default()
     };
     for part in parts.iter().filter(|part| part.journal) {
@@ -77,9 +96,14 @@ pub fn status(path: &Path) -> Result<Status, SpoolError> {
         }
     }
     for part in &parts {
-        let (units, span) = part.pending(path, status.cursor)?;
+        let Held { units, bytes, oldest, span } = part.pending(path, status.cursor)?;
         status.records += units.records();
         status.readings += units.of(Lane::Readings);
+        for (at, lane) in status.lanes.iter_mut().enumerate() {
+            lane.records += units.of(Lane::ALL[at]);
+            lane.bytes += bytes[at];
+            lane.oldest = lane.oldest.or(oldest[at]);
+        }
         let Some((from, to)) = span else { continue };
         status.newest = status.newest.max(Some(to));
         if units.records() > 0 {
@@ -89,189 +113,40 @@ pub fn status(path: &Path) -> Result<Status, SpoolError> {
     Ok(status)
 }
 
+/// Which series the spool in `path` has ever met.
+///
+/// # Errors
+/// When there is no spool, or when it cannot be read. A damaged catalog is an empty one.
+pub fn catalog(path: &Path) -> Result<Catalog, SpoolError> {
+    require(path)?;
+    Ok(Catalog::read(path)?.unwrap_or_default())
+}
+
 /// An empty account of some other folder would be a lie.
 fn require(path: &Path) -> Result<(), SpoolError> {
     if path.join(LOCK).exists() { Ok(()) } else { Err(SpoolError::Missing(path.to_owned())) }
 }
 
-/// What to export.
-#[derive(Clone, Debug, Default)]
-pub struct Selection {
-    /// Source times from here on.
-    pub from: Option<Time>,
-    /// Source times before it.
-    pub to: Option<Time>,
-    /// Of this station alone.
-    pub station: Option<String>,
+/// What a part holds.
+#[derive(Default)]
+struct Held {
+    /// What upstream does not have.
+    units: Units,
+    /// On disk, by lane.
+    bytes: [u64; Lane::ALL.len()],
+    /// When the first that upstream does not have was committed, by lane.
+    oldest: [Option<Time>; Lane::ALL.len()],
+    /// When the first that upstream does not have and the last of it all was committed.
+    span: Option<(Time, Time)>,
 }
 
-/// How an export went.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Exported {
-    /// Lines written.
-    pub readings: u64,
-    /// Segments that could not be read, by name and why.
-    pub unreadable: Vec<String>,
-    /// Readings of series that the catalog does not know; not written.
-    pub nameless: u64,
-}
-
-/// Writes the readings that are still in the spool of `path`, whether upstream has them or not, as JSON lines in order of
-/// sequence. `progress` hears how many of how many parts are done. Holds one journal's worth in memory.
-///
-/// # Errors
-/// When there is no spool, when it cannot be read, or when `out` refuses.
-pub fn export(
-    path: &Path,
-    selection: &Selection,
-    out: &mut dyn Write,
-    progress: impl FnMut(usize, usize),
-) -> Result<Exported, SpoolError> {
-    require(path)?;
-    let catalog = Catalog::read(path)?.unwrap_or_default();
-    let mut exported = Exported::default();
-    let (mut readings, mut nameless) = (0, 0);
-    each_frame(path, Lane::Readings, &mut exported.unreadable, progress, |payload| {
-        let mut of = Exported { readings, nameless, ..Exported::default() };
-        for reading in columns::decode(payload).into_iter().flatten() {
-            of.write(&catalog, selection, &reading, out)?;
+impl Held {
+    fn add(&mut self, lane: Lane, units: u64, committed: Option<Time>) {
+        self.units.add(lane, units);
+        if units > 0 {
+            let oldest = &mut self.oldest[lane as usize];
+            *oldest = oldest.or(committed);
         }
-        (readings, nameless) = (of.readings, of.nameless);
-        Ok(())
-    })?;
-    (exported.readings, exported.nameless) = (readings, nameless);
-    out.flush().map_err(SpoolError::io("export", path))?;
-    Ok(exported)
-}
-
-/// Writes what people entered and is still in the spool of `path`, as JSON lines in the order in which it came. The times of
-/// `selection` speak of when it was entered.
-///
-/// # Errors
-/// As [`export`].
-pub fn export_entries(path: &Path, selection: &Selection, out: &mut dyn Write) -> Result<Exported, SpoolError> {
-    require(path)?;
-    let mut exported = Exported::default();
-    let mut lines = 0;
-    each_frame(
-        path,
-        Lane::Events,
-        &mut exported.unreadable,
-        |_, _| {},
-        |payload| {
-            let Some((_, Record::Entered(entry))) = super::journal::record(payload) else { return Ok(()) };
-            let after = selection.from.is_none_or(|from| entry.entered >= from);
-            let before = selection.to.is_none_or(|to| entry.entered < to);
-            if after && before && selection.station.as_deref().is_none_or(|station| *station == *entry.station) {
-                serde_json::to_writer(&mut *out, &EntryJson::from(&*entry))?;
-                out.write_all(b"\n")?;
-                lines += 1;
-            }
-            Ok(())
-        },
-    )?;
-    exported.readings = lines;
-    out.flush().map_err(SpoolError::io("export", path))?;
-    Ok(exported)
-}
-
-/// Gives the payload of each frame of `lane` to `each`, in order of sequence. `progress` hears how many of how many parts are
-/// done.
-fn each_frame(
-    path: &Path,
-    lane: Lane,
-    unreadable: &mut Vec<String>,
-    mut progress: impl FnMut(usize, usize),
-    mut each: impl FnMut(&[u8]) -> io::Result<()>,
-) -> Result<(), SpoolError> {
-    let mut position = 0;
-    let mut done = 0;
-    let total = Part::list(path)?.len();
-    loop {
-        progress(done, total.max(done));
-        // Listed again for each part: a running agent seals and removes meanwhile.
-        let parts = Part::list(path)?;
-        let Some(part) = parts.iter().find(|part| part.end().is_none_or(|end| end > position)) else { break };
-        let Some(bytes) = part.frames(path, lane, unreadable)? else { continue };
-        for frame in Frames::sound(&bytes, 0).filter(|frame| frame.lane == lane && frame.seq > position) {
-            each(frame.payload).map_err(SpoolError::io("export", path))?;
-        }
-        done += 1;
-        // What is being written now ends here, as far as this export goes.
-        let Some(end) = part.end() else { break };
-        position = end;
-    }
-    progress(done, done);
-    Ok(())
-}
-
-/// A reading as the contract has it: what `gemba replay` reads.
-#[derive(Serialize)]
-struct Line<'a> {
-    station: &'a str,
-    tag: &'a str,
-    value: Plain<'a>,
-    validity: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<std::borrow::Cow<'static, str>>,
-    source_time: Time,
-    received_time: Time,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    backfilled: bool,
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Plain<'a> {
-    Null,
-    Bool(bool),
-    Int(i64),
-    Float(f64),
-    Text(&'a str),
-}
-
-impl Exported {
-    fn write(
-        &mut self,
-        catalog: &Catalog,
-        selection: &Selection,
-        reading: &StoredReading,
-        out: &mut dyn Write,
-    ) -> io::Result<()> {
-        let Some(series) = catalog.get(reading.series) else {
-            self.nameless += 1;
-            return Ok(());
-        };
-        let time = reading.source_time;
-        let Selection { from, to, station } = selection;
-        let outside = from.is_some_and(|from| time < from)
-            || to.is_some_and(|to| time >= to)
-            || station.as_ref().is_some_and(|station| **station != *series.station);
-        if outside {
-            return Ok(());
-        }
-        let line = Line {
-            station: &series.station,
-            tag: &series.tag,
-            value: match &reading.value {
-                Value::Null => Plain::Null,
-                Value::Bool(on) => Plain::Bool(*on),
-                Value::Int(whole) => Plain::Int(*whole),
-                Value::Float(real) => Plain::Float(*real),
-                Value::Text(text) => Plain::Text(text),
-            },
-            validity: reading.validity.word(),
-            status: match reading.validity {
-                Validity::Good => None,
-                validity => validity.status().map(gemba_drivers::Status::name),
-            },
-            source_time: time,
-            received_time: reading.received_time,
-            backfilled: reading.backfilled,
-        };
-        serde_json::to_writer(&mut *out, &line)?;
-        self.readings += 1;
-        out.write_all(b"\n")
     }
 }
 
@@ -342,32 +217,39 @@ impl Part {
         Segment { lane, first: self.first, last: self.last.unwrap_or(self.first) }
     }
 
-    /// What upstream does not have of it; when the first of that and the last of it all was committed.
-    fn pending(&self, root: &Path, cursor: u64) -> Result<(Units, Option<(Time, Time)>), SpoolError> {
-        let mut units = Units::default();
+    /// What there is of it, and what of that upstream does not have.
+    fn pending(&self, root: &Path, cursor: u64) -> Result<Held, SpoolError> {
+        let mut held = Held::default();
         if self.journal {
-            let Some(bytes) = self.journal_bytes(root)? else { return Ok((units, None)) };
+            let Some(bytes) = self.journal_bytes(root)? else { return Ok(held) };
             let scan = scan(&bytes, self.first, self.followed_by);
-            for frame in Frames::sound(&bytes, 0).filter(|frame| frame.seq > cursor) {
-                units.add(frame.lane, frame.units());
+            let mut marks = scan.marks.iter().peekable();
+            for frame in Frames::sound(&bytes, 0) {
+                held.bytes[frame.lane as usize] += frame.raw.len() as u64;
+                while marks.next_if(|mark| mark.0 < frame.seq).is_some() {}
+                if frame.seq > cursor {
+                    held.add(frame.lane, frame.units(), marks.peek().map(|mark| mark.1));
+                }
             }
             let oldest = scan.marks.iter().find(|mark| mark.0 > cursor).map(|mark| mark.1);
-            return Ok((units, scan.span.map(|(from, to)| (oldest.unwrap_or(from), to))));
+            held.span = scan.span.map(|(from, to)| (oldest.unwrap_or(from), to));
+            return Ok(held);
         }
-        let mut span = None;
         for &lane in &self.lanes {
-            let Some(meta) = Meta::read(&root.join(self.segment(lane).name())) else { continue };
-            span = span.or(Some(meta.span));
+            let path = root.join(self.segment(lane).name());
+            held.bytes[lane as usize] += disk_use(&path);
+            let Some(meta) = Meta::read(&path) else { continue };
+            held.span = held.span.or(Some(meta.span));
             if cursor < self.first {
-                units.add(lane, meta.units);
+                held.add(lane, meta.units, Some(meta.span.0));
             } else if self.last.is_some_and(|last| cursor < last) {
                 let frames = load_copy(root, self.segment(lane)).unwrap_or_default();
                 for frame in Frames::sound(&frames, 0).filter(|frame| frame.seq > cursor) {
-                    units.add(lane, frame.units());
+                    held.add(lane, frame.units(), Some(meta.span.0));
                 }
             }
         }
-        Ok((units, span))
+        Ok(held)
     }
 
     /// Its frames, of one lane if it is sealed. `None` when it is gone: sealed, set aside or removed since it
