@@ -649,3 +649,27 @@ fn a_stop_is_as_long_as_it_was_though_its_beginning_is_forgotten() {
     days(&mut bench, 36..=36);
     assert_eq!(late(&bench), (before.0, 1, before.2), "two minutes are still of a stop of ten");
 }
+
+#[test]
+fn parts_of_a_stop_that_nobody_planned_to_produce_in_are_not_planned_either() {
+    use crate::model::losses::{Bucket, Preset};
+    use crate::model::{Entry, Reason, What};
+
+    let figures = |losses: Preset, bucket| {
+        let mut config = config(OeeSpec { losses, ..oee(1.0) }, vec![shift("early", "06:00", "14:00", &[])]);
+        config.knowledge.reasons = vec![Reason { code: "meal".into(), bucket, ..Reason::default() }];
+        let mut bench = Bench { line: Line::new(&config), derived: Derived::default() };
+        bench.put(0.0, STATE, 1).put(0.0, TOTAL, 0).put(0.0, REJECT, 0);
+        bench.put(100.0, TOTAL, 80).put(100.0, STATE, 2).put(150.0, TOTAL, 90).put(200.0, STATE, 1);
+        let what = What::Reason { from: t(90.0), to: t(210.0), code: Some("meal".into()) };
+        let entry = Entry { entered: t(210.0), by: None, station: "printer-1".into(), what };
+        bench.line.enter(entry, &mut bench.derived).expect("it is taken");
+        bench.line.advance(t(220.0), &mut bench.derived);
+        let kpi = bench.kpi(200.0);
+        (kpi.planned_ns / 1_000_000_000, kpi.total, kpi.figures.performance)
+    };
+    let of = Preset::Vorne;
+    assert_eq!(figures(of, Some(Bucket::NotPlanned)), (100, Some(90.0), Some(0.8)), "neither its time nor its parts");
+    assert_eq!(figures(of, None), (200, Some(90.0), Some(0.9)));
+    assert_eq!(figures(of, Some(Bucket::Performance)), (200, Some(90.0), Some(0.45)));
+}
