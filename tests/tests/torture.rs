@@ -4,6 +4,7 @@
 //! `GEMBA_KILLS` says how often (8 unless said; .ci/nightly takes hundreds), `GEMBA_SEED` which moments.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,37 +15,23 @@ use gemba_tests::agent::{station, tag};
 use gemba_tests::process::Process;
 use gemba_tests::receiver::{DEADLINE, Receiver, Reply};
 use gemba_tests::yaml;
+use tokio::time::MissedTickBehavior;
 
 const GEMBA: &str = env!("CARGO_BIN_EXE_gemba-to-kill");
 const TOPIC: &str = "fab-2/oven-1/telemetry";
 const METRIC: &str = "factory.tag.total";
 /// A message every so often.
 const EVERY: Duration = Duration::from_millis(2);
-/// As many packet identifiers as there are, and some to spare.
-const MOST: u32 = 60_000;
+/// Unless so many wait for their acknowledgement.
+const MOST_HELD: usize = 500;
+/// So many packet identifiers are used in turn: far more than wait at any time.
+const PACKETS: u32 = 60_000;
 
-fn config(keeper: &Keeper, receiver: &Receiver, folder: &std::path::Path) -> String {
-    format!(
-        r#"{head}
-upstream: {{ otlp: {{ endpoint: "{upstream}", protocol: http, timeout: 1s }} }}
-stations:
-  - name: oven-1
-    source:
-      type: mqtt
-      endpoint: {endpoint}
-      client_id: gemba-smt-1
-      topics: [{{ topic: {TOPIC}, qos: 1, payload: json, time: {{ path: "$.t", as: unix_ms }} }}]
-    tags:
-      - {{ name: state, path: "$.state" }}
-      - {{ name: total, path: "$.count", unit: "{{part}}" }}
-    oee:
-      state: {{ tag: state, map: {{ running: producing }} }}
-      total: {{ tag: total }}
-"#,
-        head = yaml::head(folder, "sync: 20ms"),
-        upstream = receiver.endpoint(),
-        endpoint = keeper.endpoint(),
-    )
+fn config(keeper: &Keeper, receiver: &Receiver, folder: &Path) -> String {
+    let head = yaml::head(folder, "sync: 20ms");
+    let upstream = format!("upstream: {{ otlp: {{ endpoint: {}, timeout: 1s }} }}", receiver.endpoint());
+    let time = r#"time: { path: "$.t", as: unix_ms }"#;
+    yaml::oven(&format!("{head}\n{upstream}"), &keeper.endpoint(), TOPIC, time)
 }
 
 /// Moments that look random, and are the same for a seed (SplitMix64).
@@ -67,19 +54,25 @@ fn number(name: &str, unless_said: u64) -> u64 {
 /// Counts up, a message each with its own millisecond, until told to stop; the last count.
 async fn produce(keeper: Arc<Keeper>, stop: Arc<AtomicBool>) -> u32 {
     let mut ticks = tokio::time::interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut count, mut last) = (0, 0);
-    while !stop.load(Ordering::Relaxed) && count < MOST {
+    while !stop.load(Ordering::Relaxed) {
         ticks.tick().await;
+        keeper.until_fewer(MOST_HELD).await;
+        let packet = u16::try_from(count % PACKETS + 1).expect("within u16");
         count += 1;
         last = (Time::now().0 / 1_000_000).max(last + 1);
-        keeper.publish(TOPIC, format!(r#"{{"state":"running","count":{count},"t":{last}}}"#));
+        keeper.publish_as(packet, TOPIC, format!(r#"{{"state":"running","count":{count},"t":{last}}}"#));
     }
     count
 }
 
-async fn until(keeper: &Keeper, what: &str, wanted: impl FnMut(&State) -> bool) {
+async fn until(keeper: &Keeper, gemba: &Process, what: &str, wanted: impl FnMut(&State) -> bool) {
     if tokio::time::timeout(DEADLINE, keeper.until(wanted)).await.is_err() {
-        panic!("waited {DEADLINE:?} for: {what}");
+        let state = keeper.until(|_| true).await;
+        let (held, acknowledged) = (state.held.len(), state.acknowledged.len());
+        let health = gemba.health().await;
+        panic!("waited {DEADLINE:?} for: {what}; {held} held, {acknowledged} acknowledged: {health:#}");
     }
 }
 
@@ -104,7 +97,7 @@ async fn a_kill_at_any_moment_loses_nothing_that_was_acknowledged() {
         let gemba = Process::start(GEMBA, &file).await;
         let acknowledged = keeper.until(|_| true).await.acknowledged.len();
         let more = usize::try_from(dice.below(120)).expect("small");
-        until(&keeper, &format!("{more} more acknowledgements before kill {kill} of seed {seed}"), |state| {
+        until(&keeper, &gemba, &format!("{more} more acknowledgements before kill {kill} of seed {seed}"), |state| {
             state.acknowledged.len() >= acknowledged + more
         })
         .await;
@@ -118,7 +111,7 @@ async fn a_kill_at_any_moment_loses_nothing_that_was_acknowledged() {
     receiver.restart();
     receiver.unscript();
     let gemba = Process::start(GEMBA, &file).await;
-    until(&keeper, "all acknowledged", |state| state.held.is_empty()).await;
+    until(&keeper, &gemba, "all acknowledged", |state| state.held.is_empty()).await;
     let health = gemba
         .until("everything upstream", |health| {
             tag(station(health, "oven-1"), "total")["value"] == last && health["spool"]["readings"] == 0

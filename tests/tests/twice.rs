@@ -14,25 +14,7 @@ const TOPIC: &str = "fab-2/oven-1/telemetry";
 
 /// One oven behind `keeper`; readings are committed after `sync` at the latest.
 fn config(keeper: &Keeper, folder: &Path, sync: &str) -> String {
-    format!(
-        r#"{head}
-stations:
-  - name: oven-1
-    source:
-      type: mqtt
-      endpoint: {endpoint}
-      client_id: gemba-smt-1
-      topics: [{{ topic: {TOPIC}, qos: 1, payload: json }}]
-    tags:
-      - {{ name: state, path: "$.state" }}
-      - {{ name: total, path: "$.count", unit: "{{part}}" }}
-    oee:
-      state: {{ tag: state, map: {{ running: producing }} }}
-      total: {{ tag: total }}
-"#,
-        head = yaml::head(folder, &format!("sync: {sync}")),
-        endpoint = keeper.endpoint(),
-    )
+    yaml::oven(&yaml::head(folder, &format!("sync: {sync}")), &keeper.endpoint(), TOPIC, "")
 }
 
 fn written(yaml: &str, folder: &Path) -> PathBuf {

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{ParseError, Targets};
 
 use crate::logging::{self, LogFormat};
 use crate::telemetry::outbox::Outbox;
@@ -136,6 +136,6 @@ impl Drop for Visit {
 }
 
 /// A filter that can be read: one that cannot is wrong usage.
-pub(super) fn filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {
-    EnvFilter::builder().parse(text).map(|_| text.to_owned())
+pub(super) fn filter(text: &str) -> Result<String, ParseError> {
+    text.parse().map(|_: Targets| text.to_owned())
 }

@@ -132,6 +132,12 @@ impl Keeper {
         });
     }
 
+    /// Waits until fewer than so many messages are not acknowledged, without a deadline of its own.
+    pub async fn until_fewer(&self, held: usize) {
+        let mut state = self.state.subscribe();
+        state.wait_for(|state| state.held.len() < held).await.expect("the sender is in self");
+    }
+
     /// Waits until `wanted`, without a deadline of its own, and says how things are then.
     pub async fn until(&self, wanted: impl FnMut(&State) -> bool) -> State {
         let mut state = self.state.subscribe();
