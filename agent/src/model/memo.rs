@@ -16,9 +16,9 @@ use crate::model::window::Stretch;
 /// An hour of UTC, in nanoseconds.
 const HOUR: i64 = 3_600_000_000_000;
 
-/// What hours of a station added up to, by beginning and end.
+/// For each beginning that was asked for: up to which full hour it was added up last, and to what.
 #[derive(Clone, Debug, Default)]
-pub struct Memo(RefCell<BTreeMap<(Time, Time), Tally>>);
+pub struct Memo(RefCell<BTreeMap<Time, (Time, Tally)>>);
 
 /// It follows from the facts: two stations that know the same are the same, whatever somebody has asked of them.
 impl PartialEq for Memo {
@@ -28,47 +28,50 @@ impl PartialEq for Memo {
 }
 
 impl Memo {
-    /// What `facts` say of a stretch of time. Nothing that ends by `stable` has changed since it was last asked, unless
+    /// What `facts` say of a stretch of time. Nothing before `stable` has changed since it was last asked, unless
     /// [`forgotten`](Self::forget_from), nor will it by time alone.
     pub fn within(&self, facts: Facts<'_>, setting: Setting<'_>, stretch: Stretch, stable: Time) -> Tally {
-        let mut held = self.0.borrow_mut();
-        add_up(facts, stretch, |sum, part| {
-            if part.open || part.to > stable {
-                sum.add(&Tally::of_part(facts, setting, part));
-            } else {
-                sum.add(held.entry((part.from, part.to)).or_insert_with(|| Tally::of_part(facts, setting, part)));
+        let mut memo = self.0.borrow_mut();
+        let held = memo.get(&stretch.from).filter(|(to, _)| *to <= stable && *to < stretch.to);
+        let (from, mut sum) = held.cloned().unwrap_or_else(|| (stretch.from, Tally::default()));
+        let mut firm = true;
+        for part in hours(facts, stretch, from) {
+            let goes_on = part.open || part.to > stable || part.to == stretch.to;
+            if firm && goes_on && part.from > from {
+                memo.insert(stretch.from, (part.from, sum.clone()));
             }
-        })
+            firm = firm && !goes_on;
+            sum.add(&Tally::of_part(facts, setting, part));
+        }
+        sum
     }
 
     /// Something has changed from `at` on.
     pub fn forget_from(&mut self, at: Time) {
-        self.0.get_mut().retain(|&(_, to), _| to <= at);
+        self.0.get_mut().retain(|_, (to, _)| *to <= at);
     }
 
     /// Nobody will ask of what lies before `at`.
     pub fn forget_before(&mut self, at: Time) {
-        self.0.get_mut().retain(|&(from, _), _| from >= at);
+        self.0.get_mut().retain(|&from, _| from >= at);
     }
 }
 
 /// What `facts` say of a stretch of time.
 pub fn within(facts: Facts<'_>, setting: Setting<'_>, stretch: Stretch) -> Tally {
-    add_up(facts, stretch, |sum, part| sum.add(&Tally::of_part(facts, setting, part)))
+    let mut sum = Tally::default();
+    hours(facts, stretch, stretch.from).for_each(|part| sum.add(&Tally::of_part(facts, setting, part)));
+    sum
 }
 
-/// Adds up the hours of a stretch, in order. What lies before the facts begin is part of their first hour.
-fn add_up(facts: Facts<'_>, stretch: Stretch, mut add: impl FnMut(&mut Tally, Stretch)) -> Tally {
-    let mut sum = Tally::default();
-    let mut from = stretch.from;
-    loop {
-        let known = facts.begin().map_or(from, |begin| begin.max(from));
+/// The hours of a stretch from `from` on, in order. What lies before the facts begin is part of their first hour.
+fn hours(facts: Facts<'_>, stretch: Stretch, from: Time) -> impl Iterator<Item = Stretch> {
+    let mut from = Some(from);
+    std::iter::from_fn(move || {
+        let at = from?;
+        let known = facts.begin().map_or(at, |begin| begin.max(at));
         let next = Time(known.0.div_euclid(HOUR).saturating_add(1).saturating_mul(HOUR));
-        if next >= stretch.to {
-            add(&mut sum, stretch.part(from, Time(i64::MAX)));
-            return sum;
-        }
-        add(&mut sum, stretch.part(from, next));
-        from = next;
-    }
+        from = (next < stretch.to).then_some(next);
+        Some(stretch.part(at, from.unwrap_or(Time(i64::MAX))))
+    })
 }
