@@ -12,8 +12,9 @@ use crate::snapshot::KpiView;
 
 /// Something derived: it goes upstream as OTLP metrics or as an OTLP log.
 ///
-/// Stored with postcard, so a variant or field is only ever added at the end, and with a new
-/// version byte when that is not enough (see [`crate::spool`]).
+/// Stored with postcard, which tells nothing apart by name: a variant is only ever added at the end, and a field makes records
+/// of before unreadable, which are counted as losses at best. Until gemba's first release fields are added all the same, as with
+/// checkpoints; after it what has a new field is a new variant (see [`crate::spool`]).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Record {
     /// A station's figures and sums at one instant.

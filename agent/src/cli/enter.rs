@@ -118,9 +118,9 @@ fn ask(config: &Config, entry: Option<&Json>) -> anyhow::Result<Json> {
             Some(entry) => client.post(url).header(header::CONTENT_TYPE, "application/json").body(entry.to_string()),
             None => client.get(url),
         };
-        let answer = request.send().await.map_err(|error| unanswered(agent, &error))?;
+        let answer = request.send().await.map_err(|error| unanswered(agent, &error, entry.is_some()))?;
         let code = answer.status();
-        let body = answer.bytes().await.with_context(|| format!("the agent on {agent} broke off"))?;
+        let body = answer.bytes().await.map_err(|error| unanswered(agent, &error, entry.is_some()))?;
         Ok((code, serde_json::from_slice::<Json>(&body).unwrap_or_default()))
     })?;
     match (code, body["detail"].as_str()) {
@@ -148,8 +148,19 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-fn unanswered(agent: SocketAddr, error: &reqwest::Error) -> anyhow::Error {
-    let why = if error.is_timeout() { "does not answer in time" } else { "does not answer" };
+/// Of an entry that has been sent nobody knows what became of it: told again it might count twice.
+fn unanswered(agent: SocketAddr, error: &reqwest::Error, sent: bool) -> anyhow::Error {
+    let why = match (error.is_timeout(), error.is_connect()) {
+        (true, _) => "does not answer in time",
+        (false, true) => "does not answer",
+        (false, false) => "broke off",
+    };
+    if sent && !error.is_connect() {
+        return anyhow::anyhow!(
+            "the agent on {agent} (http.listen) {why}, and may have taken the entry: look with `gemba enter list` before you \
+             tell it again"
+        );
+    }
     anyhow::anyhow!("the agent on {agent} (http.listen) {why}: does `gemba run` run, with this configuration?")
 }
 
@@ -212,5 +223,43 @@ mod tests {
         let text = list(&body, Format::Text).expect("a list");
         assert_eq!(text, "2026-03-02T06:00:00Z  anna  a: 1 rejected: x [2J\n");
         assert!(list(&Json::Null, Format::Text).is_err());
+    }
+
+    #[test]
+    fn an_entry_whose_answer_is_lost_may_have_been_taken() {
+        let agent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let at = agent.local_addr().expect("an address");
+        let text = format!(
+            r#"
+site: s
+line: l
+timezone: UTC
+http: {{ listen: "{at}" }}
+stations:
+  - name: a
+    source: {{ type: mqtt, endpoint: "mqtt://h", client_id: c, topics: [{{ topic: t, payload: json }}] }}
+    tags: [{{ name: s, path: "$.s" }}]
+"#
+        );
+        let config = Config::from_str("line.yaml", &text).expect("a configuration");
+        let answers = ["", "HTTP/1.1 201 Created\r\ncontent-length: 100\r\n\r\n{"];
+        let breaks_off = std::thread::spawn(move || {
+            for answer in answers {
+                let (mut socket, _) = agent.accept().expect("somebody tells");
+                let (mut said, mut byte) = (Vec::new(), [0]);
+                while !said.ends_with(b"{}") && std::io::Read::read(&mut socket, &mut byte).expect("a request") == 1 {
+                    said.push(byte[0]);
+                }
+                socket.write_all(answer.as_bytes()).expect("sent");
+            }
+        });
+        for _ in answers {
+            let error = ask(&config, Some(&serde_json::json!({}))).expect_err("no answer").to_string();
+            let lost = "broke off, and may have taken the entry: look with `gemba enter list` before you tell it again";
+            assert_eq!(error, format!("the agent on {at} (http.listen) {lost}"));
+        }
+        breaks_off.join().expect("two tellings");
+        let error = ask(&config, Some(&serde_json::json!({}))).expect_err("nobody").to_string();
+        assert!(error.contains("does not answer: does `gemba run` run"), "{error}");
     }
 }

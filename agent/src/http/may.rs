@@ -3,6 +3,9 @@
 //! So far whoever reaches it may tell as well, once the configuration says that anybody may. People and their roles will
 //! be asked for here.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Uri, header};
 use tokio::sync::mpsc;
 
@@ -17,7 +20,8 @@ pub(super) fn tell<'a>(
     headers: &HeaderMap,
 ) -> Result<&'a mpsc::Sender<Telling>, Forbidden> {
     let way_in = way_in.ok_or(Forbidden::Off)?;
-    if is_of_another_site(headers) { Err(Forbidden::AnotherSite) } else { Ok(way_in) }
+    from_our_page(headers)?;
+    Ok(way_in)
 }
 
 /// Why somebody may not.
@@ -29,22 +33,46 @@ pub(super) enum Forbidden {
     /// Some page that is open in the browser of somebody who may.
     #[error("a page of another site may not tell anything here")]
     AnotherSite,
+    /// Some page that is of ours by its name, which anybody may have given to this gateway.
+    #[error(
+        "a page may tell something here only where it was asked for by the gateway's address, by a name without a dot or in \
+         .local, or over TLS: any other name may be that of another site"
+    )]
+    AnyName,
 }
 
-/// Whether a browser sends this for a page that is not ours. Browsers say so themselves (`Sec-Fetch-Site`, W3C Fetch
-/// Metadata); those that do not name the page's origin (RFC 6454, 7), which is ours if its host is the one that was asked.
-/// Whoever says neither is no browser.
-fn is_of_another_site(headers: &HeaderMap) -> bool {
+/// Whether a page of ours sends this, if a browser does. Browsers say so themselves (`Sec-Fetch-Site`, W3C Fetch Metadata),
+/// but over plain HTTP most do not. Then they name the page's origin (RFC 6454, 7), which is ours if its host is the one that
+/// was asked, and if nobody else can call this gateway by that name. Whoever says neither is no browser.
+fn from_our_page(headers: &HeaderMap) -> Result<(), Forbidden> {
     if let Some(site) = headers.get("sec-fetch-site") {
-        return site != "same-origin" && site != "none";
+        // It comes over TLS, where a name is worth something, or from this machine.
+        return if site == "same-origin" || site == "none" { Ok(()) } else { Err(Forbidden::AnotherSite) };
     }
-    let Some(origin) = headers.get(header::ORIGIN) else { return false };
+    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
     let page = origin.to_str().ok().and_then(|origin| origin.parse::<Uri>().ok());
+    let page = page.as_ref().filter(|page| page.scheme().is_some()).and_then(Uri::authority);
     let asked = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    match (page.as_ref().filter(|page| page.scheme().is_some()).and_then(Uri::authority), asked) {
-        (Some(page), Some(asked)) => !page.as_str().eq_ignore_ascii_case(asked),
-        _ => true,
+    match (page, asked) {
+        (Some(page), Some(asked)) if page.as_str().eq_ignore_ascii_case(asked) => {
+            if is_private(page) {
+                Ok(())
+            } else {
+                Err(Forbidden::AnyName)
+            }
+        }
+        _ => Err(Forbidden::AnotherSite),
     }
+}
+
+/// Whether no site elsewhere can have this name. Others may point theirs at this gateway once their page is open (DNS
+/// rebinding); to the browser it then is one page with ours. An address is no name; what has no dot, or is of `.local` (RFC
+/// 6762, 3), is not asked of the internet's name servers.
+fn is_private(page: &Authority) -> bool {
+    let host = page.host();
+    let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let is_address = host.parse::<Ipv4Addr>().is_ok() || inner.is_some_and(|host| host.parse::<Ipv6Addr>().is_ok());
+    is_address || !host.contains('.') || host.to_ascii_lowercase().ends_with(".local")
 }
 
 #[cfg(test)]
@@ -53,12 +81,16 @@ mod tests {
 
     use super::*;
 
-    fn is_ours(headers: &[(&'static str, &str)]) -> bool {
+    fn ours(headers: &[(&'static str, &str)]) -> Result<(), Forbidden> {
         let headers: HeaderMap = headers
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), value.parse().expect("a header")))
             .collect();
-        !is_of_another_site(&headers)
+        from_our_page(&headers)
+    }
+
+    fn is_ours(headers: &[(&'static str, &str)]) -> bool {
+        ours(headers).is_ok()
     }
 
     #[test]
@@ -87,5 +119,22 @@ mod tests {
         ] {
             assert!(!is_ours(headers), "{headers:?}");
         }
+    }
+
+    #[test]
+    fn a_name_that_anybody_may_give_this_gateway_is_none_of_ours() {
+        let of = |name: &str| ours(&[("host", name), ("origin", &format!("http://{name}"))]);
+        for name in
+            ["evil.example:8080", "gateway.", "10.0.0.7.evil.example", "x.local.evil.example", "evil.locale.example"]
+        {
+            assert_eq!(of(name), Err(Forbidden::AnyName), "{name}");
+        }
+        for name in ["10.0.0.7", "10.0.0.7:8080", "[fd00::7]:8080", "localhost:8080", "gw-12", "GW-12.Local:8080"] {
+            assert_eq!(of(name), Ok(()), "{name}");
+        }
+        let tls =
+            [("sec-fetch-site", "same-origin"), ("host", "gw.plant.example"), ("origin", "https://gw.plant.example")];
+        assert!(is_ours(&tls));
+        assert!(is_ours(&[("host", "gw.plant.example")]), "no browser");
     }
 }

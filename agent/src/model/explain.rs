@@ -271,7 +271,7 @@ fn counted(facts: Facts<'_>, setting: Setting<'_>, stretch: Stretch) -> impl Ite
         count: made.count,
         parts: made.parts,
         ideal_ns: ideal(setting, facts.work(made.at), made.at),
-        standing: Standing::of(facts, setting, made),
+        standing: Standing::of(facts, setting, made, stretch.known),
     })
 }
 

@@ -451,6 +451,13 @@ impl StationOf {
         out: &mut Derived,
     ) {
         let Self { name, spec, station, pending, watch, monitor, witness_spec, witness, rejected, .. } = self;
+        let witness_spec = &*witness_spec;
+        // At once: whose it was must not depend on what else is settled now.
+        let judge = |witness: &Witness, rejections: &mut Vec<Rejection>, rejected: &mut Vec<(usize, Rejected)>| {
+            for rejection in rejections.drain(..) {
+                rejected.extend(witness_spec.iter().flat_map(|spec| witness.judge(spec, &rejection)));
+            }
+        };
         let inspects = watch.inspects();
         let by_count = witness_spec.as_ref().is_some_and(|spec| !spec.inspects());
         let setting = spec.as_ref().map(|spec| Setting { name, spec, plan, knowledge, inspects });
@@ -472,6 +479,7 @@ impl StationOf {
                             out.rejections.extend(reject.filter(|_| by_count).map(|of| of.rejection(turn)));
                         }
                         monitor.observe(watching, &reading, out);
+                        judge(witness, &mut out.rejections, rejected);
                     }
                     Told::Rejected(rejected) => {
                         if let Some(setting) = setting {
@@ -514,9 +522,7 @@ impl StationOf {
             station.settle(setting, settled, out);
         }
         monitor.settle(watching, station.told_codes(), settled, out);
-        for rejection in out.rejections.drain(..) {
-            rejected.extend(witness_spec.iter().flat_map(|spec| witness.judge(spec, &rejection)));
-        }
+        judge(witness, &mut out.rejections, rejected);
     }
 
     /// The same of what is settled only.
@@ -683,13 +689,19 @@ fn historic(config: &Config, station: usize) -> bool {
 /// The stations to be settled before the one at `index`, in that order: those whose rejects count there come last.
 fn before(index: usize, stations: &[crate::config::Station]) -> Vec<usize> {
     let mut all = Vec::new();
-    for late in stations[index].oee.iter().flat_map(|oee| &oee.late) {
-        all.extend(before(late.from, stations));
-        all.push(late.from);
-    }
-    let mut seen = std::collections::BTreeSet::new();
-    all.retain(|&station| seen.insert(station));
+    put_before(index, stations, &mut all);
     all
+}
+
+/// Each station once, after those before it: where all take rejects of all that come later, there are more ways than could
+/// ever be gone.
+fn put_before(index: usize, stations: &[crate::config::Station], all: &mut Vec<usize>) {
+    for late in stations[index].oee.iter().flat_map(|oee| &oee.late) {
+        if !all.contains(&late.from) {
+            put_before(late.from, stations, all);
+            all.push(late.from);
+        }
+    }
 }
 
 fn role(station: &crate::config::Station, tag: TagId) -> Role {
@@ -715,5 +727,32 @@ fn role(station: &crate::config::Station, tag: TagId) -> Role {
             Some(About::Serial) if oee.late.iter().any(|late| late.by == LateBy::Serial) => Role::Unit,
             Some(About::Serial) | None => Role::Other,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::LateSpec;
+    use crate::model::tests::{config, oee};
+
+    /// Each of forty takes rejects of all that come later: 2^38 ways from the first to the last.
+    #[test]
+    fn stations_that_all_ask_all_others_are_settled_once_each() {
+        let mut config = config(oee(1.0), Vec::new());
+        let station = config.stations[0].clone();
+        config.stations = (0..40)
+            .map(|index| {
+                let late = |from| LateSpec {
+                    from,
+                    station: format!("s{from}").into(),
+                    by: LateBy::Serial,
+                    within: Duration::from_secs(3600),
+                };
+                let oee = OeeSpec { late: (index + 1..40).map(late).collect(), ..oee(1.0) };
+                crate::config::Station { name: format!("s{index}").into(), oee: Some(oee), ..station.clone() }
+            })
+            .collect();
+        assert_eq!(before(0, &config.stations), (1..40).rev().collect::<Vec<_>>());
     }
 }

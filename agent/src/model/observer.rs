@@ -350,7 +350,7 @@ impl Observer {
                     self.pace.watch(at);
                 }
             }
-            Step::Quarantined { difference, since, at } => {
+            Step::Quarantined { since, at, .. } => {
                 if count.is_part(setting.spec) {
                     self.pace.watch(at);
                 }
@@ -359,7 +359,8 @@ impl Observer {
                     from: since,
                     to: at,
                     count: 1,
-                    reason: format!("{} counter jumped by {difference}, faster than max_rate", count.word()).into(),
+                    // By how much would make each a series of its own upstream; the span says between which readings.
+                    reason: format!("{} counter jumped, faster than max_rate", count.word()).into(),
                 });
             }
         }

@@ -93,7 +93,9 @@ impl Pending {
     /// The gateway's clock was set back if what waits is to wait far into its future: then all of it has its turn now, before
     /// anything that comes.
     fn step_back(&mut self, now: Time) {
-        if self.0.last().is_some_and(|last| last.turn.0 > now + LATENESS) {
+        // What a later station rejected may have its turn much later than it was told.
+        let last = self.0.iter().rfind(|held| !matches!(held.told, Told::Rejected(_)));
+        if last.is_some_and(|last| last.turn.0 > now + LATENESS) {
             let past = Time((now - LATENESS).0.saturating_sub(1));
             self.0.iter_mut().for_each(|held| held.turn.0 = held.turn.0.min(past));
         }
@@ -135,6 +137,8 @@ mod tests {
     use gemba_drivers::{OwnStatus, Status, TagId, Value};
 
     use super::*;
+    use crate::model::LateBy;
+    use crate::model::late::Unit;
 
     fn said(tag: u32, source: i64, received: i64) -> Reading {
         Reading::good(TagId(tag), Value::Int(source), Time::from_millis(source), Time::from_millis(received))
@@ -216,6 +220,29 @@ mod tests {
         let turn = pending.turn(now - LATENESS).expect("its turn is over");
         assert_eq!(pending.settle(turn).map(|told| reading(told).source_time.0).collect::<Vec<_>>(), [10_000_000]);
         assert_eq!(pending.turn(now - LATENESS), None);
+    }
+
+    #[test]
+    fn a_reject_that_waits_for_longer_is_no_clock_that_was_set_back() {
+        let rejected = Rejected {
+            at: Time::from_millis(9_000),
+            turn: Time::from_millis(60_000),
+            station: "aoi-1".into(),
+            by: LateBy::Serial,
+            unit: Unit::of("SN1"),
+            since: Time::from_millis(9_000),
+            code: "bridge".into(),
+            parts: 1.0,
+            back: false,
+        };
+        let mut pending = Pending::default();
+        pending.reject(rejected);
+        pending.take(said(0, 9_500, 10_000), false);
+        pending.take(said(0, 9_800, 10_010), false);
+        pending.take(said(1, 9_600, 10_020), false);
+        let order: Vec<_> = pending.iter().map(|reading| reading.source_time.0 / 1_000_000).collect();
+        assert_eq!(order, [9_500, 9_600, 9_800]);
+        assert_eq!(pending.turn(Time::from_millis(9_500)), None, "none has its turn before its time");
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use gemba_drivers::Time;
 
-use crate::model::State;
-use crate::model::losses::Bucket;
+use crate::model::losses::{Bucket, is_stop};
 use crate::model::period::Count;
+use crate::model::piece::Stop;
 use crate::model::setting::Setting;
 use crate::model::timeline::{Facts, Made};
 
@@ -19,7 +19,8 @@ pub enum Standing {
     Gap,
     /// The state was unknown since the counter's last good reading, for however short.
     Unseen,
-    /// They were made in a break, between shifts, or in a state that the loss accounting does not plan.
+    /// They were made in a break, between shifts, in a state that the loss accounting does not plan, or in a stop whose reason
+    /// says so.
     Unplanned,
 }
 
@@ -27,8 +28,8 @@ impl Standing {
     /// Every standing.
     pub const ALL: [Self; 5] = [Self::Counted, Self::Beside, Self::Gap, Self::Unseen, Self::Unplanned];
 
-    /// What became of `made`.
-    pub fn of(facts: Facts<'_>, setting: Setting<'_>, made: &Made) -> Self {
+    /// What became of `made`; knowledge ends at `known`.
+    pub fn of(facts: Facts<'_>, setting: Setting<'_>, made: &Made, known: Time) -> Self {
         let &Made { since, at, count, gap, .. } = made;
         if !count.is_part(setting.spec) {
             Self::Beside
@@ -37,7 +38,7 @@ impl Standing {
         } else if !facts.seen(since, at) {
             Self::Unseen
         } else if !setting.slot(at).planned
-            || [Time(at.0.saturating_sub(1)), at].iter().all(|&at| rested(facts, setting, at))
+            || [Time(at.0.saturating_sub(1)), at].iter().all(|&at| rested(facts, setting, at, known))
         {
             Self::Unplanned
         } else {
@@ -84,8 +85,17 @@ impl Count {
     }
 }
 
-/// Whether the machine said at `at` that it was not to run. What is counted as a break begins or ends is no part of it.
-fn rested(facts: Facts<'_>, setting: Setting<'_>, at: Time) -> bool {
-    let not_planned = |state: State| state.is_unplanned() || setting.spec.losses.bucket(state) == Bucket::NotPlanned;
-    facts.span(facts.place(at)).is_some_and(|span| not_planned(span.state))
+/// Whether the machine was not to run at `at`, as it said or as the reason of its stop says: where a piece of that time belongs
+/// nowhere. What is counted as a break begins or ends is no part of it.
+fn rested(facts: Facts<'_>, setting: Setting<'_>, at: Time, known: Time) -> bool {
+    let place = facts.place(at);
+    let Some(span) = facts.span(place) else { return false };
+    let said = || {
+        let stop = Stop::around(facts, setting, place, known);
+        let code = facts.assigned_at(at).unwrap_or(stop.reason.as_ref());
+        code.and_then(|code| setting.reason(code))?.bucket
+    };
+    let said = if is_stop(span.state) { said() } else { None };
+    let bucket = said.unwrap_or_else(|| setting.spec.losses.bucket(span.state));
+    span.state.is_unplanned() || bucket == Bucket::NotPlanned
 }

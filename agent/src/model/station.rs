@@ -316,6 +316,9 @@ impl Station {
                 until
             }
         };
+        // A stop may be long: nothing is made in it, so it takes no room.
+        let near = setting.spec.reason.as_ref().map_or(Duration::ZERO, |spec| spec.first_out);
+        let until = Some(self.facts.cut(until, near)).filter(|&cut| cut + LONGEST >= until).unwrap_or(until);
         if let Some(begin) = self.facts.facts().begin().filter(|&begin| begin < until) {
             self.before.add(&Tally::of(self.facts.facts(), setting, begin, until));
             self.before.forget_pace();

@@ -254,7 +254,7 @@ impl Tally {
                 self.startup.add(count, parts);
                 self.startup_weighted.add(count, parts * ideal.unwrap_or(0.0));
             }
-            let standing = Standing::of(facts, setting, made);
+            let standing = Standing::of(facts, setting, made, stretch.known);
             // A reject may be of another product than any part of the window: then they mix, too.
             if standing != Standing::Beside || ideal.is_some() {
                 self.ideal = self.ideal.and(ideal.map_or(Ideal::Unknown, Ideal::One));

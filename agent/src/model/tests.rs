@@ -603,3 +603,73 @@ fn changes_of_text_and_validity_are_told() {
         .collect();
     assert_eq!(told, ["None to Idle", "Some(\"Idle\") to Execute", "good to bad"]);
 }
+
+/// Three shifts a day of which nobody needs all; figures are told now and then.
+fn days(bench: &mut Bench, hours: std::ops::RangeInclusive<u32>) {
+    for hour in hours {
+        bench.line.advance(t(f64::from(hour) * 3600.0 + 5.0), &mut bench.derived);
+    }
+}
+
+fn three_shifts() -> Vec<ShiftSpec> {
+    vec![
+        shift("early", "06:00", "14:00", &[]),
+        shift("late", "14:00", "22:00", &[]),
+        shift("night", "22:00", "06:00", &[]),
+    ]
+}
+
+#[test]
+fn a_failure_of_days_is_mended_after_days() {
+    let mut bench = Bench::new(oee(1.0), three_shifts());
+    bench.put(0.0, STATE, 1).put(3600.0, STATE, 5);
+    days(&mut bench, 2..=73);
+    bench.put(73.0 * 3600.0 + 10.0, STATE, 1);
+    let kpi = bench.kpi(73.0 * 3600.0 + 60.0);
+    assert_eq!(kpi.maintenance.mttr, Some(72.0 * 3600.0 + 10.0));
+}
+
+#[test]
+fn a_stop_is_as_long_as_it_was_though_its_beginning_is_forgotten() {
+    let micro = crate::model::MicroStops { limit: Duration::from_secs(300), states: vec![State::Down] };
+    let mut bench = Bench::new(OeeSpec { micro_stops: Some(micro), ..oee(1.0) }, three_shifts());
+    // Ten minutes over the end of the early shift, two of them in the late one.
+    let end = 8.0 * 3600.0;
+    bench.put(0.0, STATE, 1).put(0.0, TOTAL, 0).put(end - 480.0, STATE, 5).put(end + 120.0, STATE, 1);
+    // Until the early shift is no longer held, but the late one is.
+    days(&mut bench, 9..=35);
+    let late = |bench: &Bench| {
+        let held = bench.line.periods(t(35.0 * 3600.0 + 10.0)).remove(0).period;
+        (held.from, held.revision, held.view(&oee(1.0)).run_ns)
+    };
+    let before = late(&bench);
+    assert_eq!((before.0, before.1), (t(end), 0));
+    let (told, at) = (t(16.0 * 3600.0 - 60.0), t(35.0 * 3600.0 + 10.0));
+    bench.line.apply(&[Reading::good(TOTAL, Value::Int(7), told, at)], &mut bench.derived);
+    days(&mut bench, 36..=36);
+    assert_eq!(late(&bench), (before.0, 1, before.2), "two minutes are still of a stop of ten");
+}
+
+#[test]
+fn parts_of_a_stop_that_nobody_planned_to_produce_in_are_not_planned_either() {
+    use crate::model::losses::{Bucket, Preset};
+    use crate::model::{Entry, Reason, What};
+
+    let figures = |losses: Preset, bucket| {
+        let mut config = config(OeeSpec { losses, ..oee(1.0) }, vec![shift("early", "06:00", "14:00", &[])]);
+        config.knowledge.reasons = vec![Reason { code: "meal".into(), bucket, ..Reason::default() }];
+        let mut bench = Bench { line: Line::new(&config), derived: Derived::default() };
+        bench.put(0.0, STATE, 1).put(0.0, TOTAL, 0).put(0.0, REJECT, 0);
+        bench.put(100.0, TOTAL, 80).put(100.0, STATE, 2).put(150.0, TOTAL, 90).put(200.0, STATE, 1);
+        let what = What::Reason { from: t(90.0), to: t(210.0), code: Some("meal".into()) };
+        let entry = Entry { entered: t(210.0), by: None, station: "printer-1".into(), what };
+        bench.line.enter(entry, &mut bench.derived).expect("it is taken");
+        bench.line.advance(t(220.0), &mut bench.derived);
+        let kpi = bench.kpi(200.0);
+        (kpi.planned_ns / 1_000_000_000, kpi.total, kpi.figures.performance)
+    };
+    let of = Preset::Vorne;
+    assert_eq!(figures(of, Some(Bucket::NotPlanned)), (100, Some(90.0), Some(0.8)), "neither its time nor its parts");
+    assert_eq!(figures(of, None), (200, Some(90.0), Some(0.9)));
+    assert_eq!(figures(of, Some(Bucket::Performance)), (200, Some(90.0), Some(0.45)));
+}

@@ -281,6 +281,13 @@ impl Timeline {
         before.take_while(|span| is_stop(span.state)).last().map(|span| span.from)
     }
 
+    /// Up to where facts may be forgotten instead of `until`, so that a stop which goes on then is still known for what it is:
+    /// how long it lasts, and what tags told `near` its beginning.
+    pub fn cut(&self, until: Time, near: Duration) -> Time {
+        let Some(stop) = self.stop_before(until) else { return until };
+        self.stop_before(stop - near).unwrap_or(stop - near)
+    }
+
     /// Nanoseconds of run time after `since` and up to `until`.
     pub fn run_time(&self, since: Time, until: Time) -> i64 {
         let (mut spent, mut end) = (0, until);

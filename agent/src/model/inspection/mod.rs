@@ -118,14 +118,12 @@ pub struct ModelChange {
 }
 
 /// Inspections that are not believed, for the loss ledger.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quarantined {
     /// The counter's reading before.
     pub from: Time,
     /// The reading that moved too far.
     pub to: Time,
-    /// By how much.
-    pub count: f64,
 }
 
 impl Inspection {
@@ -215,9 +213,7 @@ impl Inspection {
                 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "never negative")]
                 self.begin(spec, (at, turn(reading)), difference.round() as u64, out);
             }
-            Step::Quarantined { difference, since, at } => {
-                out.quarantined.push(Quarantined { from: since, to: at, count: difference });
-            }
+            Step::Quarantined { since, at, .. } => out.quarantined.push(Quarantined { from: since, to: at }),
             Step::Baseline | Step::Late => {}
         }
     }

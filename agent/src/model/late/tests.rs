@@ -467,3 +467,33 @@ fn what_a_counter_tells_of_one_unit_adds_up() {
     let expected = LateReject { at: Time(10), station: "aoi-1".into(), code: "bridge".into(), parts: 2.0 };
     assert_eq!(facts.facts().late(Time(0), Time(99)), [expected]);
 }
+
+/// The next inspection has begun when it is told who was there: nobody knows of the first, whatever is settled together.
+#[test]
+fn whose_a_reject_is_does_not_depend_on_batches() {
+    let mut config = a_config();
+    let inspection = config.stations[1].inspection.as_mut().expect("it inspects");
+    (inspection.settle, inspection.review) = (Duration::from_secs(5), None);
+    let said = [
+        (0, STATE, 1),
+        (0, TOTAL, 0),
+        (1_000, BOARD, 1),
+        (2_000, TOTAL, 1),
+        (10_000, RESULT, 2),
+        (10_500, RESULT, 1),
+        (11_000, SEEN, 1),
+        (12_600, STATE, 1),
+        (40_000, STATE, 1),
+    ];
+    let readings = live(&said);
+    let told = |batches: usize| {
+        let mut watched = Watched { line: Line::new(&config), derived: Derived::default() };
+        readings.chunks(batches).for_each(|batch| watched.take(batch));
+        let rejects = watched.rejects(end(&readings));
+        (rejects, losses(&watched.derived))
+    };
+    let (rejects, lost) = told(1);
+    assert_eq!((rejects.clone(), lost.clone()), told(readings.len()));
+    assert!(rejects.iter().all(|(_, codes)| codes.is_empty()), "{rejects:?}");
+    assert_eq!(lost.iter().map(|loss| &*loss.reason).collect::<Vec<_>>(), ["late reject at aoi-1 without its unit"]);
+}

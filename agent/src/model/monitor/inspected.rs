@@ -199,7 +199,7 @@ impl Inspected {
             from: lost.from,
             to: lost.to,
             count: 1,
-            reason: format!("inspection counter jumped by {}, faster than max_rate", lost.count).into(),
+            reason: "inspection counter jumped, faster than max_rate".into(),
         }));
     }
 }

@@ -299,16 +299,12 @@ impl Charted {
                             let (inspected, defects) = if which == 0 { (0.0, difference) } else { (difference, 0.0) };
                             violations.extend(self.chart.observe_count(spec, at, inspected, defects));
                         }
-                        Step::Quarantined { difference, since, at } => out.losses.push(Loss {
+                        Step::Quarantined { since, at, .. } => out.losses.push(Loss {
                             source: setting.station.clone(),
                             from: since,
                             to: at,
                             count: 1,
-                            reason: format!(
-                                "chart `{}`: its counter jumped by {difference}, faster than max_rate",
-                                spec.name
-                            )
-                            .into(),
+                            reason: format!("chart `{}`: its counter jumped, faster than max_rate", spec.name).into(),
                         }),
                         Step::Baseline | Step::Late => {}
                     }

@@ -195,10 +195,7 @@ fn a_chart_of_counts_takes_differences_and_a_jump_is_in_the_ledger() {
         .collect();
     assert_eq!(
         reasons,
-        [
-            "chart `share`: its counter jumped by 898900, faster than max_rate",
-            "inspection counter jumped by 898900, faster than max_rate"
-        ]
+        ["chart `share`: its counter jumped, faster than max_rate", "inspection counter jumped, faster than max_rate"]
     );
 }
 
