@@ -25,6 +25,13 @@ CONTRACT = {
     "factory.coverage": (GAUGE, "1", {"factory.shift"}),
     "factory.yield.first_pass": (GAUGE, "1", {"factory.shift"}),
     "factory.defect.rate": (GAUGE, "1", {"factory.shift"}),
+    "factory.teep": (GAUGE, "1", {"factory.shift"}),
+    "factory.production.target": (GAUGE, "{part}", {"factory.shift"}),
+    "factory.production.actual": (GAUGE, "{part}", {"factory.shift"}),
+    "factory.maintenance.failures": (GAUGE, "{failure}", {"factory.shift"}),
+    "factory.maintenance.mtbf": (GAUGE, "s", {"factory.shift"}),
+    "factory.maintenance.mttr": (GAUGE, "s", {"factory.shift"}),
+    "factory.maintenance.corrective": (GAUGE, "1", {"factory.shift"}),
     "factory.parts": (SUM, "{part}", {"factory.part.disposition"}),
     "factory.state.time": (SUM, "s", {"factory.state"}),
     "factory.downtime": (SUM, "s", {"factory.reason", "factory.planned"}),
@@ -94,6 +101,7 @@ def contract(scenario, received):
         assert point.time > 0, f"{point.metric} has a point without time"
         assert not point.bad or point.value is None, f"{point.metric}: no recorded value, and one: {point.value}"
     optional = {"factory.downtime", "factory.cycle.duration", "factory.yield.first_pass", "factory.defect.rate"}
+    optional |= {f"factory.maintenance.{figure}" for figure in ("mtbf", "mttr", "corrective")}  # of failures, if there were any
     assert not (missing := set(CONTRACT) - optional - seen), f"never came: {missing}"
 
 
